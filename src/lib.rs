@@ -1,0 +1,7 @@
+//! Opentab keeps an open tab for every customer on Stripe. This page is the map of the house.
+//!
+//! Arrows point one way: `billing <- store, stripe <- workflows <- jobs, http <- commands`.
+//! `webhooks` (its own crate) and `sandbox` know none of the others.
+
+pub mod billing;
+pub mod sandbox;

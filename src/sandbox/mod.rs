@@ -1,0 +1,1 @@
+//! A stateful stand-in for Stripe: an HTTP router of its own.
