@@ -4,4 +4,6 @@
 //! `webhooks` (its own crate) and `sandbox` know none of the others.
 
 pub mod billing;
+pub mod clock;
 pub mod sandbox;
+pub mod store;

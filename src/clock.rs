@@ -1,0 +1,113 @@
+//! The only reader of the time, and the only maker of ids.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, Utc};
+
+/// What time it is: the system's, or a time that a test, a demo or a simulation moves. To the millisecond, so that
+/// both databases keep it exactly.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System,
+    Set(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Clock {
+        Clock(Source::System)
+    }
+
+    /// A clock that stands still until it is moved. Clones share it.
+    pub fn set_at(at: DateTime<Utc>) -> Clock {
+        Clock(Source::Set(Arc::new(AtomicI64::new(at.timestamp_millis()))))
+    }
+
+    /// The time, to the millisecond.
+    pub fn now(&self) -> DateTime<Utc> {
+        from_ms(self.now_ms())
+    }
+
+    /// The time in unix milliseconds, as the database keeps it.
+    pub fn now_ms(&self) -> i64 {
+        match &self.0 {
+            Source::System => Utc::now().timestamp_millis(),
+            Source::Set(at) => at.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Moves a set clock; the system's clock stays as it is.
+    pub fn move_to(&self, at: DateTime<Utc>) {
+        if let Source::Set(now) = &self.0 {
+            now.store(at.timestamp_millis(), Ordering::SeqCst);
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", self.now())
+    }
+}
+
+/// Unix milliseconds as a time. Only times that were stored come here, so what does not fit is the epoch.
+pub fn from_ms(ms: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(ms).unwrap_or_default()
+}
+
+/// Makes ids: a prefix that cannot be taken for Stripe's, and a ULID, so that they sort by age and stay append-like
+/// in an index.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    clock: Clock,
+    /// Of a seeded maker; a random one asks the system.
+    seeded: Option<Arc<AtomicI64>>,
+}
+
+impl Ids {
+    /// Ids nobody can guess.
+    pub fn random(clock: Clock) -> Ids {
+        Ids { clock, seeded: None }
+    }
+
+    /// Ids that are the same in every run with this seed.
+    pub fn seeded(clock: Clock, seed: u32) -> Ids {
+        Ids { clock, seeded: Some(Arc::new(AtomicI64::new(i64::from(seed) << 32))) }
+    }
+
+    /// A new id such as `ot_cus_01J8…`.
+    pub fn new_id(&self, prefix: &str) -> String {
+        let chance = match &self.seeded {
+            None => rand::random::<u128>(),
+            Some(next) => next.fetch_add(1, Ordering::SeqCst) as u128,
+        };
+        let ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
+        format!("{prefix}{}", ulid::Ulid::from_parts(ms, chance))
+    }
+
+    /// 32 unguessable bytes in hexadecimal: for API keys and secrets, never seeded.
+    pub fn new_secret(&self) -> String {
+        hex::encode(rand::random::<[u8; 32]>())
+    }
+}
+
+/// The prefixes of every kind of id, none of which Stripe uses.
+pub mod prefix {
+    pub const API_KEY: &str = "ot_key_";
+    pub const AUDIT: &str = "ot_aud_";
+    pub const CUSTOMER: &str = "ot_cus_";
+    pub const INCIDENT: &str = "ot_inc_";
+    pub const INTENT: &str = "ot_int_";
+    pub const INVOICE: &str = "ot_inv_";
+    pub const JOB: &str = "ot_job_";
+    pub const METER: &str = "ot_mtr_";
+    pub const OWNER: &str = "ot_own_";
+    pub const PRICE: &str = "ot_prc_";
+    pub const REQUEST: &str = "ot_req_";
+    pub const SERVICE: &str = "ot_svc_";
+}

@@ -1,0 +1,313 @@
+//! The two databases behind four verbs: `all`, `opt`, `one` and `run`, with typed tuples in and out.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::encode::Encode;
+use sqlx::error::BoxDynError;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Arguments, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
+
+static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Read connections per process on SQLite; writers are always exactly one.
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 24;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One statement: the same text for both databases, or one text for each.
+#[derive(Clone, Copy, Debug)]
+pub struct Sql {
+    pg: &'static str,
+    lite: &'static str,
+}
+
+/// One SQL text that both databases understand.
+pub const fn both(sql: &'static str) -> Sql {
+    Sql { pg: sql, lite: sql }
+}
+
+/// Two texts that say the same, where one cannot serve both.
+pub const fn split(pg: &'static str, lite: &'static str) -> Sql {
+    Sql { pg, lite }
+}
+
+/// Statement arguments: a tuple whose elements both databases can hold.
+pub trait Args<'t>: Send {
+    /// For PostgreSQL.
+    fn pg(self) -> Result<PgArguments, BoxDynError>;
+    /// For SQLite.
+    fn lite(self) -> Result<SqliteArguments, BoxDynError>;
+}
+
+impl<'t> Args<'t> for () {
+    fn pg(self) -> Result<PgArguments, BoxDynError> {
+        Ok(PgArguments::default())
+    }
+    fn lite(self) -> Result<SqliteArguments, BoxDynError> {
+        Ok(SqliteArguments::default())
+    }
+}
+
+macro_rules! tuple_args {
+    ($($name:ident)+) => {
+        impl<'t, $($name),+> Args<'t> for ($($name,)+)
+        where
+            $($name: Encode<'t, Postgres> + Type<Postgres> + Encode<'t, Sqlite> + Type<Sqlite> + Send,)+
+        {
+            #[allow(non_snake_case)]
+            fn pg(self) -> Result<PgArguments, BoxDynError> {
+                let ($($name,)+) = self;
+                let mut arguments = PgArguments::default();
+                $(arguments.add($name)?;)+
+                Ok(arguments)
+            }
+            #[allow(non_snake_case)]
+            fn lite(self) -> Result<SqliteArguments, BoxDynError> {
+                let ($($name,)+) = self;
+                let mut arguments = SqliteArguments::default();
+                $(Arguments::add(&mut arguments, $name)?;)+
+                Ok(arguments)
+            }
+        }
+    };
+}
+tuple_args!(A);
+tuple_args!(A B);
+tuple_args!(A B C);
+tuple_args!(A B C D);
+tuple_args!(A B C D E);
+tuple_args!(A B C D E F);
+tuple_args!(A B C D E F G);
+tuple_args!(A B C D E F G H);
+tuple_args!(A B C D E F G H I);
+tuple_args!(A B C D E F G H I J);
+tuple_args!(A B C D E F G H I J K);
+tuple_args!(A B C D E F G H I J K L);
+tuple_args!(A B C D E F G H I J K L M);
+tuple_args!(A B C D E F G H I J K L M N);
+tuple_args!(A B C D E F G H I J K L M N O);
+tuple_args!(A B C D E F G H I J K L M N O P);
+
+/// A row that both databases can be read into: a tuple, or a struct with `#[derive(FromRow)]`.
+pub trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+
+/// Open connections to the one database that this process works on.
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// PostgreSQL, shared by any number of replicas.
+    Pg(PgPool),
+    /// SQLite: one writer, so that nobody ever waits for a lock while holding another.
+    Lite {
+        /// Readers see the last commit and never block the writer.
+        read: SqlitePool,
+        /// Exactly one connection.
+        write: SqlitePool,
+    },
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it never happened.
+#[derive(Debug)]
+pub enum Tx {
+    /// On PostgreSQL.
+    Pg(sqlx::Transaction<'static, Postgres>),
+    /// On SQLite, begun immediately: a read that turns into a write cannot fail half-way.
+    Lite(sqlx::Transaction<'static, Sqlite>),
+}
+
+fn encode<T>(arguments: Result<T, BoxDynError>) -> sqlx::Result<T> {
+    arguments.map_err(sqlx::Error::Encode)
+}
+
+impl Db {
+    /// Every row, as of the last commit.
+    pub async fn all<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
+        match self {
+            Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(pool).await,
+            Db::Lite { read, .. } => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_all(read).await,
+        }
+    }
+
+    /// The one row, where there is one.
+    pub async fn opt<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
+        match self {
+            Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(pool).await,
+            Db::Lite { read, .. } => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(read).await,
+        }
+    }
+
+    /// The one row that there always is, such as a count.
+    pub async fn one<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<R> {
+        self.opt(sql, args).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// One statement in a transaction of its own; answers how many rows it changed.
+    pub async fn run<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
+        match self {
+            Db::Pg(pool) => {
+                Ok(sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected())
+            }
+            Db::Lite { write, .. } => {
+                Ok(sqlx::query_with(sql.lite, encode(args.lite())?).execute(write).await?.rows_affected())
+            }
+        }
+    }
+
+    /// Begins a transaction that may write.
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        match self {
+            Db::Pg(pool) => Ok(Tx::Pg(pool.begin().await?)),
+            Db::Lite { write, .. } => Ok(Tx::Lite(write.begin_with("begin immediate").await?)),
+        }
+    }
+}
+
+impl Tx {
+    /// Every row, this transaction's own changes among them.
+    pub async fn all<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
+        match self {
+            Tx::Pg(tx) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(&mut **tx).await,
+            Tx::Lite(tx) => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_all(&mut **tx).await,
+        }
+    }
+
+    /// The one row, where there is one.
+    pub async fn opt<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
+        match self {
+            Tx::Pg(tx) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(&mut **tx).await,
+            Tx::Lite(tx) => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(&mut **tx).await,
+        }
+    }
+
+    /// The one row that there always is.
+    pub async fn one<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<R> {
+        self.opt(sql, args).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// One statement; answers how many rows it changed.
+    pub async fn run<'t>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
+        match self {
+            Tx::Pg(tx) => {
+                Ok(sqlx::query_with(sql.pg, encode(args.pg())?).execute(&mut **tx).await?.rows_affected())
+            }
+            Tx::Lite(tx) => {
+                Ok(sqlx::query_with(sql.lite, encode(args.lite())?).execute(&mut **tx).await?.rows_affected())
+            }
+        }
+    }
+
+    /// Makes it durable: on both databases this returns after the disk has it.
+    pub async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Tx::Pg(tx) => tx.commit().await,
+            Tx::Lite(tx) => tx.commit().await,
+        }
+    }
+}
+
+/// Where the data lives, as `DATABASE_URL` says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// `postgres://…`
+    Postgres(String),
+    /// `sqlite:path/to/file.db`
+    File(PathBuf),
+    /// `sqlite::memory:`, for tests and simulations: gone with the process.
+    Memory,
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<Self, String> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Location::Postgres(url.to_owned()));
+        }
+        match url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest)) {
+            Some(":memory:") => Ok(Location::Memory),
+            Some(path) if !path.is_empty() => Ok(Location::File(PathBuf::from(path))),
+            _ => Err("DATABASE_URL must start with `sqlite:` or `postgres://`".to_owned()),
+        }
+    }
+}
+
+impl Db {
+    /// Opens the database without touching its schema.
+    pub async fn open(location: &Location) -> sqlx::Result<Db> {
+        match location {
+            Location::Postgres(url) => {
+                Ok(Db::Pg(PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await?))
+            }
+            Location::File(path) => open_file(path).await,
+            Location::Memory => open_memory().await,
+        }
+    }
+
+    /// Brings the schema up to this binary. On PostgreSQL replicas take turns (advisory lock); on SQLite the caller
+    /// holds the file lock.
+    pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
+        match self {
+            Db::Pg(pool) => POSTGRES_MIGRATIONS.run(pool).await,
+            Db::Lite { write, .. } => SQLITE_MIGRATIONS.run(write).await,
+        }
+    }
+
+    /// `postgresql` or `sqlite`, for people.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Db::Pg(_) => "postgresql",
+            Db::Lite { .. } => "sqlite",
+        }
+    }
+
+    /// Waits for what is running, then closes every connection.
+    pub async fn close(&self) {
+        match self {
+            Db::Pg(pool) => pool.close().await,
+            Db::Lite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+        }
+    }
+}
+
+/// An acknowledged event must survive power loss, so every commit waits for the disk (FULL), always.
+fn sqlite_options() -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("temp_store", "memory")
+        .pragma("cache_size", "-65536")
+}
+
+async fn open_file(path: &Path) -> sqlx::Result<Db> {
+    let options = sqlite_options().filename(path).create_if_missing(true);
+    let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(SQLITE_READERS)
+        .connect_with(options.pragma("query_only", "true").pragma("cache_size", "-16384"))
+        .await?;
+    Ok(Db::Lite { read, write })
+}
+
+/// One connection does it all, and is kept: with it the data would go.
+async fn open_memory() -> sqlx::Result<Db> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(SqliteConnectOptions::from_str("sqlite::memory:")?.foreign_keys(true))
+        .await?;
+    Ok(Db::Lite { read: pool.clone(), write: pool })
+}
