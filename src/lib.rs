@@ -3,7 +3,15 @@
 //! Arrows point one way: `billing <- store, stripe <- workflows <- jobs, http <- commands`.
 //! `webhooks` (its own crate) and `sandbox` know none of the others.
 
+pub mod app;
 pub mod billing;
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod http;
+pub mod jobs;
+pub mod pages;
 pub mod sandbox;
 pub mod store;
+pub mod stripe;
+pub mod workflows;

@@ -131,7 +131,9 @@ impl Db {
     pub async fn all<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
         match self {
             Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(pool).await,
-            Db::Lite { read, .. } => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_all(read).await,
+            Db::Lite { read, .. } => {
+                sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_all(read).await
+            }
         }
     }
 
@@ -139,7 +141,9 @@ impl Db {
     pub async fn opt<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
         match self {
             Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(pool).await,
-            Db::Lite { read, .. } => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(read).await,
+            Db::Lite { read, .. } => {
+                sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(read).await
+            }
         }
     }
 
@@ -182,7 +186,9 @@ impl Tx {
     pub async fn opt<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
         match self {
             Tx::Pg(tx) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(&mut **tx).await,
-            Tx::Lite(tx) => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(&mut **tx).await,
+            Tx::Lite(tx) => {
+                sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(&mut **tx).await
+            }
         }
     }
 

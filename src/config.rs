@@ -1,0 +1,338 @@
+//! Settings: the environment first, then `opentab.toml`, then the default. A typo is an error, never ignored.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use opentab_webhooks::Secrets;
+
+use crate::store::Location;
+
+/// One setting. `--help`, the README and the check for typos all read this list.
+#[derive(Debug)]
+pub struct Setting {
+    /// The environment variable. In `opentab.toml` the same name in lower case, without `OPENTAB_`.
+    pub name: &'static str,
+    /// What holds where nobody says otherwise; empty for none.
+    pub default: &'static str,
+    /// One line for people.
+    pub help: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, default, help }
+}
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "DATABASE_URL",
+        "sqlite:opentab.db",
+        "Where the data lives: sqlite:FILE, or postgres://… for several replicas",
+    ),
+    setting("STRIPE_SECRET_KEY", "", "Stripe's secret or restricted key; sk_test_… bills nobody"),
+    setting(
+        "STRIPE_WEBHOOK_SECRET",
+        "",
+        "The webhook endpoint's whsec_…; several by comma while one is being rolled",
+    ),
+    setting(
+        "STRIPE_API_BASE",
+        "https://api.stripe.com/",
+        "Where Stripe is: `opentab sandbox` or a recording proxy otherwise",
+    ),
+    setting("OPENTAB_LISTEN", "127.0.0.1:8080", "Address and port to serve on"),
+    setting(
+        "OPENTAB_PUBLIC_URL",
+        "",
+        "How customers and Stripe reach this server; default: http:// and the listen address",
+    ),
+    setting(
+        "OPENTAB_SYNC_EVERY",
+        "5m",
+        "How often changed drafts are brought in step with Stripe (30s, 5m, 1h)",
+    ),
+    setting(
+        "OPENTAB_GRACE",
+        "1h",
+        "How long after its end a billing cycle still takes usage before its invoice is finalized",
+    ),
+    setting(
+        "OPENTAB_STRIPE_RATE",
+        "",
+        "Calls a second to Stripe, all endpoints together; default 100 live, 25 test",
+    ),
+    setting("OPENTAB_STRIPE_ENDPOINT_RATE", "25", "Calls a second to one Stripe endpoint"),
+    setting("OPENTAB_STRIPE_TIMEOUT", "30s", "How long to wait for one answer of Stripe"),
+    setting("OPENTAB_LINES_PER_CALL", "50", "Invoice lines in one bulk call (Stripe takes 50)"),
+    setting(
+        "OPENTAB_LINES_PER_INVOICE",
+        "250",
+        "Lines on one draft; the smallest beyond it become one line (Stripe takes 250)",
+    ),
+    setting("OPENTAB_WORKERS", "8", "Jobs that run at once"),
+    setting(
+        "OPENTAB_INGEST_WRITERS",
+        "",
+        "Transactions that store usage at once; default 1 on SQLite, 2 on PostgreSQL",
+    ),
+    setting(
+        "OPENTAB_REQUESTS_PER_SECOND",
+        "2000",
+        "Requests a second that one API key may send before it gets 429",
+    ),
+    setting("OPENTAB_LINK_LIFETIME", "7d", "How long a billing link can be opened"),
+    setting("OPENTAB_LOG", "info", "What to log, such as info or opentab=debug"),
+    setting("OPENTAB_LOG_FORMAT", "text", "text or json"),
+];
+
+/// The settings, read and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub database: Location,
+    /// None until somebody sets it; `serve` will not start without.
+    pub stripe_secret_key: Option<Secret>,
+    pub stripe_webhook_secrets: Option<Secrets>,
+    /// With a trailing slash.
+    pub stripe_api_base: String,
+    pub listen: SocketAddr,
+    /// Without a trailing slash.
+    pub public_url: String,
+    pub sync_every: Duration,
+    pub grace: Duration,
+    /// Calls a second, all endpoints together.
+    pub stripe_rate: u32,
+    /// Calls a second to one endpoint.
+    pub stripe_endpoint_rate: u32,
+    pub stripe_timeout: Duration,
+    pub lines_per_call: usize,
+    pub lines_per_invoice: usize,
+    pub workers: usize,
+    pub ingest_writers: usize,
+    pub requests_per_second: u32,
+    pub link_lifetime: Duration,
+    pub log: String,
+    pub log_json: bool,
+}
+
+/// A string that never shows itself in logs or errors.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// What is wrong with the settings, in one line that says which and why.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Fails with the setting's name in front.
+fn bad<T>(name: &str, why: impl fmt::Display) -> Result<T, ConfigError> {
+    Err(ConfigError(format!("{name}: {why}")))
+}
+
+impl Config {
+    /// Reads the environment and, where there is one, `opentab.toml` in this folder.
+    pub fn load() -> Result<Config, ConfigError> {
+        let file = Path::new("opentab.toml");
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return bad("opentab.toml", error),
+        };
+        Config::from_sources(std::env::vars().collect(), &text)
+    }
+
+    /// The settings of these variables and this file's text.
+    pub fn from_sources(env: BTreeMap<String, String>, toml: &str) -> Result<Config, ConfigError> {
+        Values::new(env, toml)?.config()
+    }
+
+    /// Whether Stripe's key moves real money.
+    pub fn livemode(&self) -> bool {
+        self.stripe_secret_key.as_ref().is_some_and(|key| key.0.contains("_live_"))
+    }
+}
+
+/// The name of a setting in `opentab.toml`.
+pub fn toml_key(name: &str) -> String {
+    name.strip_prefix("OPENTAB_").unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Setting name to text, from every source, typos refused.
+struct Values(BTreeMap<&'static str, String>);
+
+impl Values {
+    fn new(env: BTreeMap<String, String>, toml: &str) -> Result<Values, ConfigError> {
+        let mut values = BTreeMap::new();
+        let table: toml::Table = toml
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError(format!("opentab.toml: {}", error.message())))?;
+        for (key, value) in table {
+            let Some(setting) = SETTINGS.iter().find(|setting| toml_key(setting.name) == key) else {
+                return bad(
+                    "opentab.toml",
+                    format!("there is no setting `{key}`; `opentab serve --help` lists them"),
+                );
+            };
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                _ => return bad(&key, "must be a string or a whole number"),
+            };
+            values.insert(setting.name, text);
+        }
+        for (name, value) in env {
+            match SETTINGS.iter().find(|setting| setting.name == name) {
+                Some(setting) => _ = values.insert(setting.name, value),
+                None if name.starts_with("OPENTAB_") => {
+                    return bad(&name, "there is no such setting; `opentab serve --help` lists them");
+                }
+                None => {}
+            }
+        }
+        Ok(Values(values))
+    }
+
+    fn text(&self, name: &str) -> &str {
+        let set = self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+        set.unwrap_or_else(|| {
+            SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default)
+        })
+    }
+
+    fn optional(&self, name: &str) -> Option<&str> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    fn parse<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<T, ConfigError> {
+        self.text(name).parse().or_else(|why: T::Err| bad(name, why))
+    }
+
+    /// A whole number from 1 to a million.
+    fn count(&self, name: &str) -> Result<u32, ConfigError> {
+        match self.parse(name)? {
+            number @ 1..=1_000_000 => Ok(number),
+            _ => bad(name, "must be from 1 to 1000000"),
+        }
+    }
+
+    fn duration(&self, name: &str) -> Result<Duration, ConfigError> {
+        duration(self.text(name)).or_else(|why| bad(name, why))
+    }
+
+    fn config(&self) -> Result<Config, ConfigError> {
+        let key = self.optional("STRIPE_SECRET_KEY").map(|key| Secret(key.to_owned()));
+        let live = key.as_ref().is_some_and(|key| key.0.contains("_live_"));
+        let database: Location = self.parse("DATABASE_URL")?;
+        let listen: SocketAddr = self.parse("OPENTAB_LISTEN")?;
+        let writers = match (self.optional("OPENTAB_INGEST_WRITERS"), &database) {
+            (Some(_), _) => self.count("OPENTAB_INGEST_WRITERS")?,
+            (None, Location::Postgres(_)) => 2,
+            (None, _) => 1,
+        };
+        Ok(Config {
+            stripe_secret_key: key,
+            stripe_webhook_secrets: self.webhook_secrets()?,
+            stripe_api_base: self.url("STRIPE_API_BASE")? + "/",
+            public_url: match self.optional("OPENTAB_PUBLIC_URL") {
+                Some(_) => self.url("OPENTAB_PUBLIC_URL")?,
+                None => format!("http://{listen}"),
+            },
+            sync_every: self.duration("OPENTAB_SYNC_EVERY")?,
+            grace: self.duration("OPENTAB_GRACE")?,
+            stripe_rate: match self.optional("OPENTAB_STRIPE_RATE") {
+                Some(_) => self.count("OPENTAB_STRIPE_RATE")?,
+                None if live => 100,
+                None => 25,
+            },
+            stripe_endpoint_rate: self.count("OPENTAB_STRIPE_ENDPOINT_RATE")?,
+            stripe_timeout: self.duration("OPENTAB_STRIPE_TIMEOUT")?,
+            lines_per_call: self.count("OPENTAB_LINES_PER_CALL")? as usize,
+            lines_per_invoice: self.count("OPENTAB_LINES_PER_INVOICE")? as usize,
+            workers: self.count("OPENTAB_WORKERS")? as usize,
+            ingest_writers: writers as usize,
+            requests_per_second: self.count("OPENTAB_REQUESTS_PER_SECOND")?,
+            link_lifetime: self.duration("OPENTAB_LINK_LIFETIME")?,
+            log: self.text("OPENTAB_LOG").to_owned(),
+            log_json: match self.text("OPENTAB_LOG_FORMAT") {
+                "json" => true,
+                "text" => false,
+                _ => return bad("OPENTAB_LOG_FORMAT", "must be text or json"),
+            },
+            database,
+            listen,
+        })
+    }
+
+    fn webhook_secrets(&self) -> Result<Option<Secrets>, ConfigError> {
+        let Some(text) = self.optional("STRIPE_WEBHOOK_SECRET") else { return Ok(None) };
+        Secrets::parse(text).map(Some).or_else(|why| bad("STRIPE_WEBHOOK_SECRET", why))
+    }
+
+    /// An http or https URL, without its trailing slash.
+    fn url(&self, name: &str) -> Result<String, ConfigError> {
+        let text = self.text(name).trim_end_matches('/');
+        match text.starts_with("http://") || text.starts_with("https://") {
+            true => Ok(text.to_owned()),
+            false => bad(name, "must start with http:// or https://"),
+        }
+    }
+}
+
+/// A time span such as `30s`, `5m`, `1h` or `7d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time span such as 30s, 5m, 1h or 7d");
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(seconds).filter(|&all| all <= 366 * 86_400).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)], toml: &str) -> Result<Config, ConfigError> {
+        Config::from_sources(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(), toml)
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let config = config(&[("OPENTAB_GRACE", "2h")], "grace = \"3h\"\nsync_every = \"30s\"").unwrap();
+        assert_eq!((config.grace.as_secs(), config.sync_every.as_secs()), (7_200, 30));
+    }
+
+    #[test]
+    fn a_typo_is_an_error_and_names_itself() {
+        assert!(config(&[("OPENTAB_GRASE", "2h")], "").unwrap_err().0.contains("OPENTAB_GRASE"));
+        assert!(config(&[], "grase = \"2h\"").unwrap_err().0.contains("grase"));
+        assert!(config(&[("OPENTAB_GRACE", "2 hours")], "").unwrap_err().0.starts_with("OPENTAB_GRACE:"));
+    }
+
+    #[test]
+    fn a_test_key_gets_the_test_rate_and_a_live_key_the_live_one() {
+        assert_eq!(config(&[("STRIPE_SECRET_KEY", "sk_test_1")], "").unwrap().stripe_rate, 25);
+        assert_eq!(config(&[("STRIPE_SECRET_KEY", "rk_live_1")], "").unwrap().stripe_rate, 100);
+    }
+
+    #[test]
+    fn a_secret_never_shows_itself() {
+        let config =
+            config(&[("STRIPE_SECRET_KEY", "sk_test_canary"), ("STRIPE_WEBHOOK_SECRET", "whsec_canary")], "");
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,1 @@
+//! HTTP, thin: parse, authorise, call one workflow or query, render.

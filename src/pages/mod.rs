@@ -1,0 +1,1 @@
+//! Templates of the billing page and the operator's console.
