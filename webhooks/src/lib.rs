@@ -1,18 +1,26 @@
 //! Verify a Stripe webhook signature and read the event. Pure: no I/O, and `now` is an argument.
+//!
+//! The order matters: [`verify`] the raw bytes of the body first, [`read`] them after, and [`invoice`] only where
+//! the whole invoice is of interest.
+//!
+//! ```
+//! use opentab_webhooks::{Secrets, read, sign, verify};
+//!
+//! let body = br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1790000000,"livemode":false,
+//!                 "data":{"object":{"id":"in_1","object":"invoice","customer":"cus_1"}}}"#;
+//! let header = sign(body, "whsec_example", 1_790_000_000);
+//! let secrets = Secrets::parse("whsec_example, whsec_the_one_before").unwrap();
+//!
+//! verify(body, Some(&header), &secrets, 1_790_000_012).unwrap();
+//! assert_eq!(read(body).unwrap().customer.as_deref(), Some("cus_1"));
+//! ```
 
-/// The webhook endpoint's signing secrets.
-#[derive(Clone)]
-pub struct Secrets(Vec<String>);
+#![forbid(unsafe_code)]
 
-impl Secrets {
-    /// Several by comma.
-    pub fn parse(text: &str) -> Result<Secrets, String> {
-        Ok(Secrets(text.split(',').map(str::to_owned).collect()))
-    }
-}
+mod event;
+mod invoice;
+mod signature;
 
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secrets]")
-    }
-}
+pub use event::{Event, EventError, read};
+pub use invoice::{FinalizationError, InvoiceSnapshot, LinesCount, StatusTransitions, invoice};
+pub use signature::{BadSecret, Secrets, SignatureError, TOLERANCE_SECONDS, sign, verify};
