@@ -1,1 +1,16 @@
-//! Stripe behind one port.
+//! Stripe behind one port: what to ask, how fast, and what an answer means. No SQL.
+
+mod answers;
+mod client;
+mod pacing;
+mod requests;
+mod transport;
+
+pub use answers::{EventAnswer, InvoiceAnswer, LineAnswer, LinesPage, List, ObjectAnswer};
+pub use client::{Refusal, Stripe, StripeError};
+pub use pacing::{Pacer, Rates};
+pub use requests::{
+    DraftLine, NewInvoice, Write, account, add_lines, create_customer, create_invoice, events, finalize,
+    invoice, invoices_of, lines, remove_lines, set_due_date, update_lines,
+};
+pub use transport::{HttpTransport, Request, Response, SendFuture, Transport};

@@ -1,0 +1,157 @@
+//! The few fields that we read of Stripe's answers. Lenient: what we do not need may be missing or new.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::client::{StripeError, decode};
+use super::requests::{ITEM_KEY, OWNER_KEY};
+
+/// An invoice, with its first ten lines.
+#[derive(Clone, Debug, Deserialize)]
+pub struct InvoiceAnswer {
+    pub id: String,
+    pub status: Option<String>,
+    #[serde(default)]
+    pub customer: Option<String>,
+    #[serde(default)]
+    pub currency: Option<String>,
+    #[serde(default)]
+    pub number: Option<String>,
+    #[serde(default)]
+    pub total: i64,
+    #[serde(default)]
+    pub amount_due: i64,
+    #[serde(default)]
+    pub amount_paid: i64,
+    #[serde(default)]
+    pub amount_remaining: i64,
+    #[serde(default)]
+    pub hosted_invoice_url: Option<String>,
+    #[serde(default)]
+    pub invoice_pdf: Option<String>,
+    /// Unix seconds.
+    #[serde(default)]
+    pub due_date: Option<i64>,
+    #[serde(default)]
+    pub status_transitions: Transitions,
+    #[serde(default)]
+    pub metadata: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub lines: Option<LinesPage>,
+    #[serde(default)]
+    pub last_finalization_error: Option<FinalizationError>,
+}
+
+impl InvoiceAnswer {
+    /// Reads an answer or an event's object.
+    pub fn parse(body: &[u8]) -> Result<InvoiceAnswer, StripeError> {
+        decode(body)
+    }
+
+    /// The id of ours that we wrote on it.
+    pub fn our_id(&self) -> Option<&str> {
+        self.metadata.as_ref()?.get(OWNER_KEY).map(String::as_str)
+    }
+
+    /// All its lines, where the embedded first ten are all.
+    pub fn all_lines(&self) -> Option<&[LineAnswer]> {
+        self.lines.as_ref().filter(|lines| !lines.has_more).map(|lines| lines.data.as_slice())
+    }
+}
+
+/// When an invoice changed its state, in unix seconds.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Transitions {
+    #[serde(default)]
+    pub finalized_at: Option<i64>,
+    #[serde(default)]
+    pub paid_at: Option<i64>,
+}
+
+/// Why Stripe could not finalize.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FinalizationError {
+    #[serde(default)]
+    pub code: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// Some lines of an invoice.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct LinesPage {
+    pub data: Vec<LineAnswer>,
+    #[serde(default)]
+    pub has_more: bool,
+}
+
+/// One line of an invoice.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LineAnswer {
+    /// `il_…`
+    pub id: String,
+    pub amount: i64,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub period: Option<LinePeriod>,
+    #[serde(default)]
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+impl LineAnswer {
+    /// Our item key; a foreign line has none.
+    pub fn item_key(&self) -> Option<&str> {
+        self.metadata.as_ref()?.get(ITEM_KEY).map(String::as_str)
+    }
+}
+
+/// What a line is for, in unix seconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct LinePeriod {
+    pub start: i64,
+    pub end: i64,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Deserialize)]
+pub struct List<T> {
+    pub data: Vec<T>,
+    #[serde(default)]
+    pub has_more: bool,
+}
+
+/// An event of the events list: its id, and the whole of it as Stripe wrote it.
+#[derive(Clone, Debug)]
+pub struct EventAnswer {
+    pub id: String,
+    pub raw: Box<RawValue>,
+}
+
+impl<'de> Deserialize<'de> for EventAnswer {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let ObjectAnswer { id } = serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?;
+        Ok(EventAnswer { id, raw })
+    }
+}
+
+/// Any object, of which only the id matters.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ObjectAnswer {
+    pub id: String,
+}
+
+impl ObjectAnswer {
+    /// Reads an answer.
+    pub fn parse(body: &[u8]) -> Result<ObjectAnswer, StripeError> {
+        parse(body)
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, StripeError> {
+    decode(body)
+}

@@ -1,0 +1,238 @@
+//! The client: async-stripe's requests over our transport and pacing, and what each answer means for the caller.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use stripe_client_core::{
+    CustomizedStripeRequest, RequestBuilder, RequestStrategy, StripeClient, StripeClientErr, StripeMethod,
+    StripeRequest,
+};
+
+use super::pacing::Pacer;
+use super::requests::Write;
+use super::transport::{Request, Response, Transport};
+
+/// What came instead of a result, split by what the caller does next.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum StripeError {
+    /// Nobody knows whether it took effect: ask again with the same key.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// It did not start (429): ask again with the same key, later.
+    #[error("Stripe asks to slow down ({reason})")]
+    Later {
+        /// Which limit, or that another request held the object.
+        reason: String,
+        /// What Stripe asked to wait, where it did.
+        after: Option<Duration>,
+    },
+    /// The key is not accepted, or may not do this: a human has to act.
+    #[error("Stripe does not accept the key: {0}")]
+    Unauthorized(Refusal),
+    /// Stripe understood and refused: asking again will not help.
+    #[error("Stripe refused: {0}")]
+    Refused(Refusal),
+    /// It was done, and the answer cannot be read: read the object back.
+    #[error("Stripe's answer cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Stripe's own words about a refusal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub status: u16,
+    #[serde(default)]
+    pub code: Option<String>,
+    #[serde(default)]
+    pub param: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+    #[serde(default)]
+    pub decline_code: Option<String>,
+    #[serde(default)]
+    pub request_id: Option<String>,
+}
+
+impl Refusal {
+    /// Whether Stripe's code is this one.
+    pub fn is(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.status)?;
+        if let Some(code) = &self.code {
+            write!(f, "{code}: ")?;
+        }
+        f.write_str(self.message.as_deref().unwrap_or("no message"))?;
+        self.request_id.as_ref().map_or(Ok(()), |id| write!(f, " ({id})"))
+    }
+}
+
+impl StripeClientErr for StripeError {
+    fn deserialize_err(message: impl fmt::Display) -> Self {
+        StripeError::Unreadable(message.to_string())
+    }
+}
+
+/// One Stripe account: a transport, and the pace that the account allows. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Stripe {
+    transport: Arc<dyn Transport>,
+    pacer: Arc<Pacer>,
+}
+
+impl Stripe {
+    pub fn new(transport: Arc<dyn Transport>, pacer: Pacer) -> Stripe {
+        Stripe { transport, pacer: Arc::new(pacer) }
+    }
+
+    /// Sends a recorded write once, under its key.
+    pub async fn write(&self, write: &Write, key: &str, deadline_ms: i64) -> Result<Bytes, StripeError> {
+        let request = Request {
+            method: "POST",
+            path: format!("/v1{}", write.path),
+            body: Some(write.body.clone()),
+            idempotency_key: Some(key.to_owned()),
+        };
+        self.call(request, deadline_ms).await
+    }
+
+    /// Reads, and decodes the few fields that we need.
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        request: impl StripeRequest,
+        deadline_ms: i64,
+    ) -> Result<T, StripeError> {
+        decode(&self.call(on_the_wire(request.build(), None), deadline_ms).await?)
+    }
+
+    /// One call in its turn: the nearest deadline first where Stripe's limits make calls wait.
+    async fn call(&self, request: Request, deadline_ms: i64) -> Result<Bytes, StripeError> {
+        let endpoint = super::pacing::endpoint(request.method, &request.path);
+        self.pacer.wait(&endpoint, deadline_ms).await;
+        let answer = self.transport.send(request).await.map_err(StripeError::NoAnswer)?;
+        if answer.status == 429 {
+            self.pacer.slow_down(&endpoint, answer.limited_reason.as_deref());
+        }
+        judge(answer)
+    }
+}
+
+/// Any request of async-stripe can be sent with `.send(&stripe)`, typed answer and all. It waits behind every call
+/// that has a deadline.
+impl StripeClient for Stripe {
+    type Err = StripeError;
+
+    async fn execute(&self, request: CustomizedStripeRequest) -> Result<Bytes, StripeError> {
+        let (request, overrides) = request.into_pieces();
+        let key = match overrides.request_strategy {
+            Some(RequestStrategy::Idempotent(key)) => Some(key.as_str().to_owned()),
+            _ => None,
+        };
+        self.call(on_the_wire(request, key), i64::MAX).await
+    }
+}
+
+fn on_the_wire(request: RequestBuilder, idempotency_key: Option<String>) -> Request {
+    Request {
+        method: method_name(request.method),
+        path: match request.query.filter(|query| !query.is_empty()) {
+            Some(query) => format!("/v1{}?{query}", request.path),
+            None => format!("/v1{}", request.path),
+        },
+        body: request.body,
+        idempotency_key,
+    }
+}
+
+/// The fields that we know of an answer.
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, StripeError> {
+    serde_json::from_slice(body).map_err(|error| StripeError::Unreadable(error.to_string()))
+}
+
+fn method_name(method: StripeMethod) -> &'static str {
+    match method {
+        StripeMethod::Get => "GET",
+        StripeMethod::Post => "POST",
+        StripeMethod::Delete => "DELETE",
+    }
+}
+
+/// What an answer means for whoever asked.
+fn judge(answer: Response) -> Result<Bytes, StripeError> {
+    match answer.status {
+        200..=299 => Ok(answer.body),
+        429 => Err(StripeError::Later {
+            reason: answer.limited_reason.clone().unwrap_or_else(|| "lock_timeout".to_owned()),
+            after: answer.retry_after,
+        }),
+        // In flight under the same key, or in conflict: it may yet take effect. A 424 waits for somebody else.
+        409 | 424 | 500..=599 => Err(StripeError::NoAnswer(format!("Stripe answered {}", refusal(&answer)))),
+        401 | 403 => Err(StripeError::Unauthorized(refusal(&answer))),
+        _ if answer.should_retry == Some(true) => {
+            Err(StripeError::NoAnswer(format!("Stripe answered {} and asks to retry", refusal(&answer))))
+        }
+        _ => Err(StripeError::Refused(refusal(&answer))),
+    }
+}
+
+fn refusal(answer: &Response) -> Refusal {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: Body,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        code: Option<String>,
+        param: Option<String>,
+        message: Option<String>,
+        decline_code: Option<String>,
+    }
+    let mut refusal =
+        Refusal { status: answer.status, request_id: answer.request_id.clone(), ..Refusal::default() };
+    if let Ok(Envelope { error }) = serde_json::from_slice(&answer.body) {
+        refusal.code = error.code;
+        refusal.param = error.param;
+        refusal.message = error.message;
+        refusal.decline_code = error.decline_code;
+    }
+    refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Response {
+        Response { status, body: Bytes::copy_from_slice(body.as_bytes()), ..Response::default() }
+    }
+
+    #[test]
+    fn a_refusal_keeps_what_stripe_said() {
+        let body =
+            r#"{"error":{"type":"invalid_request_error","code":"invoice_not_editable","message":"No."}}"#;
+        let Err(StripeError::Refused(refusal)) = judge(answer(400, body)) else { panic!("not refused") };
+        assert!(refusal.is("invoice_not_editable"));
+        assert_eq!(refusal.to_string(), "400 invoice_not_editable: No.");
+    }
+
+    #[test]
+    fn nobody_knows_what_a_500_or_a_conflict_did() {
+        for status in [409, 500, 502, 503] {
+            assert!(matches!(judge(answer(status, "<html>")), Err(StripeError::NoAnswer(_))));
+        }
+    }
+
+    #[test]
+    fn a_429_without_a_reason_is_a_held_lock() {
+        let Err(StripeError::Later { reason, .. }) = judge(answer(429, "{}")) else { panic!("not later") };
+        assert_eq!(reason, "lock_timeout");
+    }
+}

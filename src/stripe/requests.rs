@@ -1,0 +1,176 @@
+//! Every request that Opentab sends to Stripe, built with async-stripe's builders.
+
+use std::collections::HashMap;
+
+use stripe_billing::invoice::{
+    AddLinesInvoice, AddLinesInvoiceLines, CreateInvoice, CreateInvoicePendingInvoiceItemsBehavior,
+    FinalizeInvoiceInvoice, ListInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
+    RemoveLinesInvoiceLinesBehavior, RetrieveInvoice, UpdateInvoice, UpdateLinesInvoice,
+    UpdateLinesInvoiceLines,
+};
+use stripe_billing::invoice_line_item::ListInvoiceInvoiceLineItem;
+use stripe_client_core::StripeRequest;
+use stripe_core::balance::RetrieveForMyAccountBalance;
+use stripe_core::customer::CreateCustomer;
+use stripe_core::event::ListEvent;
+use stripe_types::Currency;
+
+/// The metadata key by which we know our lines again.
+pub const ITEM_KEY: &str = "opentab_item";
+/// The metadata key by which we know our invoices and customers again.
+pub const OWNER_KEY: &str = "opentab_id";
+
+/// A write as it goes over the wire. The path is without `/v1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub path: String,
+    pub body: String,
+}
+
+fn write(request: impl StripeRequest) -> Write {
+    let request = request.build();
+    Write { path: request.path, body: request.body.unwrap_or_default() }
+}
+
+/// A line as we want it on a draft. Amount in minor units of the invoice's currency, period in unix seconds.
+#[derive(Clone, Debug)]
+pub struct DraftLine<'a> {
+    pub item_key: &'a str,
+    pub amount: i64,
+    pub description: &'a str,
+    pub period: (i64, i64),
+}
+
+impl DraftLine<'_> {
+    fn period(&self) -> Period {
+        Period { start: self.period.0, end: self.period.1 }
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        HashMap::from([(ITEM_KEY.to_owned(), self.item_key.to_owned())])
+    }
+}
+
+/// A draft as we open it.
+#[derive(Clone, Debug)]
+pub struct NewInvoice<'a> {
+    pub id: &'a str,
+    pub stripe_customer_id: &'a str,
+    pub currency: &'a str,
+    /// Set where the customer pays by invoice: days until due. Absent where they are charged.
+    pub days_until_due: Option<u32>,
+    /// Shown on the invoice, such as the period that it covers.
+    pub description: &'a str,
+}
+
+/// Creates the customer at Stripe.
+pub fn create_customer(id: &str, name: &str, email: Option<&str>) -> Write {
+    let metadata = HashMap::from([(OWNER_KEY.to_owned(), id.to_owned())]);
+    let mut request = CreateCustomer::new().name(name).metadata(metadata);
+    if let Some(email) = email {
+        request = request.email(email);
+    }
+    write(request)
+}
+
+/// Opens a draft that Stripe leaves alone until we finalize it, and that sweeps up nothing that is pending.
+pub fn create_invoice(new: &NewInvoice<'_>) -> Write {
+    use stripe_shared::InvoiceCollectionMethod::{ChargeAutomatically, SendInvoice};
+    let mut request = CreateInvoice::new()
+        .customer(new.stripe_customer_id)
+        .currency(currency(new.currency))
+        .auto_advance(false)
+        .pending_invoice_items_behavior(CreateInvoicePendingInvoiceItemsBehavior::Exclude)
+        .description(new.description)
+        .metadata(HashMap::from([(OWNER_KEY.to_owned(), new.id.to_owned())]));
+    request = match new.days_until_due {
+        Some(days) => request.collection_method(SendInvoice).days_until_due(days),
+        None => request.collection_method(ChargeAutomatically),
+    };
+    write(request)
+}
+
+fn currency(code: &str) -> Currency {
+    code.parse().unwrap_or_else(|_| Currency::Unknown(code.to_owned()))
+}
+
+/// Adds lines, at the end of the draft.
+pub fn add_lines(stripe_invoice_id: &str, lines: &[DraftLine<'_>]) -> Write {
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|line| AddLinesInvoiceLines {
+            amount: Some(line.amount),
+            description: Some(line.description.to_owned()),
+            period: Some(line.period()),
+            metadata: Some(line.metadata()),
+            ..AddLinesInvoiceLines::new()
+        })
+        .collect();
+    write(AddLinesInvoice::new(stripe_invoice_id, lines))
+}
+
+/// Changes lines, each named by Stripe's `il_` id.
+pub fn update_lines(stripe_invoice_id: &str, lines: &[(&str, DraftLine<'_>)]) -> Write {
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(id, line)| UpdateLinesInvoiceLines {
+            amount: Some(line.amount),
+            description: Some(line.description.to_owned()),
+            period: Some(line.period()),
+            ..UpdateLinesInvoiceLines::new(*id)
+        })
+        .collect();
+    write(UpdateLinesInvoice::new(stripe_invoice_id, lines))
+}
+
+/// Removes lines for good: an unassigned one would turn up on a later invoice.
+pub fn remove_lines(stripe_invoice_id: &str, line_ids: &[&str]) -> Write {
+    let delete = |id: &&str| RemoveLinesInvoiceLines::new(RemoveLinesInvoiceLinesBehavior::Delete, *id);
+    let lines: Vec<_> = line_ids.iter().map(delete).collect();
+    write(RemoveLinesInvoice::new(stripe_invoice_id, lines))
+}
+
+/// Sets when a sent invoice is due, in unix seconds. Only drafts take it.
+pub fn set_due_date(stripe_invoice_id: &str, due_at: i64) -> Write {
+    write(UpdateInvoice::new(stripe_invoice_id).due_date(due_at))
+}
+
+/// Finalizes, and lets Stripe collect from then on.
+pub fn finalize(stripe_invoice_id: &str) -> Write {
+    write(FinalizeInvoiceInvoice::new(stripe_invoice_id).auto_advance(true))
+}
+
+/// One invoice, its first ten lines inside.
+pub fn invoice(stripe_invoice_id: &str) -> RetrieveInvoice {
+    RetrieveInvoice::new(stripe_invoice_id)
+}
+
+/// A hundred lines of an invoice, behind the one named.
+pub fn lines(stripe_invoice_id: &str, starting_after: Option<&str>) -> ListInvoiceInvoiceLineItem {
+    let request = ListInvoiceInvoiceLineItem::new(stripe_invoice_id).limit(100);
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
+}
+
+/// A customer's newest hundred invoices.
+pub fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
+    ListInvoice::new().customer(stripe_customer_id).limit(100)
+}
+
+/// A hundred events that did not reach us since a time, in unix seconds.
+pub fn events(since: i64, starting_after: Option<&str>) -> ListEvent {
+    use stripe_types::{RangeBoundsTs, RangeQueryTs};
+    let since = RangeQueryTs::Bounds(RangeBoundsTs { gte: Some(since), ..RangeBoundsTs::default() });
+    let request = ListEvent::new().created(since).delivery_success(false).limit(100);
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
+}
+
+/// The cheapest call that proves the key.
+pub fn account() -> RetrieveForMyAccountBalance {
+    RetrieveForMyAccountBalance::new()
+}
