@@ -115,12 +115,14 @@ create table usage_unique (
     primary key (customer_no, meter_no, cycle, unique_value)
 );
 
--- What may owe something: version grows with every change, synced_version is the last one that the draft shows.
+-- What may owe something: version grows with every change, synced_version is the last one that the draft shows,
+-- settled_version the last one that sealed invoices have billed to the end.
 create table billing_cycle (
     customer_id text not null references customer (id),
     cycle text not null,
     version bigint not null,
     synced_version bigint not null default 0,
+    settled_version bigint not null default 0,
     primary key (customer_id, cycle)
 );
 create index billing_cycle_changed on billing_cycle (customer_id) where version > synced_version;

@@ -1,0 +1,143 @@
+//! Intents: every write to Stripe, recorded with its key and exact body before it is sent.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Item, Store, Tx, both};
+
+/// What becomes true on our side when Stripe acknowledges an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Effect {
+    CreateCustomer,
+    OpenInvoice,
+    AddLines { items: Vec<Item> },
+    UpdateLines { items: Vec<Item> },
+    RemoveLines { item_keys: Vec<String> },
+    /// Unix milliseconds.
+    SetDueDate { due_at: i64 },
+    Finalize,
+}
+
+/// A write to Stripe.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Intent {
+    pub id: String,
+    pub customer_id: String,
+    pub invoice_id: Option<String>,
+    /// Names this row, never the value that is written: 400, 500, 400 would repeat a key.
+    pub idempotency_key: String,
+    /// Without `/v1`.
+    pub path: String,
+    pub body: String,
+    #[sqlx(json)]
+    pub effect: Effect,
+    /// How often no answer came.
+    pub attempts: i64,
+    pub created_at: i64,
+}
+
+/// An intent to record.
+#[derive(Clone, Debug)]
+pub struct NewIntent {
+    pub id: String,
+    pub customer_id: String,
+    pub invoice_id: Option<String>,
+    pub path: String,
+    pub body: String,
+    pub effect: Effect,
+    pub lease_token: i64,
+    pub now: i64,
+}
+
+/// How an intent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Stripe has it.
+    Done,
+    /// Stripe refused it: a new intent may follow.
+    Refused,
+    /// Never sent, or found by reading that it did not happen.
+    Abandoned,
+}
+
+impl Ending {
+    fn as_str(self) -> &'static str {
+        match self {
+            Ending::Done => "done",
+            Ending::Refused => "refused",
+            Ending::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl Tx {
+    /// Records a write before it is sent. Its id is its idempotency key.
+    pub async fn insert_intent(&mut self, new: &NewIntent) -> sqlx::Result<Intent> {
+        let sql = both(
+            "insert into intent (id, customer_id, invoice_id, idempotency_key, path, body, effect, state, lease_token, created_at)
+             values ($1, $2, $3, $1, $4, $5, $6, 'open', $7, $8)",
+        );
+        let effect = serde_json::to_string(&new.effect).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let args = (
+            &new.id,
+            &new.customer_id,
+            &new.invoice_id,
+            &new.path,
+            &new.body,
+            effect,
+            new.lease_token,
+            new.now,
+        );
+        self.run(sql, args).await?;
+        Ok(Intent {
+            id: new.id.clone(),
+            customer_id: new.customer_id.clone(),
+            invoice_id: new.invoice_id.clone(),
+            idempotency_key: new.id.clone(),
+            path: new.path.clone(),
+            body: new.body.clone(),
+            effect: new.effect.clone(),
+            attempts: 0,
+            created_at: new.now,
+        })
+    }
+
+    /// Settles an intent; false where it was settled before.
+    pub async fn settle_intent(
+        &mut self,
+        id: &str,
+        ending: Ending,
+        error: Option<&str>,
+        now: i64,
+    ) -> sqlx::Result<bool> {
+        let sql = both(
+            "update intent set state = $1, error = $2, settled_at = $3 where id = $4 and state = 'open'",
+        );
+        Ok(self.run(sql, (ending.as_str(), error, now, id)).await? == 1)
+    }
+}
+
+impl Store {
+    /// Writes of a customer that nobody knows the end of, in the order in which they were recorded.
+    pub async fn open_intents(&self, customer_id: &str) -> sqlx::Result<Vec<Intent>> {
+        let sql = both(
+            "select id, customer_id, invoice_id, idempotency_key, path, body, effect, attempts, created_at
+             from intent where customer_id = $1 and state = 'open' order by id",
+        );
+        self.db.all(sql, (customer_id,)).await
+    }
+
+    /// No answer came.
+    pub async fn intent_unanswered(&self, id: &str, error: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update intent set attempts = attempts + 1, error = $1, first_sent_at = coalesce(first_sent_at, $2)
+             where id = $3 and state = 'open'",
+        );
+        self.db.run(sql, (error, now, id)).await.map(|_| ())
+    }
+
+    /// Customers with writes that nobody knows the end of.
+    pub async fn customers_with_open_intents(&self) -> sqlx::Result<Vec<(String,)>> {
+        self.db.all(both("select distinct customer_id from intent where state = 'open'"), ()).await
+    }
+}

@@ -1,0 +1,307 @@
+//! Invoices, the items on the current draft, and the ledger of sealed lines.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, Tx, both};
+
+/// One invoice of a customer. Times in unix milliseconds, amounts in minor units.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Invoice {
+    pub id: String,
+    pub customer_id: String,
+    pub stripe_invoice_id: Option<String>,
+    /// The first local day of the billing cycle that it closes.
+    pub cycle: String,
+    pub period_start: i64,
+    pub period_end: i64,
+    /// When the final sync is due: the cycle's end plus grace.
+    pub close_at: i64,
+    pub currency: String,
+    pub collection_method: String,
+    /// A state of `billing::InvoiceState`.
+    pub state: String,
+    pub number: Option<String>,
+    pub hosted_invoice_url: Option<String>,
+    pub invoice_pdf: Option<String>,
+    /// What Stripe last said.
+    pub total: i64,
+    pub amount_due: i64,
+    pub amount_paid: i64,
+    pub amount_remaining: i64,
+    pub due_at: Option<i64>,
+    /// Somebody else may have changed the draft.
+    pub read_back: bool,
+    pub synced_at: Option<i64>,
+    pub finalized_at: Option<i64>,
+    pub sealed_at: Option<i64>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// A current invoice to begin: `pending`, until Stripe has it.
+#[derive(Clone, Debug)]
+pub struct NewInvoice<'a> {
+    pub id: &'a str,
+    pub customer_id: &'a str,
+    pub cycle: &'a str,
+    pub period_start: i64,
+    pub period_end: i64,
+    pub close_at: i64,
+    pub currency: &'a str,
+    pub collection_method: &'a str,
+    pub now: i64,
+}
+
+/// What Stripe says of an invoice.
+#[derive(Clone, Debug, Default)]
+pub struct Seen<'a> {
+    pub number: Option<&'a str>,
+    pub hosted_invoice_url: Option<&'a str>,
+    pub invoice_pdf: Option<&'a str>,
+    pub total: i64,
+    pub amount_due: i64,
+    pub amount_paid: i64,
+    pub amount_remaining: i64,
+    pub due_at: Option<i64>,
+    pub finalized_at: Option<i64>,
+}
+
+/// A line that Stripe has acknowledged on a draft. Serialized where an intent says what it will put there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+pub struct Item {
+    pub item_key: String,
+    pub amount: i64,
+    pub description: String,
+    pub period_start: i64,
+    pub period_end: i64,
+    /// The smaller lines that it carries, as JSON `[[item key, amount], …]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folded: Option<String>,
+    /// `il_…`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_line_id: Option<String>,
+}
+
+/// A line of a sealed invoice.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct LedgerLine {
+    pub item_key: String,
+    /// What we put there: it counts as billed.
+    pub amount: i64,
+    /// What Stripe holds; none where another line carries it.
+    pub stripe_amount: Option<i64>,
+    pub description: String,
+    pub period_start: i64,
+    pub period_end: i64,
+    pub stripe_line_id: Option<String>,
+}
+
+macro_rules! select_invoice {
+    ($rest:literal) => {
+        both(concat!(
+            "select id, customer_id, stripe_invoice_id, cycle, period_start, period_end, close_at, currency, ",
+            "collection_method, state, number, hosted_invoice_url, invoice_pdf, total, amount_due, amount_paid, ",
+            "amount_remaining, due_at, read_back, synced_at, finalized_at, sealed_at, created_at, updated_at ",
+            "from invoice ",
+            $rest
+        ))
+    };
+}
+
+impl Store {
+    /// The customer's one open draft, `pending` or `draft`.
+    pub async fn current_invoice(&self, customer_id: &str) -> sqlx::Result<Option<Invoice>> {
+        let sql = select_invoice!("where customer_id = $1 and state in ('pending', 'draft')");
+        self.db.opt(sql, (customer_id,)).await
+    }
+
+    /// By our id.
+    pub async fn invoice(&self, id: &str) -> sqlx::Result<Option<Invoice>> {
+        self.db.opt(select_invoice!("where id = $1"), (id,)).await
+    }
+
+    /// By Stripe's id.
+    pub async fn invoice_at_stripe(&self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
+        self.db.opt(select_invoice!("where stripe_invoice_id = $1"), (stripe_invoice_id,)).await
+    }
+
+    /// A customer's invoices behind this id, newest first. The current one is among them.
+    pub async fn invoices_of(&self, customer_id: &str, before_id: &str, most: i64) -> sqlx::Result<Vec<Invoice>> {
+        let sql = select_invoice!("where customer_id = $1 and id < $2 order by id desc limit $3");
+        self.db.all(sql, (customer_id, before_id, most)).await
+    }
+
+    /// What Stripe has acknowledged on a draft, by item key.
+    pub async fn items(&self, invoice_id: &str) -> sqlx::Result<Vec<Item>> {
+        let sql = both(
+            "select item_key, amount, description, period_start, period_end, folded, stripe_line_id
+             from item where invoice_id = $1 order by item_key",
+        );
+        self.db.all(sql, (invoice_id,)).await
+    }
+
+    /// The lines of a sealed invoice.
+    pub async fn ledger_lines(&self, invoice_id: &str) -> sqlx::Result<Vec<LedgerLine>> {
+        let sql = both(
+            "select item_key, amount, stripe_amount, description, period_start, period_end, stripe_line_id
+             from invoice_line where invoice_id = $1 order by item_key",
+        );
+        self.db.all(sql, (invoice_id,)).await
+    }
+}
+
+impl Tx {
+    /// By our id, and nobody else changes it until this transaction ends.
+    pub async fn lock_invoice(&mut self, id: &str) -> sqlx::Result<Option<Invoice>> {
+        self.run(both("update invoice set updated_at = updated_at where id = $1"), (id,)).await?;
+        self.opt(select_invoice!("where id = $1"), (id,)).await
+    }
+
+    /// Begins a current invoice. The schema refuses a second one.
+    pub async fn insert_invoice(&mut self, new: &NewInvoice<'_>) -> sqlx::Result<()> {
+        let sql = both(
+            "insert into invoice (id, customer_id, cycle, period_start, period_end, close_at, currency,
+                                  collection_method, state, created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $9)",
+        );
+        let args = (
+            new.id,
+            new.customer_id,
+            new.cycle,
+            new.period_start,
+            new.period_end,
+            new.close_at,
+            new.currency,
+            new.collection_method,
+            new.now,
+        );
+        self.run(sql, args).await.map(|_| ())
+    }
+
+    /// Stripe has opened the draft.
+    pub async fn invoice_opened(&mut self, id: &str, stripe_invoice_id: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update invoice set state = 'draft', stripe_invoice_id = $1, updated_at = $2
+             where id = $3 and state = 'pending'",
+        );
+        self.run(sql, (stripe_invoice_id, now, id)).await.map(|_| ())
+    }
+
+    /// An empty draft goes on into another cycle.
+    pub async fn roll_invoice(&mut self, id: &str, to: &NewInvoice<'_>) -> sqlx::Result<()> {
+        let sql = both(
+            "update invoice set cycle = $1, period_start = $2, period_end = $3, close_at = $4, updated_at = $5
+             where id = $6 and state in ('pending', 'draft')",
+        );
+        let args = (to.cycle, to.period_start, to.period_end, to.close_at, to.now, id);
+        self.run(sql, args).await.map(|_| ())
+    }
+
+    /// Records what Stripe says of an invoice, its state aside.
+    pub async fn invoice_seen(&mut self, id: &str, seen: &Seen<'_>, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update invoice set number = coalesce($1, number), hosted_invoice_url = coalesce($2, hosted_invoice_url),
+                 invoice_pdf = coalesce($3, invoice_pdf), total = $4, amount_due = $5, amount_paid = $6,
+                 amount_remaining = $7, due_at = coalesce($8, due_at), finalized_at = coalesce($9, finalized_at),
+                 updated_at = $10
+             where id = $11",
+        );
+        let args = (
+            seen.number,
+            seen.hosted_invoice_url,
+            seen.invoice_pdf,
+            seen.total,
+            seen.amount_due,
+            seen.amount_paid,
+            seen.amount_remaining,
+            seen.due_at,
+            seen.finalized_at,
+            now,
+            id,
+        );
+        self.run(sql, args).await.map(|_| ())
+    }
+
+    /// Moves an invoice on. The caller has asked `billing::InvoiceState` whether it may.
+    pub async fn invoice_state(&mut self, id: &str, state: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both("update invoice set state = $1, updated_at = $2 where id = $3");
+        self.run(sql, (state, now, id)).await.map(|_| ())
+    }
+
+    /// Its lines are in the ledger.
+    pub async fn invoice_sealed(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both("update invoice set sealed_at = $1, updated_at = $1 where id = $2 and sealed_at is null");
+        self.run(sql, (now, id)).await.map(|_| ())
+    }
+
+    /// The draft shows what is owed as of now.
+    pub async fn invoice_synced(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+        self.run(both("update invoice set synced_at = $1 where id = $2"), (now, id)).await.map(|_| ())
+    }
+
+    /// Whether somebody else may have changed the draft.
+    pub async fn invoice_read_back(&mut self, id: &str, needed: bool) -> sqlx::Result<()> {
+        self.run(both("update invoice set read_back = $1 where id = $2"), (needed, id)).await.map(|_| ())
+    }
+
+    /// Stripe has acknowledged this line.
+    pub async fn put_item(&mut self, invoice_id: &str, item: &Item) -> sqlx::Result<()> {
+        let sql = both(
+            "insert into item (invoice_id, item_key, amount, description, period_start, period_end, folded, stripe_line_id)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
+             on conflict (invoice_id, item_key) do update set
+                 amount = excluded.amount, description = excluded.description,
+                 period_start = excluded.period_start, period_end = excluded.period_end,
+                 folded = excluded.folded, stripe_line_id = coalesce(excluded.stripe_line_id, item.stripe_line_id)",
+        );
+        let args = (
+            invoice_id,
+            &item.item_key,
+            item.amount,
+            &item.description,
+            item.period_start,
+            item.period_end,
+            &item.folded,
+            &item.stripe_line_id,
+        );
+        self.run(sql, args).await.map(|_| ())
+    }
+
+    /// Learns Stripe's id of a line.
+    pub async fn item_line_id(&mut self, invoice_id: &str, item_key: &str, line_id: &str) -> sqlx::Result<()> {
+        let sql = both("update item set stripe_line_id = $1 where invoice_id = $2 and item_key = $3");
+        self.run(sql, (line_id, invoice_id, item_key)).await.map(|_| ())
+    }
+
+    /// Stripe no longer has this line.
+    pub async fn drop_item(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
+        let sql = both("delete from item where invoice_id = $1 and item_key = $2");
+        self.run(sql, (invoice_id, item_key)).await.map(|_| ())
+    }
+
+    /// Copies a line into the ledger, once.
+    pub async fn insert_ledger_line(
+        &mut self,
+        invoice_id: &str,
+        customer_id: &str,
+        line: &LedgerLine,
+    ) -> sqlx::Result<()> {
+        let sql = both(
+            "insert into invoice_line (invoice_id, item_key, customer_id, amount, stripe_amount, description,
+                                       period_start, period_end, stripe_line_id)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        );
+        let args = (
+            invoice_id,
+            &line.item_key,
+            customer_id,
+            line.amount,
+            line.stripe_amount,
+            &line.description,
+            line.period_start,
+            line.period_end,
+            &line.stripe_line_id,
+        );
+        self.run(sql, args).await.map(|_| ())
+    }
+}

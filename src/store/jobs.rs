@@ -1,0 +1,219 @@
+//! The durable queue: at most one live job per kind and subject, claimed for seconds under a token.
+
+use super::{Store, Tx, both, split};
+
+/// A thing to do.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Job {
+    pub id: String,
+    pub kind: String,
+    pub subject: String,
+    /// `queued`, `running`, `done` or `failed` (out of attempts: waits for a human).
+    pub state: String,
+    pub run_at: i64,
+    /// Nearest first, in unix milliseconds.
+    pub deadline: i64,
+    pub attempts: i64,
+    /// How often it was asked for; what grows while it runs makes it run once more.
+    pub asked: i64,
+    /// Of the claim, so that a worker that slept through its lease changes nothing.
+    pub token: i64,
+    pub last_error: Option<String>,
+    pub created_at: i64,
+    pub finished_at: Option<i64>,
+}
+
+/// A job to enqueue. Times in unix milliseconds.
+#[derive(Clone, Debug)]
+pub struct NewJob<'a> {
+    pub id: &'a str,
+    pub kind: &'a str,
+    pub subject: &'a str,
+    pub run_at: i64,
+    pub deadline: i64,
+    pub now: i64,
+}
+
+impl Tx {
+    /// Enqueues, or asks the live one again: sooner and more urgently, where that is asked.
+    pub async fn enqueue(&mut self, job: &NewJob<'_>) -> sqlx::Result<String> {
+        let sql = split(
+            "insert into job (id, kind, subject, state, run_at, deadline, created_at)
+             values ($1, $2, $3, 'queued', $4, $5, $6)
+             on conflict (kind, subject) where state in ('queued', 'running') do update
+             set asked = job.asked + 1,
+                 run_at = least(job.run_at, excluded.run_at),
+                 deadline = least(job.deadline, excluded.deadline)
+             returning id",
+            "insert into job (id, kind, subject, state, run_at, deadline, created_at)
+             values ($1, $2, $3, 'queued', $4, $5, $6)
+             on conflict (kind, subject) where state in ('queued', 'running') do update
+             set asked = job.asked + 1,
+                 run_at = min(job.run_at, excluded.run_at),
+                 deadline = min(job.deadline, excluded.deadline)
+             returning id",
+        );
+        let args = (job.id, job.kind, job.subject, job.run_at, job.deadline, job.now);
+        let (id,): (String,) = self.one(sql, args).await?;
+        Ok(id)
+    }
+}
+
+impl Store {
+    /// Enqueues on its own, where there is no change that it belongs to.
+    pub async fn enqueue(&self, job: &NewJob<'_>) -> sqlx::Result<String> {
+        let mut tx = self.db.begin().await?;
+        let id = tx.enqueue(job).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
+    /// Claims what is due, nearest deadline first, and what a worker that died has left.
+    pub async fn claim_jobs(&self, now: i64, lease_until: i64, most: i64) -> sqlx::Result<Vec<Job>> {
+        let sql = split(
+            "update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
+             where id in (
+                 select id from job
+                 where (state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1)
+                 order by deadline, id limit $3
+                 for update skip locked)
+             returning id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at",
+            "update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
+             where id in (
+                 select id from job
+                 where (state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1)
+                 order by deadline, id limit $3)
+             returning id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at",
+        );
+        let mut tx = self.db.begin().await?;
+        let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most)).await?;
+        tx.commit().await?;
+        jobs.sort_by(|a, b| (a.deadline, &a.id).cmp(&(b.deadline, &b.id)));
+        Ok(jobs)
+    }
+
+    /// Claims one job by id, whatever its due time, unless a worker has it.
+    pub async fn claim_job(&self, id: &str, now: i64, lease_until: i64) -> sqlx::Result<Option<Job>> {
+        let sql = both(
+            "update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $3
+             where id = $1 and (state = 'queued' or (state = 'running' and lease_until <= $2))
+             returning id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at",
+        );
+        let mut tx = self.db.begin().await?;
+        let job = tx.opt(sql, (id, now, lease_until)).await?;
+        tx.commit().await?;
+        Ok(job)
+    }
+
+    /// Keeps a claim while its work goes on; false where somebody else has taken it over.
+    pub async fn renew_job(&self, job: &Job, lease_until: i64) -> sqlx::Result<bool> {
+        let sql = both("update job set lease_until = $1 where id = $2 and token = $3 and state = 'running'");
+        Ok(self.db.run(sql, (lease_until, &job.id, job.token)).await? == 1)
+    }
+
+    /// Done: unless it was asked for again meanwhile, then it is queued once more.
+    pub async fn finish_job(&self, job: &Job, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update job set
+                 state = case when asked > $1 then 'queued' else 'done' end,
+                 finished_at = case when asked > $1 then null else $2 end,
+                 run_at = $2, attempts = 0, last_error = null, lease_until = null
+             where id = $3 and token = $4 and state = 'running'",
+        );
+        self.db.run(sql, (job.asked, now, &job.id, job.token)).await.map(|_| ())
+    }
+
+    /// Queued again for later, with the reason.
+    pub async fn retry_job(&self, job: &Job, run_at: i64, error: &str) -> sqlx::Result<()> {
+        let sql = both(
+            "update job set state = 'queued', run_at = $1, last_error = $2, lease_until = null
+             where id = $3 and token = $4 and state = 'running'",
+        );
+        self.db.run(sql, (run_at, error, &job.id, job.token)).await.map(|_| ())
+    }
+
+    /// Waits for a human, with the reason.
+    pub async fn fail_job(&self, job: &Job, now: i64, error: &str) -> sqlx::Result<()> {
+        let sql = both(
+            "update job set state = 'failed', last_error = $1, finished_at = $2, lease_until = null
+             where id = $3 and token = $4 and state = 'running'",
+        );
+        self.db.run(sql, (error, now, &job.id, job.token)).await.map(|_| ())
+    }
+
+    /// One job.
+    pub async fn job(&self, id: &str) -> sqlx::Result<Option<Job>> {
+        let sql = both(
+            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
+             from job where id = $1",
+        );
+        self.db.opt(sql, (id,)).await
+    }
+
+    /// Jobs in a state, newest first.
+    pub async fn jobs_in_state(&self, state: &str, most: i64) -> sqlx::Result<Vec<Job>> {
+        let sql = both(
+            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
+             from job where state = $1 order by id desc limit $2",
+        );
+        self.db.all(sql, (state, most)).await
+    }
+
+    /// How many jobs there are by state, and how long the oldest due one has waited, in milliseconds.
+    pub async fn backlog(&self, now: i64) -> sqlx::Result<Backlog> {
+        let sql = both(
+            "select
+                 count(case when state = 'queued' and run_at <= $1 then 1 end),
+                 count(case when state = 'running' then 1 end),
+                 count(case when state = 'failed' then 1 end),
+                 coalesce($1 - min(case when state = 'queued' and run_at <= $1 then run_at end), 0)
+             from job where state <> 'done'",
+        );
+        let (due, running, failed, oldest_ms) = self.db.one(sql, (now,)).await?;
+        Ok(Backlog { due, running, failed, oldest_ms })
+    }
+
+    /// When the next queued job is due.
+    pub async fn next_job_at(&self) -> sqlx::Result<Option<i64>> {
+        let sql = both("select min(run_at) from job where state = 'queued'");
+        let (at,): (Option<i64>,) = self.db.one(sql, ()).await?;
+        Ok(at)
+    }
+
+    /// Puts a job that waits for a human back into the queue; false where it does not wait.
+    pub async fn revive_job(&self, id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update job set state = 'queued', attempts = 0, run_at = $2, finished_at = null
+             where id = $1 and state = 'failed'
+               and not exists (select 1 from job live
+                   where live.kind = job.kind and live.subject = job.subject and live.state in ('queued', 'running'))",
+        );
+        Ok(self.db.run(sql, (id, now)).await? == 1)
+    }
+
+    /// Forgets what was done before a time.
+    pub async fn prune_jobs(&self, before: i64) -> sqlx::Result<u64> {
+        self.db.run(both("delete from job where state = 'done' and finished_at < $1"), (before,)).await
+    }
+
+    /// Takes a tick of the schedule; false where another replica, or an earlier run, has it.
+    pub async fn take_slot(&self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
+        let sql = both("insert into schedule_slot (name, slot_at) values ($1, $2) on conflict do nothing");
+        Ok(self.db.run(sql, (name, slot_at)).await? == 1)
+    }
+
+    /// Forgets old ticks.
+    pub async fn prune_slots(&self, before: i64) -> sqlx::Result<u64> {
+        self.db.run(both("delete from schedule_slot where slot_at < $1"), (before,)).await
+    }
+}
+
+/// What the queue holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backlog {
+    pub due: i64,
+    pub running: i64,
+    /// Waiting for a human.
+    pub failed: i64,
+    pub oldest_ms: i64,
+}

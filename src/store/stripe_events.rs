@@ -1,0 +1,109 @@
+//! Webhook events: stored before they are answered, reacted to from here.
+
+use super::{Store, Tx, both};
+
+/// An event that Stripe sent.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct StripeEvent {
+    pub id: String,
+    /// Such as `invoice.finalized`.
+    pub kind: String,
+    /// What it is about, `in_…` or `cus_…`.
+    pub object_id: Option<String>,
+    pub livemode: bool,
+    /// Stripe's, in unix seconds.
+    pub created_at: i64,
+    pub received_at: i64,
+    /// The whole event, as it came.
+    pub payload: String,
+    /// `pending`, `handled`, `ignored` or `quarantined`.
+    pub state: String,
+    /// Why it was ignored or quarantined, or what it did.
+    pub reason: Option<String>,
+}
+
+/// An event to store.
+#[derive(Clone, Debug)]
+pub struct NewStripeEvent<'a> {
+    pub id: &'a str,
+    pub kind: &'a str,
+    pub object_id: Option<&'a str>,
+    pub livemode: bool,
+    pub created_at: i64,
+    pub payload: &'a str,
+    /// Stored as ignored, for this reason, where nobody reacts to it.
+    pub ignored: Option<&'a str>,
+    pub now: i64,
+}
+
+macro_rules! select_event {
+    ($rest:literal) => {
+        both(concat!(
+            "select id, kind, object_id, livemode, created_at, received_at, payload, state, reason from stripe_event ",
+            $rest
+        ))
+    };
+}
+
+impl Tx {
+    /// Stores an event; false where it is here already.
+    pub async fn insert_stripe_event(&mut self, new: &NewStripeEvent<'_>) -> sqlx::Result<bool> {
+        let sql = both(
+            "insert into stripe_event (id, kind, object_id, livemode, created_at, received_at, payload, state, reason)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             on conflict (id) do nothing",
+        );
+        let state = if new.ignored.is_some() { "ignored" } else { "pending" };
+        let args = (
+            new.id,
+            new.kind,
+            new.object_id,
+            new.livemode,
+            new.created_at,
+            new.now,
+            new.payload,
+            state,
+            new.ignored,
+        );
+        Ok(self.run(sql, args).await? == 1)
+    }
+
+    /// Says what became of an event.
+    pub async fn settle_stripe_event(
+        &mut self,
+        id: &str,
+        state: &str,
+        reason: Option<&str>,
+        now: i64,
+    ) -> sqlx::Result<()> {
+        let sql = both(
+            "update stripe_event set state = $1, reason = $2, handled_at = $3 where id = $4 and state = 'pending'",
+        );
+        self.run(sql, (state, reason, now, id)).await.map(|_| ())
+    }
+
+    /// Makes an event wait for a reaction again; false where there is no such event.
+    pub async fn replay_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
+        let sql = both("update stripe_event set state = 'pending', reason = null, handled_at = null where id = $1");
+        Ok(self.run(sql, (id,)).await? == 1)
+    }
+}
+
+impl Store {
+    /// Events about one object that nobody has reacted to.
+    pub async fn pending_stripe_events(&self, object_id: &str) -> sqlx::Result<Vec<StripeEvent>> {
+        let sql = select_event!("where object_id = $1 and state = 'pending' order by received_at, id");
+        self.db.all(sql, (object_id,)).await
+    }
+
+    /// One event.
+    pub async fn stripe_event(&self, id: &str) -> sqlx::Result<Option<StripeEvent>> {
+        self.db.opt(select_event!("where id = $1"), (id,)).await
+    }
+
+    /// Events in a state (or in any), newest first.
+    pub async fn stripe_events(&self, state: Option<&str>, most: i64) -> sqlx::Result<Vec<StripeEvent>> {
+        let sql = select_event!("where ($1 = '' or state = $1) order by received_at desc, id desc limit $2");
+        self.db.all(sql, (state.unwrap_or(""), most)).await
+    }
+}
