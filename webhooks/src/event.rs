@@ -352,6 +352,8 @@ mod tests {
         for text in ["[]", "null", "\"event\"", "\u{feff}{}", "{} {}", r#"{"id":"a","id":"b"}"#] {
             assert!(matches!(read(text.as_bytes()), Err(EventError::NotJson { .. })), "{text}");
         }
+        let by_position = r#"["evt_1","event","invoice.paid",1,false,null,null,null,{"object":{}}]"#;
+        assert!(matches!(read(by_position.as_bytes()), Err(EventError::NotJson { .. })));
         assert_eq!(read(b"{\"id\":\"\xff\"}").unwrap_err(), EventError::NotText);
     }
 
