@@ -1,0 +1,53 @@
+//! Why a workflow stopped, split by what happens next.
+
+use crate::stripe::{Refusal, StripeError};
+
+/// Why a workflow stopped. Stopping between any two steps is safe: the next run goes on from what is recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkflowError {
+    /// Somebody else is at work on this customer: try again in a moment.
+    #[error("somebody else is at work on {0}")]
+    Busy(String),
+    /// Stripe did not answer, or asks to slow down: try again soon, with what was recorded.
+    #[error("{0}")]
+    StripeUnavailable(String),
+    /// Stripe does not accept the key: nothing goes on until a human has set another.
+    #[error("Stripe does not accept the key: {0}")]
+    StripeUnauthorized(String),
+    /// Stripe refused, and asking again will not help.
+    #[error("{what}: Stripe refused: {refusal}")]
+    Refused { what: String, refusal: Box<Refusal> },
+    /// What is stored cannot be billed, such as an amount out of range.
+    #[error("customer {customer_id}: {why}")]
+    Unbillable { customer_id: String, why: String },
+    /// There is no such object.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The database did not answer.
+    #[error(transparent)]
+    Storage(#[from] sqlx::Error),
+}
+
+impl WorkflowError {
+    /// Whether a later run can succeed without anybody doing anything.
+    pub fn passes_by_itself(&self) -> bool {
+        match self {
+            WorkflowError::Busy(_) | WorkflowError::StripeUnavailable(_) | WorkflowError::Storage(_) => true,
+            WorkflowError::StripeUnauthorized(_)
+            | WorkflowError::Refused { .. }
+            | WorkflowError::Unbillable { .. }
+            | WorkflowError::NotFound(_) => false,
+        }
+    }
+
+    /// What a read or a write that came to nothing means for the workflow.
+    pub fn of_stripe(what: &str, error: StripeError) -> WorkflowError {
+        match error {
+            StripeError::Refused(refusal) => {
+                WorkflowError::Refused { what: what.to_owned(), refusal: Box::new(refusal) }
+            }
+            StripeError::Unauthorized(refusal) => WorkflowError::StripeUnauthorized(refusal.to_string()),
+            other => WorkflowError::StripeUnavailable(format!("{what}: {other}")),
+        }
+    }
+}
