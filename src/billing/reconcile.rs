@@ -92,8 +92,7 @@ pub fn apply(plan: &Plan, on_draft: &[DraftItem]) -> Vec<DraftItem> {
         }
     }
     for gone in &plan.remove {
-        // From the end: of two equal lines the first is the one that stays.
-        if let Some(at) = draft.iter().rposition(|item| item == gone) {
+        if let Some(at) = draft.iter().position(|item| item == gone) {
             draft.remove(at);
         }
     }
