@@ -155,3 +155,188 @@ fn months_later(day: NaiveDate, months: i32) -> NaiveDate {
         if months < 0 { first.checked_sub_months(distance) } else { first.checked_add_months(distance) };
     there.unwrap_or(day)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{Days, TimeDelta};
+    use chrono_tz::TZ_VARIANTS;
+    use proptest::prelude::*;
+
+    fn rule(zone: Tz, anchor_day: u8) -> CycleRule {
+        CycleRule { zone, anchor_day }
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn day(text: &str) -> NaiveDate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_last_second_of_february_belongs_to_february() {
+        let rule = rule(Tz::Europe__Berlin, 1);
+        let february = rule.cycle_at(at("2028-02-29T22:59:59Z"));
+        assert_eq!(february.first_day, day("2028-02-01"));
+        assert_eq!(february.end, at("2028-02-29T23:00:00Z"));
+        let march = rule.cycle_at(february.end);
+        assert_eq!(march.first_day, day("2028-03-01"));
+    }
+
+    #[test]
+    fn an_anchor_on_the_31st_comes_back_after_february() {
+        let rule = rule(Tz::UTC, 31);
+        let mut cycle = rule.cycle_at(at("2027-01-31T12:00:00Z"));
+        let mut days = vec![cycle.first_day.to_string()];
+        for _ in 0..3 {
+            cycle = rule.next(&cycle);
+            days.push(cycle.first_day.to_string());
+        }
+        assert_eq!(days, ["2027-01-31", "2027-02-28", "2027-03-31", "2027-04-30"]);
+        assert_eq!(rule.previous(&cycle).first_day, day("2027-03-31"));
+    }
+
+    #[test]
+    fn an_anchor_on_the_30th_keeps_the_29th_of_a_leap_year() {
+        let cycle = rule(Tz::UTC, 30).cycle_at(at("2028-02-29T00:00:00Z"));
+        assert_eq!(cycle.first_day, day("2028-02-29"));
+        assert_eq!(cycle.next_first_day, day("2028-03-30"));
+    }
+
+    #[test]
+    fn a_month_with_a_clock_change_is_an_hour_off() {
+        let rule = rule(Tz::America__New_York, 1);
+        let hours = |month: &str| {
+            let cycle = rule.cycle_from(day(month));
+            (cycle.end - cycle.start).num_hours()
+        };
+        assert_eq!(hours("2026-03-01"), 31 * 24 - 1);
+        assert_eq!(hours("2026-11-01"), 30 * 24 + 1);
+    }
+
+    #[test]
+    fn a_day_without_midnight_starts_after_the_gap() {
+        let start = rule(Tz::America__Santiago, 1).day_start(day("2026-09-06"));
+        assert_eq!(start, at("2026-09-06T04:00:00Z"));
+    }
+
+    #[test]
+    fn a_day_with_two_midnights_starts_at_the_earlier() {
+        let rule = rule(Tz::America__Havana, 1);
+        let start = rule.day_start(day("2026-11-01"));
+        assert_eq!(start, at("2026-11-01T04:00:00Z"));
+        assert_eq!(rule.day_start(day("2026-11-02")) - start, TimeDelta::hours(25));
+    }
+
+    #[test]
+    fn a_day_that_a_country_skipped_starts_with_the_next_one() {
+        let rule = rule(Tz::Pacific__Apia, 30);
+        let skipped = rule.day_start(day("2011-12-30"));
+        assert_eq!(skipped, rule.day_start(day("2011-12-31")));
+        assert_eq!(rule.day_of(skipped), day("2011-12-31"));
+        assert_eq!(rule.cycle_at(skipped).first_day, day("2011-12-30"));
+    }
+
+    #[test]
+    fn a_clock_that_falls_back_over_midnight_does_not_reopen_a_day() {
+        // In St. John's of 2010 clocks went from 00:01 to 23:01 of the day before.
+        let rule = rule(Tz::America__St_Johns, 7);
+        let start = rule.day_start(day("2010-11-07"));
+        assert_eq!(start, at("2010-11-07T02:30:00Z"));
+        for minutes in 0..70 {
+            let at = start + TimeDelta::minutes(minutes);
+            assert_eq!(rule.day_of(at), day("2010-11-07"));
+            assert_eq!(rule.cycle_at(at).first_day, day("2010-11-07"));
+        }
+    }
+
+    #[test]
+    fn a_changed_anchor_makes_one_short_cycle() {
+        let cycle = rule(Tz::UTC, 15).cycle_from(day("2026-11-01"));
+        assert_eq!(cycle.next_first_day, day("2026-11-15"));
+        assert_eq!(rule(Tz::UTC, 15).previous(&cycle).first_day, day("2026-10-15"));
+    }
+
+    #[test]
+    fn no_time_is_too_far_away_to_have_a_cycle() {
+        for at in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC] {
+            for anchor_day in [0, 1, 31, 255] {
+                let rule = rule(Tz::Asia__Kathmandu, anchor_day);
+                let cycle = rule.cycle_at(at);
+                rule.next(&cycle);
+                rule.previous(&cycle);
+            }
+        }
+    }
+
+    #[test]
+    fn cycles_tile_time_in_every_zone() {
+        for (nth, zone) in TZ_VARIANTS.into_iter().enumerate() {
+            for anchor_day in [1, 29, 31, (nth % 28) as u8 + 1] {
+                let rule = rule(zone, anchor_day);
+                // From before Samoa's skipped day over two leap years to where the zone tables have long become regular.
+                for first in ["2011-11-20T12:00:00Z", "2023-12-15T12:00:00Z", "2027-06-15T12:00:00Z"] {
+                    tiles(&rule, rule.cycle_at(at(first)));
+                }
+            }
+        }
+    }
+
+    fn tiles(rule: &CycleRule, mut cycle: BillingCycle) {
+        for _ in 0..16 {
+            let next = rule.next(&cycle);
+            assert_eq!(cycle.end, next.start, "{rule:?}");
+            assert_eq!(cycle.next_first_day, next.first_day, "{rule:?}");
+            assert!(cycle.start < cycle.end, "{rule:?}");
+            assert_eq!(rule.previous(&next), cycle, "{rule:?}");
+            assert_eq!(rule.cycle_at(cycle.start), cycle, "{rule:?}");
+            let last = cycle.end - TimeDelta::seconds(1);
+            assert_eq!(rule.cycle_at(last), cycle, "{rule:?}");
+            assert!(cycle.contains_day(rule.day_of(cycle.start)), "{rule:?}");
+            assert!(cycle.contains_day(rule.day_of(last)), "{rule:?}");
+            cycle = next;
+        }
+    }
+
+    #[test]
+    fn days_follow_each_other_in_every_zone() {
+        for zone in TZ_VARIANTS {
+            let rule = rule(zone, 1);
+            // Samoa's lost day, clocks that change at 00:01, and a year to come.
+            for first in ["2010-10-30", "2011-12-28", "2026-03-01", "2026-10-24"] {
+                let first = day(first);
+                for n in 0..21 {
+                    let day = first + Days::new(n);
+                    let (start, end) = (rule.day_start(day), rule.day_start(day + Days::new(1)));
+                    assert!(start <= end, "{zone} {day}");
+                    if start < end {
+                        assert_eq!(rule.day_of(start), day, "{zone}");
+                        assert_eq!(rule.day_of(end - TimeDelta::seconds(1)), day, "{zone}");
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_belongs_to_exactly_one_cycle_and_day(
+            zone in proptest::sample::select(&TZ_VARIANTS[..]),
+            anchor_day in 1u8..=31,
+            second in 0i64..4_102_444_800,
+        ) {
+            let rule = rule(zone, anchor_day);
+            let at = DateTime::from_timestamp(second, 0).unwrap();
+            let cycle = rule.cycle_at(at);
+            prop_assert!(cycle.contains(at));
+            prop_assert!(!rule.next(&cycle).contains(at));
+            prop_assert!(!rule.previous(&cycle).contains(at));
+            prop_assert_eq!(rule.cycle_from(cycle.first_day), cycle);
+            let day = rule.day_of(at);
+            prop_assert!(cycle.contains_day(day));
+            prop_assert!(rule.day_start(day) <= at && at < rule.day_start(day + Days::new(1)));
+        }
+    }
+}

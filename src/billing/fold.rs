@@ -51,3 +51,70 @@ fn one_line(folded: &[WantedItem], key: String) -> Result<Option<WantedItem>, Fo
         period: (start, end),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{DateTime, TimeDelta};
+    use proptest::prelude::*;
+
+    fn lines(amounts: &[i64]) -> Vec<WantedItem> {
+        let line = |(n, amount): (usize, &i64)| {
+            let start = DateTime::UNIX_EPOCH + TimeDelta::days(n as i64);
+            WantedItem {
+                key: format!("k{n:03}"),
+                amount: *amount,
+                description: String::new(),
+                period: (start, start + TimeDelta::days(1)),
+            }
+        };
+        amounts.iter().enumerate().map(line).collect()
+    }
+
+    fn shown(amounts: &[i64], cap: usize) -> Vec<(String, i64)> {
+        let (lines, _) = fold(lines(amounts), cap, "rest".to_owned()).unwrap();
+        lines.into_iter().map(|l| (l.key, l.amount)).collect()
+    }
+
+    #[test]
+    fn what_fits_is_left_alone() {
+        let whole = lines(&[1, 2, 3]);
+        let folded = fold(whole.clone(), 3, "rest".to_owned());
+        assert_eq!(folded, Ok((whole, vec![])));
+    }
+
+    #[test]
+    fn the_largest_lines_stay_and_the_rest_becomes_one() {
+        let row = |key: &str, amount| (key.to_owned(), amount);
+        assert_eq!(shown(&[5, -90, 7, 80], 3), [row("k001", -90), row("k003", 80), row("rest", 12)]);
+        let (all, keys) = fold(lines(&[5, -90, 7, 80]), 3, "rest".to_owned()).unwrap();
+        assert_eq!(keys, ["k000", "k002"]);
+        assert!(all[2].description.starts_with("2 smaller lines"));
+        assert_eq!(all[2].period.1, DateTime::UNIX_EPOCH + TimeDelta::days(3));
+    }
+
+    #[test]
+    fn lines_that_cancel_out_leave_no_line() {
+        assert_eq!(shown(&[5, 90, -5], 2), [("k001".to_owned(), 90)]);
+    }
+
+    #[test]
+    fn a_sum_beyond_64_bits_is_an_error() {
+        let folded = fold(lines(&[i64::MAX, i64::MAX]), 1, "rest".to_owned());
+        assert_eq!(folded, Err(FoldOverflow));
+    }
+
+    proptest! {
+        #[test]
+        fn folding_keeps_the_total(
+            amounts in proptest::collection::vec(-1_000i64..1_000, 0..60),
+            cap in 1usize..20,
+        ) {
+            let (after, keys) = fold(lines(&amounts), cap, "rest".to_owned()).unwrap();
+            prop_assert!(after.len() <= cap);
+            prop_assert_eq!(after.iter().map(|l| l.amount).sum::<i64>(), amounts.iter().sum::<i64>());
+            let own = after.iter().filter(|l| l.key != "rest").count();
+            prop_assert_eq!(own + keys.len(), amounts.len());
+        }
+    }
+}

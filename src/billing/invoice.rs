@@ -106,3 +106,73 @@ impl FromStr for InvoiceState {
         Self::ALL.into_iter().find(named).ok_or_else(unknown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_move_only_along_the_drawn_graph() {
+        let drawn = [
+            (Pending, vec![Draft, Deleted]),
+            (Draft, vec![Open, Paid, Deleted]),
+            (Open, vec![Uncollectible, Paid, Void]),
+            (Uncollectible, vec![Paid, Void]),
+            (Paid, vec![]),
+            (Void, vec![]),
+            (Deleted, vec![]),
+        ];
+        for (state, next) in drawn {
+            let steps = InvoiceState::ALL.into_iter().filter(|n| state.can_become(*n));
+            assert_eq!(steps.collect::<Vec<_>>(), next);
+        }
+    }
+
+    #[test]
+    fn a_state_never_goes_back() {
+        for state in InvoiceState::ALL {
+            for seen in InvoiceState::ALL {
+                if state.advance(seen).is_some() {
+                    assert!(seen.rank() > state.rank(), "{state} -> {seen}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_or_repeated_observation_changes_nothing() {
+        assert_eq!(Open.advance(Draft), None);
+        assert_eq!(Paid.advance(Open), None);
+        assert_eq!(Paid.advance(Paid), None);
+        assert_eq!(Uncollectible.advance(Open), None);
+    }
+
+    #[test]
+    fn an_observation_may_skip_states_that_we_did_not_see() {
+        assert_eq!(Draft.advance(Void), Some(Void));
+        assert_eq!(Draft.advance(Uncollectible), Some(Uncollectible));
+        assert_eq!(Pending.advance(Paid), Some(Paid));
+    }
+
+    #[test]
+    fn what_no_path_leads_to_is_not_believed() {
+        assert_eq!(Open.advance(Deleted), None);
+        assert_eq!(Paid.advance(Void), None);
+        assert_eq!(Deleted.advance(Paid), None);
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for state in InvoiceState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{state}\""));
+        }
+        assert!("Draft".parse::<InvoiceState>().is_err());
+    }
+
+    #[test]
+    fn only_pending_and_draft_still_collect() {
+        let current = InvoiceState::ALL.into_iter().filter(|s| s.is_current());
+        assert_eq!(current.collect::<Vec<_>>(), [Pending, Draft]);
+    }
+}

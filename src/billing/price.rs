@@ -402,3 +402,402 @@ impl de::Visitor<'_> for UpTo {
         self.visit_str(&whole.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn terms(json: &str) -> PriceTerms {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::parse(text).unwrap()
+    }
+
+    fn units(units: i128) -> Quantity {
+        Quantity { units, decimals: 0 }
+    }
+
+    fn refusal(json: &str) -> (String, &'static str) {
+        let error = terms(json).validate().unwrap_err();
+        (error.pointer, error.code)
+    }
+
+    const GRADUATED: &str = r#"{"currency":"usd","model":"graduated","tiers":[
+        {"up_to":100,"unit_amount_decimal":"10"},
+        {"up_to":"200","unit_amount_decimal":"5","flat_amount":300},
+        {"up_to":"inf","unit_amount_decimal":"1"}]}"#;
+
+    const VOLUME: &str = r#"{"currency":"usd","model":"volume","tiers":[
+        {"up_to":100,"unit_amount_decimal":"10","flat_amount":7},
+        {"up_to":null,"unit_amount_decimal":"5"}]}"#;
+
+    #[test]
+    fn half_a_cent_rounds_away_from_zero() {
+        let price = terms(r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"0.5"}"#);
+        let amounts = [0, 1, 2, 3].map(|n| price.amount(units(n)).unwrap());
+        assert_eq!(amounts, [0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn rounding_happens_once_for_the_whole_quantity() {
+        let price = terms(r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"0.000000000001"}"#);
+        assert_eq!(price.amount(units(499_999_999_999)), Ok(0));
+        assert_eq!(price.amount(units(500_000_000_000)), Ok(1));
+    }
+
+    #[test]
+    fn graduated_units_cost_what_their_own_tier_says() {
+        let price = terms(GRADUATED);
+        assert_eq!(price.amount(units(0)), Ok(0));
+        assert_eq!(price.amount(units(100)), Ok(1000));
+        assert_eq!(price.amount(units(101)), Ok(1000 + 300 + 5));
+        assert_eq!(price.amount(units(250)), Ok(1000 + 300 + 500 + 50));
+    }
+
+    #[test]
+    fn volume_prices_the_whole_quantity_at_one_tier() {
+        let price = terms(VOLUME);
+        assert_eq!(price.amount(units(0)), Ok(0));
+        assert_eq!(price.amount(units(100)), Ok(1007));
+        assert_eq!(price.amount(units(101)), Ok(505));
+    }
+
+    #[test]
+    fn a_begun_package_is_a_whole_one() {
+        let price =
+            terms(r#"{"currency":"usd","model":"package","package_size":"1000","package_amount":500}"#);
+        let amounts = [0, 1, 1000, 1001].map(|n| price.amount(units(n)).unwrap());
+        assert_eq!(amounts, [0, 500, 500, 1000]);
+        let sliver = Quantity { units: 1_000_000_000_001, decimals: 9 };
+        assert_eq!(price.amount(sliver), Ok(1000));
+    }
+
+    #[test]
+    fn a_flat_fee_does_not_ask_how_much_was_used() {
+        let price = terms(r#"{"currency":"jpy","model":"flat","flat_amount":900}"#);
+        assert_eq!(price.amount(units(0)), Ok(900));
+        assert_eq!(price.amount(units(9_999)), Ok(900));
+    }
+
+    #[test]
+    fn what_is_included_costs_nothing_and_the_minimum_is_due_anyway() {
+        let price = terms(
+            r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"10",
+                "included_quantity":"100","minimum_amount":50}"#,
+        );
+        let amounts = [0, 100, 105, 106].map(|n| price.amount(units(n)).unwrap());
+        assert_eq!(amounts, [50, 50, 50, 60]);
+    }
+
+    #[test]
+    fn kronur_are_billed_whole_though_sent_with_two_decimals() {
+        let price = terms(r#"{"currency":"isk","model":"per_unit","unit_amount_decimal":"50"}"#);
+        assert_eq!(price.amount(units(1)), Ok(100));
+        assert_eq!(price.amount(units(2)), Ok(100));
+        assert_eq!(price.amount(units(3)), Ok(200));
+    }
+
+    #[test]
+    fn an_amount_beyond_64_bits_is_an_error() {
+        let price = terms(r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"2"}"#);
+        assert_eq!(price.amount(units(i128::from(i64::MAX))), Err(AmountOverflow));
+        assert_eq!(price.amount(units(i128::MAX)), Err(AmountOverflow));
+        assert_eq!(price.breakdown(units(i128::MAX)), []);
+        let package = terms(
+            r#"{"currency":"usd","model":"package","package_size":"0.000000000001","package_amount":9223372036854775807}"#,
+        );
+        assert_eq!(package.amount(units(i128::MAX)), Err(AmountOverflow));
+    }
+
+    #[test]
+    fn a_wrong_price_says_where_it_is_wrong() {
+        let usd = |rest: &str| refusal(&format!(r#"{{"currency":"usd",{rest}}}"#));
+        let tier = |rest: &str| usd(&format!(r#""model":"volume","tiers":[{rest}]"#));
+        let at = |pointer: &str, code| (pointer.to_owned(), code);
+        assert_eq!(tier(""), at("/tiers", "tiers_empty"));
+        assert_eq!(
+            tier(r#"{"up_to":5,"unit_amount_decimal":"1"}"#),
+            at("/tiers/0/up_to", "last_tier_not_open")
+        );
+        let open = r#"{"up_to":null,"unit_amount_decimal":"1"}"#;
+        let five = r#"{"up_to":5,"unit_amount_decimal":"1"}"#;
+        let not_ascending = at("/tiers/1/up_to", "tiers_not_ascending");
+        assert_eq!(tier(&format!("{five},{five},{open}")), not_ascending);
+        assert_eq!(tier(&format!("{five},{open},{open}")), not_ascending);
+        assert_eq!(
+            tier(r#"{"up_to":null,"unit_amount_decimal":"-1"}"#),
+            at("/tiers/0/unit_amount_decimal", "negative")
+        );
+        assert_eq!(
+            usd(r#""model":"package","package_size":"0","package_amount":1"#),
+            at("/package_size", "package_size_not_positive")
+        );
+        assert_eq!(
+            usd(r#""model":"flat","flat_amount":1,"included_quantity":"1""#),
+            at("/included_quantity", "flat_with_included_quantity")
+        );
+        assert_eq!(
+            usd(r#""model":"flat","flat_amount":1,"minimum_amount":-1"#),
+            at("/minimum_amount", "negative")
+        );
+        assert_eq!(
+            refusal(r#"{"currency":"isk","model":"flat","flat_amount":150}"#),
+            at("/flat_amount", "currency_precision")
+        );
+        assert_eq!(terms(GRADUATED).validate(), Ok(()));
+        assert_eq!(terms(VOLUME).validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_price_with_fields_of_another_one_is_refused() {
+        for json in [
+            r#"{"currency":"usd","model":"flat","flat_amount":1,"admin":true}"#,
+            r#"{"currency":"usd","model":"flat","flat_amount":1,"unit_amount_decimal":"1"}"#,
+            r#"{"currency":"usd","model":"flat","flat_amount":1.5}"#,
+            r#"{"currency":"usd","model":"flat","flat_amount":"1"}"#,
+            r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":1}"#,
+            r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"1","unit_amount_decimal":"2"}"#,
+            r#"{"currency":"usd","currency":"usd","model":"flat","flat_amount":1}"#,
+            r#"{"currency":"Usd","model":"flat","flat_amount":1}"#,
+            r#"{"currency":"usd","model":"surge","flat_amount":1}"#,
+            r#"{"model":"flat","flat_amount":1}"#,
+            r#"{"currency":"usd","model":"volume","tiers":[{"up_to":1.5,"unit_amount_decimal":"1"}]}"#,
+            r#"{"currency":"usd","model":"volume","tiers":[{"unit_amount_decimal":"1","color":1}]}"#,
+        ] {
+            assert!(serde_json::from_str::<PriceTerms>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_stored_price_reads_back_as_itself() {
+        for json in [GRADUATED, VOLUME] {
+            let price = terms(json);
+            assert_eq!(terms(&serde_json::to_string(&price).unwrap()), price);
+        }
+    }
+
+    #[test]
+    fn a_price_reads_as_one_line() {
+        let line = |json| terms(json).describe();
+        assert_eq!(
+            line(
+                r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"0.2",
+                    "included_quantity":"1000","minimum_amount":1000}"#
+            ),
+            "$0.002 per unit after 1,000 included, at least $10.00 per cycle"
+        );
+        assert_eq!(
+            line(VOLUME),
+            "$0.10 per unit plus $0.07 up to 100, $0.05 per unit above (all units by their total)"
+        );
+        assert_eq!(line(r#"{"currency":"jpy","model":"flat","flat_amount":9000}"#), "¥9,000 per cycle");
+    }
+
+    #[test]
+    fn a_breakdown_names_the_tiers_that_hold_something() {
+        let parts = terms(GRADUATED).breakdown(units(150));
+        let rows: Vec<_> = parts.iter().map(|p| (p.label.as_str(), p.quantity.as_str())).collect();
+        assert_eq!(rows, [("0 to 100", "100"), ("100 to 200", "50")]);
+        assert_eq!(parts[1].flat_amount, 300);
+    }
+
+    /// A fraction kept the slow way, as an oracle: whole numbers only, and its own idea of rounding.
+    #[derive(Clone, Copy)]
+    struct Fraction(i128, i128);
+
+    impl Fraction {
+        fn of(decimal: Decimal) -> Fraction {
+            let text = decimal.to_string();
+            let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+            let digits: i128 = format!("{whole}{fraction}").parse().unwrap();
+            Fraction(digits, 10i128.pow(fraction.len() as u32))
+        }
+
+        fn plus(self, other: Fraction) -> Fraction {
+            Fraction(self.0 * other.1 + other.0 * self.1, self.1 * other.1).reduced()
+        }
+
+        fn times(self, other: Fraction) -> Fraction {
+            Fraction(self.0 * other.0, self.1 * other.1).reduced()
+        }
+
+        fn less(self, other: Fraction) -> Fraction {
+            self.plus(Fraction(-other.0, other.1))
+        }
+
+        fn reduced(self) -> Fraction {
+            let (mut a, mut b) = (self.0.abs(), self.1);
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            Fraction(self.0 / a.max(1), self.1 / a.max(1))
+        }
+
+        fn above_zero(self) -> Fraction {
+            if self.0 < 0 { Fraction(0, 1) } else { self }
+        }
+
+        fn least(self, other: Fraction) -> Fraction {
+            if self.less(other).0 < 0 { self } else { other }
+        }
+
+        fn rounded(self) -> i128 {
+            (2 * self.0 + self.1).div_euclid(2 * self.1)
+        }
+    }
+
+    fn oracle(price: &PriceTerms, q: Quantity) -> i128 {
+        let whole = |n: i64| Fraction(i128::from(n), 1);
+        let all = Fraction(q.units, 10i128.pow(u32::from(q.decimals)));
+        let q = all.less(Fraction::of(price.included_quantity)).above_zero();
+        let exact = match &price.model {
+            Model::PerUnit { unit_amount_decimal } => q.times(Fraction::of(*unit_amount_decimal)),
+            Model::Graduated { tiers } => {
+                let mut from = whole(0);
+                let mut sum = whole(0);
+                for tier in tiers {
+                    let to = tier.up_to.map_or(q, Fraction::of).least(q);
+                    let inside = to.less(from).above_zero();
+                    if inside.0 > 0 {
+                        let cost = inside.times(Fraction::of(tier.unit_amount_decimal));
+                        sum = sum.plus(cost).plus(whole(tier.flat_amount));
+                        from = to;
+                    }
+                }
+                sum
+            }
+            Model::Volume { tiers } => {
+                let holds = |t: &&Tier| t.up_to.is_none_or(|u| q.less(Fraction::of(u)).0 <= 0);
+                let tier = tiers.iter().find(holds).unwrap();
+                let cost = q.times(Fraction::of(tier.unit_amount_decimal));
+                let cost = cost.plus(whole(tier.flat_amount));
+                if q.0 == 0 { whole(0) } else { cost }
+            }
+            Model::Package { package_size, package_amount } => {
+                let size = Fraction::of(*package_size);
+                let packages = q.times(Fraction(size.1, size.0));
+                let begun = -(-packages.0).div_euclid(packages.1);
+                Fraction(begun, 1).times(whole(*package_amount))
+            }
+            Model::Flat { flat_amount } => whole(*flat_amount),
+        };
+        exact.rounded().max(i128::from(price.minimum_amount))
+    }
+
+    fn small_decimal(most: i128, scale: u32) -> impl Strategy<Value = Decimal> {
+        (0..=most, 0..=scale).prop_map(|(m, s)| Decimal::new(m, s).unwrap())
+    }
+
+    fn tiers(flat: i64) -> impl Strategy<Value = Vec<Tier>> {
+        let tier = (1i128..2_000, small_decimal(100_000, 4), 0..=flat);
+        proptest::collection::vec(tier, 1..5).prop_map(|steps| {
+            let last = steps.len() - 1;
+            let mut end = 0;
+            let tier = |(at, (step, unit_amount_decimal, flat_amount))| {
+                end += step;
+                Tier {
+                    up_to: (at < last).then(|| Decimal::new(end, 1).unwrap()),
+                    unit_amount_decimal,
+                    flat_amount,
+                }
+            };
+            steps.into_iter().enumerate().map(tier).collect()
+        })
+    }
+
+    fn model() -> impl Strategy<Value = Model> {
+        prop_oneof![
+            small_decimal(1_000_000, 6)
+                .prop_map(|unit_amount_decimal| Model::PerUnit { unit_amount_decimal }),
+            tiers(500).prop_map(|tiers| Model::Graduated { tiers }),
+            tiers(500).prop_map(|tiers| Model::Volume { tiers }),
+            (1i128..5_000, 0u32..3, 0i64..10_000).prop_map(|(m, s, package_amount)| {
+                Model::Package { package_size: Decimal::new(m, s).unwrap(), package_amount }
+            }),
+            (0i64..100_000).prop_map(|flat_amount| Model::Flat { flat_amount }),
+        ]
+    }
+
+    fn any_terms() -> impl Strategy<Value = PriceTerms> {
+        (model(), small_decimal(2_000, 2), 0i64..2_000).prop_map(|(model, included, minimum)| {
+            let flat = matches!(model, Model::Flat { .. });
+            PriceTerms {
+                currency: Currency::parse("usd").unwrap(),
+                model,
+                included_quantity: if flat { Decimal::ZERO } else { included },
+                minimum_amount: minimum,
+            }
+        })
+    }
+
+    fn quantity() -> impl Strategy<Value = Quantity> {
+        (0i128..1_000_000, 0u8..=3).prop_map(|(units, decimals)| Quantity { units, decimals })
+    }
+
+    fn usd(model: Model) -> PriceTerms {
+        PriceTerms {
+            currency: Currency::parse("usd").unwrap(),
+            model,
+            included_quantity: Decimal::ZERO,
+            minimum_amount: 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_amount_is_exact(price in any_terms(), q in quantity()) {
+            prop_assert_eq!(price.validate(), Ok(()));
+            prop_assert_eq!(i128::from(price.amount(q).unwrap()), oracle(&price, q));
+        }
+
+        #[test]
+        fn a_breakdown_adds_up_to_the_amount(price in any_terms(), q in quantity()) {
+            let mut total = Decimal::ZERO;
+            let mut held = Decimal::ZERO;
+            for part in price.breakdown(q) {
+                let quantity = decimal(&part.quantity);
+                let unit = part.unit_amount_decimal.unwrap_or(Decimal::ZERO);
+                let cost = quantity.checked_mul(unit).unwrap();
+                let flat = Decimal::from(part.flat_amount);
+                total = total.checked_add(cost).unwrap().checked_add(flat).unwrap();
+                held = held.checked_add(quantity).unwrap();
+            }
+            prop_assert_eq!(total.round_to(1).unwrap(), i128::from(price.amount(q).unwrap()));
+            if !matches!(price.model, Model::Flat { .. }) {
+                prop_assert_eq!(held, q.to_decimal().unwrap());
+            }
+        }
+
+        #[test]
+        fn more_usage_never_costs_less_when_graduated(tiers in tiers(500), a in quantity(), b in quantity()) {
+            let price = usd(Model::Graduated { tiers });
+            let (less, more) = if a.to_decimal() <= b.to_decimal() { (a, b) } else { (b, a) };
+            prop_assert!(price.amount(less).unwrap() <= price.amount(more).unwrap());
+        }
+
+        #[test]
+        fn a_graduated_amount_does_not_jump_at_a_border(tiers in tiers(0)) {
+            let price = usd(Model::Graduated { tiers: tiers.clone() });
+            for pair in tiers.windows(2) {
+                let border = pair[0].up_to.unwrap();
+                let sliver = Decimal::new(1, 9).unwrap();
+                let at = price.exact(border).unwrap();
+                let past = price.exact(border.checked_add(sliver).unwrap()).unwrap();
+                let step = sliver.checked_mul(pair[1].unit_amount_decimal).unwrap();
+                prop_assert_eq!(past.checked_sub(at).unwrap(), step);
+            }
+        }
+
+        #[test]
+        fn more_usage_in_one_volume_tier_never_costs_less(tiers in tiers(500), a in quantity(), b in quantity()) {
+            let tier_of = |q: Quantity| volume(&tiers, q.to_decimal().unwrap()).first().map(|s| s.above);
+            prop_assume!(tier_of(a) == tier_of(b));
+            let price = usd(Model::Volume { tiers: tiers.clone() });
+            let (less, more) = if a.to_decimal() <= b.to_decimal() { (a, b) } else { (b, a) };
+            prop_assert!(price.amount(less).unwrap() <= price.amount(more).unwrap());
+        }
+    }
+}

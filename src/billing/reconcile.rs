@@ -92,8 +92,7 @@ pub fn apply(plan: &Plan, on_draft: &[DraftItem]) -> Vec<DraftItem> {
         }
     }
     for gone in &plan.remove {
-        // From the end: of two equal lines the first is the one that stays.
-        if let Some(at) = draft.iter().rposition(|item| item == gone) {
+        if let Some(at) = draft.iter().position(|item| item == gone) {
             draft.remove(at);
         }
     }
@@ -108,5 +107,83 @@ fn line(wanted: &WantedItem, stripe_line_id: Option<String>) -> DraftItem {
         description: wanted.description.clone(),
         period: wanted.period,
         stripe_line_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+
+    fn wanted(key: &str, amount: i64) -> WantedItem {
+        let start = DateTime::UNIX_EPOCH;
+        WantedItem {
+            key: key.to_owned(),
+            amount,
+            description: format!("line {key}"),
+            period: (start, start + TimeDelta::days(30)),
+        }
+    }
+
+    fn there(key: &str, amount: i64, id: &str) -> DraftItem {
+        line(&wanted(key, amount), Some(id.to_owned()))
+    }
+
+    #[test]
+    fn a_draft_in_step_needs_nothing() {
+        let plan = reconcile(&[wanted("a", 1)], &[there("a", 1, "il_1")]);
+        assert!(plan.is_empty());
+        assert!(reconcile(&[], &[]).is_empty());
+    }
+
+    #[test]
+    fn only_the_difference_is_in_the_plan() {
+        let draft = [there("same", 1, "il_1"), there("old", 2, "il_2"), there("gone", 3, "il_3")];
+        let plan = reconcile(&[wanted("new", 4), wanted("same", 1), wanted("old", 5)], &draft);
+        assert_eq!(plan.remove, [there("gone", 3, "il_3")]);
+        assert_eq!(plan.update, [(there("old", 2, "il_2"), wanted("old", 5))]);
+        assert_eq!(plan.add, [wanted("new", 4)]);
+    }
+
+    #[test]
+    fn another_text_or_period_is_a_difference_too() {
+        let mut text = wanted("a", 1);
+        text.description.push('!');
+        let mut period = wanted("a", 1);
+        period.period.1 += TimeDelta::days(1);
+        for item in [text, period] {
+            let plan = reconcile(&[item], &[there("a", 1, "il_1")]);
+            assert_eq!(plan.update.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_there_twice_is_kept_once() {
+        let draft = [there("a", 1, "il_1"), there("a", 1, "il_2")];
+        let plan = reconcile(&[wanted("a", 1)], &draft);
+        assert_eq!(plan.remove, [there("a", 1, "il_2")]);
+        assert_eq!(apply(&plan, &draft), [there("a", 1, "il_1")]);
+    }
+
+    fn items() -> impl Strategy<Value = Vec<(u8, i64)>> {
+        proptest::collection::vec((0u8..12, -2i64..3), 0..14)
+    }
+
+    proptest! {
+        #[test]
+        fn once_carried_out_nothing_is_left_to_do(want in items(), have in items()) {
+            let want: Vec<_> = want.iter().map(|(k, a)| wanted(&format!("k{k}"), *a)).collect();
+            let have: Vec<_> = have
+                .iter()
+                .enumerate()
+                .map(|(n, (k, a))| there(&format!("k{k}"), *a, &format!("il_{}", n / 2)))
+                .collect();
+            let plan = reconcile(&want, &have);
+            let after = apply(&plan, &have);
+            prop_assert_eq!(reconcile(&want, &after), Plan::default());
+            let keys: HashSet<&str> = after.iter().map(|item| item.key.as_str()).collect();
+            prop_assert_eq!(keys.len(), after.len());
+        }
     }
 }

@@ -394,3 +394,198 @@ impl StatementLine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn day(text: &str) -> NaiveDate {
+        text.parse().unwrap()
+    }
+
+    fn berlin() -> CycleRule {
+        CycleRule { zone: Tz::Europe__Berlin, anchor_day: 1 }
+    }
+
+    fn per_unit() -> PriceTerms {
+        let json = r#"{"currency":"usd","model":"per_unit","unit_amount_decimal":"2"}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn calls<'a>(terms: &'a PriceTerms, from: &str, until: Option<&str>) -> ServiceTerms<'a> {
+        ServiceTerms {
+            service_id: "svc_1",
+            price_id: "pri_1",
+            name: "API calls",
+            terms,
+            meter: Some(MeterTerms {
+                meter_id: "calls",
+                aggregation: Aggregation::Sum,
+                decimals: 0,
+                unit_label: "requests",
+            }),
+            from: day(from),
+            until: until.map(day),
+        }
+    }
+
+    fn usage(days: &[(&str, i64)]) -> CycleUsage {
+        let total = |&(on, quantity): &(&str, i64)| DayTotal { day: day(on), quantity, events: 1 };
+        BTreeMap::from([("calls".to_owned(), days.iter().map(total).collect())])
+    }
+
+    fn november(from: &str, until: Option<&str>, days: &[(&str, i64)]) -> Vec<OwedLine> {
+        let terms = per_unit();
+        let cycle = berlin().cycle_from(day("2026-11-01"));
+        owed(&cycle, &[calls(&terms, from, until)], &usage(days)).unwrap()
+    }
+
+    fn scope(cycle: &str) -> StatementScope {
+        StatementScope { cycle: day(cycle), rule: berlin(), currency: Currency::parse("usd").unwrap() }
+    }
+
+    fn key(text: &str) -> ItemKey {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_item_key_has_one_spelling() {
+        let text = "2026-11-01/svc_1/pri_1";
+        let parsed = key(text);
+        assert_eq!(parsed.to_string(), text);
+        assert_eq!(serde_json::to_string(&parsed).unwrap(), format!("\"{text}\""));
+        for wrong in ["", "2026-11-01/svc", "2026-11-1/s/p", "2026-11-01//p", "2026-11-01/s/p/x"] {
+            assert_eq!(wrong.parse::<ItemKey>(), Err(NotAnItemKey), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn usage_counts_only_while_the_service_is_active() {
+        let days = [("2026-11-09", 1), ("2026-11-10", 10), ("2026-11-19", 100), ("2026-11-20", 1000)];
+        let lines = november("2026-11-10", Some("2026-11-20"), &days);
+        assert_eq!(lines[0].owed, 220);
+        let (start, end) = lines[0].period;
+        assert_eq!(start.to_string(), "2026-11-09 23:00:00 UTC");
+        assert_eq!(end.to_string(), "2026-11-19 23:00:00 UTC");
+    }
+
+    #[test]
+    fn a_service_outside_the_cycle_has_no_line() {
+        assert_eq!(november("2026-12-01", None, &[]), []);
+        assert_eq!(november("2026-10-01", Some("2026-11-01"), &[]), []);
+        assert_eq!(november("2026-11-05", Some("2026-11-05"), &[]), []);
+        assert_eq!(november("2026-10-01", Some("2026-11-02"), &[]).len(), 1);
+        assert_eq!(november("2026-11-30", None, &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_flat_fee_is_whole_in_a_cycle_of_one_active_day() {
+        let terms: PriceTerms =
+            serde_json::from_str(r#"{"currency":"usd","model":"flat","flat_amount":900}"#).unwrap();
+        let service = ServiceTerms { meter: None, ..calls(&terms, "2026-11-30", None) };
+        let cycle = berlin().cycle_from(day("2026-11-01"));
+        let lines = owed(&cycle, &[service], &CycleUsage::new()).unwrap();
+        assert_eq!((lines[0].owed, lines[0].quantity), (900, None));
+    }
+
+    #[test]
+    fn what_was_billed_before_is_not_billed_again() {
+        let owed = november("2026-01-01", None, &[("2026-11-03", 100)]);
+        let billed = BTreeMap::from([(key("2026-11-01/svc_1/pri_1"), 150)]);
+        let statement = statement(owed.clone(), &billed).unwrap();
+        assert_eq!((statement.total, statement.lines[0].amount), (50, 50));
+        let settled = BTreeMap::from([(key("2026-11-01/svc_1/pri_1"), 200)]);
+        let statement = super::statement(owed, &settled).unwrap();
+        assert_eq!((statement.total, statement.lines.len()), (0, 1));
+        assert_eq!(statement.wanted_items(), []);
+    }
+
+    #[test]
+    fn what_was_billed_for_a_service_that_is_gone_is_taken_back() {
+        let billed = BTreeMap::from([(key("2026-10-01/svc_9/pri_9"), 700)]);
+        let statement = statement_of(&scope("2026-11-01"), vec![], &billed).unwrap();
+        let line = &statement.lines[0];
+        assert_eq!((line.owed, line.amount, statement.total), (0, -700, -700));
+        assert_eq!(line.period.0.to_string(), "2026-09-30 22:00:00 UTC");
+        assert_eq!(
+            line.description(),
+            "Service svc_9, no longer active, less $7.00 billed before (late, October 2026)"
+        );
+        let settled = BTreeMap::from([(key("2026-10-01/svc_9/pri_9"), 0)]);
+        let statement = statement_of(&scope("2026-11-01"), vec![], &settled).unwrap();
+        assert_eq!(statement.lines, []);
+    }
+
+    #[test]
+    fn a_late_line_says_so() {
+        let owed = november("2026-01-01", None, &[("2026-11-03", 12_345)]);
+        let none = BTreeMap::new();
+        let own = statement_of(&scope("2026-11-01"), owed.clone(), &none).unwrap();
+        assert_eq!(own.lines[0].description(), "API calls: 12,345 requests");
+        let later = statement_of(&scope("2026-12-01"), owed, &none).unwrap();
+        let late = "API calls: 12,345 requests (late, November 2026)";
+        assert_eq!(later.wanted_items()[0].description, late);
+    }
+
+    #[test]
+    fn a_long_name_gives_way_to_the_figures() {
+        let mut owed = november("2026-01-01", None, &[("2026-11-03", 7)]);
+        owed[0].name = "ü".repeat(900);
+        let statement = statement(owed, &BTreeMap::new()).unwrap();
+        let text = statement.lines[0].description();
+        assert_eq!(text.chars().count(), 500);
+        assert!(text.ends_with("ü: 7 requests"));
+    }
+
+    #[test]
+    fn an_overflow_names_the_service() {
+        let overflows =
+            |result| matches!(result, Err(StatementError::Overflow { service_id }) if service_id == "svc_1");
+        let terms = per_unit();
+        let cycle = berlin().cycle_from(day("2026-11-01"));
+        let service = calls(&terms, "2026-11-01", None);
+        let much = usage(&[("2026-11-03", i64::MAX)]);
+        assert!(overflows(owed(&cycle, &[service], &much).map(|_| ())));
+        let lines = november("2026-01-01", None, &[("2026-11-03", 1)]);
+        let billed = BTreeMap::from([(lines[0].key.clone(), -i64::MAX)]);
+        assert!(overflows(statement(lines, &billed).map(|_| ())));
+    }
+
+    #[test]
+    fn a_statement_has_one_currency_and_each_line_once() {
+        let line = || november("2026-01-01", None, &[]).remove(0);
+        let twice = statement(vec![line(), line()], &BTreeMap::new());
+        assert!(matches!(twice, Err(StatementError::DuplicateLine { .. })));
+        let mut euro = line();
+        euro.key.service_id = "svc_2".to_owned();
+        euro.currency = Currency::parse("eur").unwrap();
+        let mixed = statement(vec![line(), euro], &BTreeMap::new());
+        assert!(
+            matches!(mixed, Err(StatementError::MixedCurrencies { service_id, .. }) if service_id == "svc_2")
+        );
+        let empty = statement(vec![], &BTreeMap::new());
+        assert_eq!(empty, Err(StatementError::NoCurrency));
+    }
+
+    proptest! {
+        #[test]
+        fn however_often_it_is_billed_in_between_the_sum_is_what_is_owed(
+            days in proptest::collection::vec(-50i64..200, 1..28),
+        ) {
+            let mut billed = BTreeMap::new();
+            let mut used = Vec::new();
+            for (n, quantity) in days.iter().enumerate() {
+                used.push((format!("2026-11-{:02}", n + 1), *quantity));
+                let days: Vec<_> = used.iter().map(|(d, q)| (d.as_str(), *q)).collect();
+                let owed = november("2026-01-01", None, &days);
+                let due = owed[0].owed;
+                let statement = statement_of(&scope("2026-11-01"), owed, &billed).unwrap();
+                for line in &statement.lines {
+                    *billed.entry(line.key.clone()).or_insert(0) += line.amount;
+                }
+                prop_assert_eq!(billed.values().sum::<i64>(), due);
+            }
+        }
+    }
+}
