@@ -148,6 +148,8 @@ create table invoice (
     amount_paid integer not null default 0,
     amount_remaining integer not null default 0,
     due_at integer,
+    -- What stands on the draft beside our items: lines of others.
+    foreign_amount integer not null default 0,
     -- Somebody else may have changed the draft: read it before the next difference is made.
     read_back integer not null default 0,
     synced_at integer,
@@ -197,6 +199,7 @@ create table intent (
     customer_id text not null references customer (id),
     invoice_id text references invoice (id),
     idempotency_key text not null unique,
+    method text not null,
     path text not null,
     body text not null,
     effect text not null,
@@ -236,7 +239,7 @@ create table job (
     created_at integer not null,
     finished_at integer
 ) strict;
-create unique index one_live_job on job (kind, subject) where state in ('queued', 'running');
+create unique index one_live_job on job (kind, subject) where state in ('queued', 'running', 'failed');
 create index job_due on job (run_at) where state = 'queued';
 create index job_running on job (lease_until) where state = 'running';
 

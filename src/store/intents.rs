@@ -16,6 +16,7 @@ pub enum Effect {
     /// Unix milliseconds.
     SetDueDate { due_at: i64 },
     Finalize,
+    DeletePendingItem,
 }
 
 /// A write to Stripe.
@@ -26,6 +27,8 @@ pub struct Intent {
     pub invoice_id: Option<String>,
     /// Names this row, never the value that is written: 400, 500, 400 would repeat a key.
     pub idempotency_key: String,
+    /// `POST`, or `DELETE`, which is idempotent by itself.
+    pub method: String,
     /// Without `/v1`.
     pub path: String,
     pub body: String,
@@ -42,6 +45,7 @@ pub struct NewIntent {
     pub id: String,
     pub customer_id: String,
     pub invoice_id: Option<String>,
+    pub method: String,
     pub path: String,
     pub body: String,
     pub effect: Effect,
@@ -74,14 +78,15 @@ impl Tx {
     /// Records a write before it is sent. Its id is its idempotency key.
     pub async fn insert_intent(&mut self, new: &NewIntent) -> sqlx::Result<Intent> {
         let sql = both(
-            "insert into intent (id, customer_id, invoice_id, idempotency_key, path, body, effect, state, lease_token, created_at)
-             values ($1, $2, $3, $1, $4, $5, $6, 'open', $7, $8)",
+            "insert into intent (id, customer_id, invoice_id, idempotency_key, method, path, body, effect, state, lease_token, created_at)
+             values ($1, $2, $3, $1, $4, $5, $6, $7, 'open', $8, $9)",
         );
         let effect = serde_json::to_string(&new.effect).map_err(|error| sqlx::Error::Encode(error.into()))?;
         let args = (
             &new.id,
             &new.customer_id,
             &new.invoice_id,
+            &new.method,
             &new.path,
             &new.body,
             effect,
@@ -94,6 +99,7 @@ impl Tx {
             customer_id: new.customer_id.clone(),
             invoice_id: new.invoice_id.clone(),
             idempotency_key: new.id.clone(),
+            method: new.method.clone(),
             path: new.path.clone(),
             body: new.body.clone(),
             effect: new.effect.clone(),
@@ -121,7 +127,7 @@ impl Store {
     /// Writes of a customer that nobody knows the end of, in the order in which they were recorded.
     pub async fn open_intents(&self, customer_id: &str) -> sqlx::Result<Vec<Intent>> {
         let sql = both(
-            "select id, customer_id, invoice_id, idempotency_key, path, body, effect, attempts, created_at
+            "select id, customer_id, invoice_id, idempotency_key, method, path, body, effect, attempts, created_at
              from intent where customer_id = $1 and state = 'open' order by id",
         );
         self.db.all(sql, (customer_id,)).await

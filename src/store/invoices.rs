@@ -29,6 +29,8 @@ pub struct Invoice {
     pub amount_paid: i64,
     pub amount_remaining: i64,
     pub due_at: Option<i64>,
+    /// The sum of lines on the draft that are not ours.
+    pub foreign_amount: i64,
     /// Somebody else may have changed the draft.
     pub read_back: bool,
     pub synced_at: Option<i64>,
@@ -101,7 +103,7 @@ macro_rules! select_invoice {
         both(concat!(
             "select id, customer_id, stripe_invoice_id, cycle, period_start, period_end, close_at, currency, ",
             "collection_method, state, number, hosted_invoice_url, invoice_pdf, total, amount_due, amount_paid, ",
-            "amount_remaining, due_at, read_back, synced_at, finalized_at, sealed_at, created_at, updated_at ",
+            "amount_remaining, due_at, foreign_amount, read_back, synced_at, finalized_at, sealed_at, created_at, updated_at ",
             "from invoice ",
             $rest
         ))
@@ -155,6 +157,14 @@ impl Tx {
     pub async fn lock_invoice(&mut self, id: &str) -> sqlx::Result<Option<Invoice>> {
         self.run(both("update invoice set updated_at = updated_at where id = $1"), (id,)).await?;
         self.opt(select_invoice!("where id = $1"), (id,)).await
+    }
+
+    /// By Stripe's id, or by ours where Stripe's is not recorded yet.
+    pub async fn invoice_named(&mut self, stripe_id: &str, our_id: &str) -> sqlx::Result<Option<Invoice>> {
+        let sql = select_invoice!(
+            "where stripe_invoice_id = $1 or (stripe_invoice_id is null and state = 'pending' and id = $2)"
+        );
+        self.opt(sql, (stripe_id, our_id)).await
     }
 
     /// Begins a current invoice. The schema refuses a second one.
@@ -239,11 +249,6 @@ impl Tx {
         self.run(both("update invoice set synced_at = $1 where id = $2"), (now, id)).await.map(|_| ())
     }
 
-    /// Whether somebody else may have changed the draft.
-    pub async fn invoice_read_back(&mut self, id: &str, needed: bool) -> sqlx::Result<()> {
-        self.run(both("update invoice set read_back = $1 where id = $2"), (needed, id)).await.map(|_| ())
-    }
-
     /// Stripe has acknowledged this line.
     pub async fn put_item(&mut self, invoice_id: &str, item: &Item) -> sqlx::Result<()> {
         let sql = both(
@@ -277,6 +282,27 @@ impl Tx {
     pub async fn drop_item(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
         let sql = both("delete from item where invoice_id = $1 and item_key = $2");
         self.run(sql, (invoice_id, item_key)).await.map(|_| ())
+    }
+
+    /// The sum of a draft's lines as we know them, ours and others'.
+    pub async fn draft_sum(&mut self, invoice_id: &str) -> sqlx::Result<i64> {
+        let sql = both(
+            "select foreign_amount + coalesce((select cast(sum(amount) as bigint) from item where invoice_id = $1), 0)
+             from invoice where id = $1",
+        );
+        let (sum,): (i64,) = self.one(sql, (invoice_id,)).await?;
+        Ok(sum)
+    }
+
+    /// What was read back: the sum of others' lines, and nothing more to read.
+    pub async fn invoice_was_read(&mut self, id: &str, foreign_amount: i64) -> sqlx::Result<()> {
+        let sql = both("update invoice set foreign_amount = $1, read_back = $2 where id = $3");
+        self.run(sql, (foreign_amount, false, id)).await.map(|_| ())
+    }
+
+    /// Somebody else may have changed the draft: it is read before the next plan.
+    pub async fn read_invoice_back(&mut self, id: &str) -> sqlx::Result<()> {
+        self.run(both("update invoice set read_back = $1 where id = $2"), (true, id)).await.map(|_| ())
     }
 
     /// Copies a line into the ledger, once.

@@ -40,14 +40,14 @@ impl Tx {
         let sql = split(
             "insert into job (id, kind, subject, state, run_at, deadline, created_at)
              values ($1, $2, $3, 'queued', $4, $5, $6)
-             on conflict (kind, subject) where state in ('queued', 'running') do update
+             on conflict (kind, subject) where state in ('queued', 'running', 'failed') do update
              set asked = job.asked + 1,
                  run_at = least(job.run_at, excluded.run_at),
                  deadline = least(job.deadline, excluded.deadline)
              returning id",
             "insert into job (id, kind, subject, state, run_at, deadline, created_at)
              values ($1, $2, $3, 'queued', $4, $5, $6)
-             on conflict (kind, subject) where state in ('queued', 'running') do update
+             on conflict (kind, subject) where state in ('queued', 'running', 'failed') do update
              set asked = job.asked + 1,
                  run_at = min(job.run_at, excluded.run_at),
                  deadline = min(job.deadline, excluded.deadline)
@@ -184,9 +184,7 @@ impl Store {
     pub async fn revive_job(&self, id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update job set state = 'queued', attempts = 0, run_at = $2, finished_at = null
-             where id = $1 and state = 'failed'
-               and not exists (select 1 from job live
-                   where live.kind = job.kind and live.subject = job.subject and live.state in ('queued', 'running'))",
+             where id = $1 and state = 'failed'",
         );
         Ok(self.db.run(sql, (id, now)).await? == 1)
     }

@@ -8,6 +8,7 @@ mod invoices;
 mod jobs;
 mod leases;
 mod statements;
+mod settings;
 mod stripe_events;
 
 pub use cycles::{ChangedCycle, CustomerToSync};

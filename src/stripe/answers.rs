@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::client::{StripeError, decode};
@@ -20,6 +19,9 @@ pub struct InvoiceAnswer {
     pub currency: Option<String>,
     #[serde(default)]
     pub number: Option<String>,
+    /// The sum of the lines, before tax and discounts on the whole.
+    #[serde(default)]
+    pub subtotal: i64,
     #[serde(default)]
     pub total: i64,
     #[serde(default)]
@@ -139,6 +141,21 @@ impl<'de> Deserialize<'de> for EventAnswer {
     }
 }
 
+/// A customer, known again by our id.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CustomerAnswer {
+    pub id: String,
+    #[serde(default)]
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+impl CustomerAnswer {
+    /// The id of ours that we wrote on it.
+    pub fn our_id(&self) -> Option<&str> {
+        self.metadata.as_ref()?.get(OWNER_KEY).map(String::as_str)
+    }
+}
+
 /// Any object, of which only the id matters.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ObjectAnswer {
@@ -148,10 +165,6 @@ pub struct ObjectAnswer {
 impl ObjectAnswer {
     /// Reads an answer.
     pub fn parse(body: &[u8]) -> Result<ObjectAnswer, StripeError> {
-        parse(body)
+        decode(body)
     }
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, StripeError> {
-    decode(body)
 }

@@ -13,7 +13,7 @@ use stripe_client_core::{
 };
 
 use super::pacing::Pacer;
-use super::requests::Write;
+use super::requests::{Method, Write};
 use super::transport::{Request, Response, Transport};
 
 /// What came instead of a result, split by what the caller does next.
@@ -96,10 +96,10 @@ impl Stripe {
     /// Sends a recorded write once, under its key.
     pub async fn write(&self, write: &Write, key: &str, deadline_ms: i64) -> Result<Bytes, StripeError> {
         let request = Request {
-            method: "POST",
+            method: write.method.as_str(),
             path: format!("/v1{}", write.path),
-            body: Some(write.body.clone()),
-            idempotency_key: Some(key.to_owned()),
+            body: Some(write.body.clone()).filter(|_| write.method == Method::Post),
+            idempotency_key: Some(key.to_owned()).filter(|_| write.method == Method::Post),
         };
         self.call(request, deadline_ms).await
     }

@@ -6,11 +6,11 @@ mod pacing;
 mod requests;
 mod transport;
 
-pub use answers::{EventAnswer, InvoiceAnswer, LineAnswer, LinesPage, List, ObjectAnswer};
+pub use answers::{CustomerAnswer, EventAnswer, InvoiceAnswer, LineAnswer, LinesPage, List, ObjectAnswer};
 pub use client::{Refusal, Stripe, StripeError};
 pub use pacing::{Pacer, Rates};
 pub use requests::{
-    DraftLine, NewInvoice, Write, account, add_lines, create_customer, create_invoice, events, finalize,
-    invoice, invoices_of, lines, remove_lines, set_due_date, update_lines,
+    DraftLine, Method, NewInvoice, Write, account, add_lines, create_customer, create_invoice, customers_since, delete_item, events, finalize,
+    invoice, invoices_of, lines, pending_items, remove_lines, set_due_date, update_lines,
 };
 pub use transport::{HttpTransport, Request, Response, SendFuture, Transport};

@@ -8,28 +8,57 @@ use stripe_billing::invoice::{
     RemoveLinesInvoiceLinesBehavior, RetrieveInvoice, UpdateInvoice, UpdateLinesInvoice,
     UpdateLinesInvoiceLines,
 };
+use stripe_billing::invoice_item::{DeleteInvoiceItem, ListInvoiceItem};
 use stripe_billing::invoice_line_item::ListInvoiceInvoiceLineItem;
-use stripe_client_core::StripeRequest;
+use stripe_client_core::{StripeMethod, StripeRequest};
 use stripe_core::balance::RetrieveForMyAccountBalance;
-use stripe_core::customer::CreateCustomer;
+use stripe_core::customer::{CreateCustomer, ListCustomer};
 use stripe_core::event::ListEvent;
-use stripe_types::Currency;
+use stripe_types::{Currency, RangeBoundsTs, RangeQueryTs};
 
 /// The metadata key by which we know our lines again.
 pub const ITEM_KEY: &str = "opentab_item";
 /// The metadata key by which we know our invoices and customers again.
 pub const OWNER_KEY: &str = "opentab_id";
 
+/// How a write is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Post,
+    /// Idempotent by itself: Stripe ignores keys here.
+    Delete,
+}
+
+impl Method {
+    /// As it is stored and sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Post => "POST",
+            Method::Delete => "DELETE",
+        }
+    }
+
+    /// Back from what was stored.
+    pub fn of(text: &str) -> Method {
+        if text == "DELETE" { Method::Delete } else { Method::Post }
+    }
+}
+
 /// A write as it goes over the wire. The path is without `/v1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
+    pub method: Method,
     pub path: String,
     pub body: String,
 }
 
 fn write(request: impl StripeRequest) -> Write {
     let request = request.build();
-    Write { path: request.path, body: request.body.unwrap_or_default() }
+    let method = match request.method {
+        StripeMethod::Delete => Method::Delete,
+        StripeMethod::Get | StripeMethod::Post => Method::Post,
+    };
+    Write { method, path: request.path, body: request.body.unwrap_or_default() }
 }
 
 /// A line as we want it on a draft. Amount in minor units of the invoice's currency, period in unix seconds.
@@ -59,8 +88,6 @@ pub struct NewInvoice<'a> {
     pub currency: &'a str,
     /// Set where the customer pays by invoice: days until due. Absent where they are charged.
     pub days_until_due: Option<u32>,
-    /// Shown on the invoice, such as the period that it covers.
-    pub description: &'a str,
 }
 
 /// Creates the customer at Stripe.
@@ -81,7 +108,6 @@ pub fn create_invoice(new: &NewInvoice<'_>) -> Write {
         .currency(currency(new.currency))
         .auto_advance(false)
         .pending_invoice_items_behavior(CreateInvoicePendingInvoiceItemsBehavior::Exclude)
-        .description(new.description)
         .metadata(HashMap::from([(OWNER_KEY.to_owned(), new.id.to_owned())]));
     request = match new.days_until_due {
         Some(days) => request.collection_method(SendInvoice).days_until_due(days),
@@ -154,6 +180,29 @@ pub fn lines(stripe_invoice_id: &str, starting_after: Option<&str>) -> ListInvoi
     }
 }
 
+/// Customers created since a time, in unix seconds.
+pub fn customers_since(since: i64, starting_after: Option<&str>) -> ListCustomer {
+    let request = ListCustomer::new().created(from(since)).limit(100);
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
+}
+
+/// A customer's items that the next invoice to include pending ones would sweep up.
+pub fn pending_items(stripe_customer_id: &str) -> ListInvoiceItem {
+    ListInvoiceItem::new().customer(stripe_customer_id).pending(true).limit(100)
+}
+
+/// Deletes an item that is on no invoice, `ii_…`.
+pub fn delete_item(item_id: &str) -> Write {
+    write(DeleteInvoiceItem::new(item_id))
+}
+
+fn from(since: i64) -> RangeQueryTs {
+    RangeQueryTs::Bounds(RangeBoundsTs { gte: Some(since), ..RangeBoundsTs::default() })
+}
+
 /// A customer's newest hundred invoices.
 pub fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
     ListInvoice::new().customer(stripe_customer_id).limit(100)
@@ -161,9 +210,7 @@ pub fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
 
 /// A hundred events that did not reach us since a time, in unix seconds.
 pub fn events(since: i64, starting_after: Option<&str>) -> ListEvent {
-    use stripe_types::{RangeBoundsTs, RangeQueryTs};
-    let since = RangeQueryTs::Bounds(RangeBoundsTs { gte: Some(since), ..RangeBoundsTs::default() });
-    let request = ListEvent::new().created(since).delivery_success(false).limit(100);
+    let request = ListEvent::new().created(from(since)).delivery_success(false).limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
         None => request,

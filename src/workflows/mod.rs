@@ -1,1 +1,18 @@
 //! One file per thing the service does. The only place where effects happen in order.
+
+pub mod by;
+pub mod carry_out;
+pub mod close;
+pub mod current;
+mod error;
+pub mod lease;
+pub mod notice;
+pub mod poll;
+pub mod react;
+pub mod read_back;
+pub mod receive;
+pub mod seal;
+pub mod statement;
+pub mod sync;
+
+pub use error::WorkflowError;

@@ -1,0 +1,35 @@
+//! Notices: what an operator has to know, and the audit row beside it.
+
+use serde_json::json;
+
+use super::WorkflowError;
+use super::by::By;
+use crate::app::App;
+use crate::clock::prefix;
+use crate::store::customers::{self, CustomerState};
+use crate::store::{NewIncident, Tx};
+
+/// Opens an incident, once per cause.
+pub async fn report(app: &App, tx: &mut Tx, kind: &str, subject: &str, message: &str) -> Result<(), WorkflowError> {
+    let id = app.ids.new_id(prefix::INCIDENT);
+    let new = NewIncident { id: &id, kind, subject, message, now: app.clock.now_ms() };
+    tx.report_incident(&new).await?;
+    tracing::warn!(incident.kind = kind, incident.subject = subject, "{message}");
+    Ok(())
+}
+
+/// The customer was deleted at Stripe: usage is still counted, and nothing is synced until an operator links another.
+pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<(), WorkflowError> {
+    if let Some(mut customer) = customers::lock(tx, customer_id).await?
+        && customer.state == CustomerState::Active
+    {
+        customer.state = CustomerState::GoneAtStripe;
+        customer.updated_at = app.clock.now();
+        customers::update(tx, &customer).await?;
+        let detail = json!({ "stripe_customer_id": customer.stripe_customer_id });
+        By::service("webhook").note(app, tx, "customer.gone_at_stripe", customer_id, detail).await?;
+    }
+    let message = "The customer was deleted at Stripe. Usage is still counted, but nothing is billed: \
+                   set another stripe_customer_id on the customer to go on.";
+    report(app, tx, "customer_gone_at_stripe", customer_id, message).await
+}

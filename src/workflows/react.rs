@@ -1,0 +1,163 @@
+//! React: do what a stored event of Stripe's asks for. Any order and any number of times come to the same end.
+
+use serde_json::json;
+
+use super::by::By;
+use super::sync::sync;
+use super::{WorkflowError, notice};
+use crate::app::App;
+use crate::billing::InvoiceState;
+use crate::clock::prefix;
+use crate::store::{Invoice, StripeEvent, Tx};
+use crate::stripe::InvoiceAnswer;
+
+/// What became of an event.
+enum Outcome {
+    Handled(&'static str),
+    Ignored(&'static str),
+    /// Nobody knows whose it is: a human should look.
+    Quarantined(&'static str),
+    /// Handled, and the customer's draft has to be looked at.
+    Sync { customer_id: String },
+}
+
+/// Reacts to every event about this object that nobody has reacted to.
+pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
+    let events = app.store.pending_stripe_events(object_id).await?;
+    let mut to_sync = None;
+    for event in &events {
+        let mut tx = app.store.db.begin().await?;
+        let outcome = one(app, &mut tx, event).await?;
+        let (state, reason) = match &outcome {
+            Outcome::Handled(reason) => ("handled", *reason),
+            Outcome::Ignored(reason) => ("ignored", *reason),
+            Outcome::Quarantined(reason) => ("quarantined", *reason),
+            Outcome::Sync { .. } => ("handled", "the draft is read back"),
+        };
+        tx.settle_stripe_event(&event.id, state, Some(reason), app.clock.now_ms()).await?;
+        tx.commit().await?;
+        if let Outcome::Sync { customer_id } = outcome {
+            to_sync = Some(customer_id);
+        }
+    }
+    match to_sync {
+        Some(customer_id) => sync(app, &customer_id).await.map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, WorkflowError> {
+    let Ok(read) = opentab_webhooks::read(event.payload.as_bytes()) else {
+        return Ok(Outcome::Quarantined("it cannot be read"));
+    };
+    if read.kind.starts_with("customer.") {
+        return customer_event(app, tx, &read).await;
+    }
+    let Ok(answer) = InvoiceAnswer::parse(read.object.get().as_bytes()) else {
+        return Ok(Outcome::Quarantined("its invoice cannot be read"));
+    };
+    let Some(invoice) = tx.invoice_named(&answer.id, answer.our_id().unwrap_or("")).await? else {
+        return unknown_invoice(app, tx, event, &answer).await;
+    };
+    let echo = read.request_idempotency_key.as_deref().is_some_and(|key| key.starts_with(prefix::INTENT));
+    invoice_event(app, tx, &read.kind, &invoice, &answer, echo).await
+}
+
+async fn invoice_event(
+    app: &App,
+    tx: &mut Tx,
+    kind: &str,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+    echo: bool,
+) -> Result<Outcome, WorkflowError> {
+    if kind == "invoice.finalization_failed" {
+        finalization_failed(app, tx, invoice, answer).await?;
+    }
+    let Ok(state) = invoice.state.parse::<InvoiceState>() else {
+        return Ok(Outcome::Quarantined("the invoice's state is unknown"));
+    };
+    if invoice.sealed_at.is_some() {
+        return follow(app, tx, invoice, state, kind, answer).await;
+    }
+    if !state.is_current() {
+        return Ok(Outcome::Handled("the draft was gone already"));
+    }
+    let finalized = answer.status.as_deref() != Some("draft") || kind == "invoice.deleted";
+    if echo && !finalized {
+        return Ok(Outcome::Handled("our own write"));
+    }
+    // Finalized, deleted, or changed by somebody else: the payload may be old, so the draft itself is read.
+    tx.read_invoice_back(&invoice.id).await?;
+    Ok(Outcome::Sync { customer_id: invoice.customer_id.clone() })
+}
+
+/// A sealed invoice follows Stripe's states, forward only.
+async fn follow(
+    app: &App,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    state: InvoiceState,
+    kind: &str,
+    answer: &InvoiceAnswer,
+) -> Result<Outcome, WorkflowError> {
+    let seen = answer.status.as_deref().and_then(|status| status.parse::<InvoiceState>().ok());
+    if let Some(next) = seen.and_then(|seen| state.advance(seen)) {
+        let now = app.clock.now_ms();
+        tx.invoice_seen(&invoice.id, &super::carry_out::seen(answer), now).await?;
+        tx.invoice_state(&invoice.id, next.as_str(), now).await?;
+        let detail = json!({ "from": invoice.state, "to": next.as_str() });
+        By::service("webhook").note(app, tx, "invoice.state", &invoice.id, detail).await?;
+        return Ok(Outcome::Handled("the invoice moved on"));
+    }
+    if kind == "invoice.payment_failed" && state == InvoiceState::Open {
+        let detail = json!({ "amount_due": answer.amount_due });
+        By::service("webhook").note(app, tx, "invoice.payment_failed", &invoice.id, detail).await?;
+        return Ok(Outcome::Handled("the payment failed; Stripe tries again by its own rules"));
+    }
+    Ok(Outcome::Handled("nothing new"))
+}
+
+async fn finalization_failed(
+    app: &App,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
+    let error = answer.last_finalization_error.as_ref();
+    let why = error.and_then(|error| error.message.as_deref()).unwrap_or("Stripe gave no reason");
+    let message = format!("Stripe could not finalize the invoice: {why}");
+    notice::report(app, tx, "finalization_failed", &invoice.id, &message).await
+}
+
+/// An invoice that we did not open: of one of our customers it is theirs alone, of anybody else a human should look.
+async fn unknown_invoice(
+    app: &App,
+    tx: &mut Tx,
+    event: &StripeEvent,
+    answer: &InvoiceAnswer,
+) -> Result<Outcome, WorkflowError> {
+    let customer = answer.customer.as_deref().unwrap_or("");
+    if app.store.customer_by_stripe_id(customer).await?.is_some() {
+        return Ok(Outcome::Ignored("not an invoice that Opentab opened"));
+    }
+    let message = format!("Stripe sent {} about an invoice of a customer that Opentab does not know.", event.kind);
+    notice::report(app, tx, "unknown_customer", answer.customer.as_deref().unwrap_or(&answer.id), &message).await?;
+    Ok(Outcome::Quarantined("the invoice's customer is unknown"))
+}
+
+async fn customer_event(
+    app: &App,
+    tx: &mut Tx,
+    event: &opentab_webhooks::Event<'_>,
+) -> Result<Outcome, WorkflowError> {
+    let stripe_id = event.object_id.as_deref().unwrap_or("");
+    let Some(customer) = app.store.customer_by_stripe_id(stripe_id).await? else {
+        return Ok(Outcome::Ignored("not a customer of ours"));
+    };
+    if event.kind == "customer.deleted" {
+        notice::customer_gone(app, tx, &customer.id).await?;
+        return Ok(Outcome::Handled("nothing is synced any more"));
+    }
+    Ok(Outcome::Handled("nothing that Opentab keeps has changed"))
+}

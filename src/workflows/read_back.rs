@@ -1,0 +1,262 @@
+//! Read back: find out what Stripe holds where nobody knows, or where somebody else may have changed it.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::by::By;
+use super::carry_out::{adopt_customer, adopt_invoice, seen, what};
+use super::current::{begin_invoice, cycle_of};
+use super::lease::begin_as_writer;
+use super::seal::seal;
+use super::sync::{Round, Run};
+use super::{WorkflowError, notice};
+use crate::billing::InvoiceState;
+use crate::store::{Effect, Ending, Intent, Invoice, Item, Tx};
+use crate::stripe::{self, InvoiceAnswer, LineAnswer, LinesPage, List, StripeError};
+
+/// Reads the draft and takes over what is there: a line that is gone or changed is put right by the next plan.
+pub(super) async fn read_back(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, WorkflowError> {
+    let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
+    let answer = run.app.stripe.read::<InvoiceAnswer>(stripe::invoice(stripe_id), invoice.close_at).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(StripeError::Refused(refusal)) if refusal.status == 404 => return deleted(run, invoice).await,
+        Err(error) => return Err(WorkflowError::of_stripe("read the draft", error)),
+    };
+    match answer.status.as_deref() {
+        Some("draft") => take_over(run, invoice, &answer).await?,
+        _ => seal(run, invoice, &answer).await?,
+    }
+    Ok(Round::Again)
+}
+
+/// Every line of an invoice: the first ten are in the answer, the rest in pages of a hundred.
+pub(super) async fn all_lines(run: &Run<'_>, answer: &InvoiceAnswer) -> Result<Vec<LineAnswer>, WorkflowError> {
+    if let Some(lines) = answer.all_lines() {
+        return Ok(lines.to_vec());
+    }
+    pages(run, &answer.id).await
+}
+
+async fn pages(run: &Run<'_>, stripe_id: &str) -> Result<Vec<LineAnswer>, WorkflowError> {
+    let mut lines: Vec<LineAnswer> = Vec::new();
+    loop {
+        let after = lines.last().map(|line| line.id.clone());
+        let request = stripe::lines(stripe_id, after.as_deref());
+        let page: LinesPage = run
+            .app
+            .stripe
+            .read(request, run.app.clock.now_ms())
+            .await
+            .map_err(|error| WorkflowError::of_stripe("read the lines", error))?;
+        let more = page.has_more && !page.data.is_empty();
+        lines.extend(page.data);
+        if !more {
+            return Ok(lines);
+        }
+    }
+}
+
+/// Learns Stripe's ids of our lines. Whatever else is different there is met as in a read back.
+pub(super) async fn read_lines(run: &mut Run<'_>, invoice: &Invoice) -> Result<(), WorkflowError> {
+    let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
+    let lines = pages(run, stripe_id).await?;
+    adopt_lines(run, invoice, &lines, None).await
+}
+
+async fn take_over(run: &mut Run<'_>, invoice: &Invoice, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+    let lines = all_lines(run, answer).await?;
+    adopt_lines(run, invoice, &lines, Some(answer)).await
+}
+
+/// Makes our items what Stripe holds. The ledger of what is owed is untouched: the next plan puts the draft right.
+async fn adopt_lines(
+    run: &mut Run<'_>,
+    invoice: &Invoice,
+    lines: &[LineAnswer],
+    answer: Option<&InvoiceAnswer>,
+) -> Result<(), WorkflowError> {
+    let items = run.app.store.items(&invoice.id).await?;
+    let mut known: HashMap<&str, &Item> = items.iter().map(|item| (item.item_key.as_str(), item)).collect();
+    let mut seen_keys: HashMap<&str, &str> = HashMap::new();
+    let mut twice = Vec::new();
+    let mut edits = Vec::new();
+    let mut foreign = 0_i64;
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    for line in lines {
+        let Some(key) = line.item_key() else {
+            foreign = foreign.saturating_add(line.amount);
+            continue;
+        };
+        if seen_keys.insert(key, &line.id).is_some() {
+            twice.push(line.id.clone());
+            continue;
+        }
+        let before = known.remove(key);
+        let item = as_item(invoice, key, line, before);
+        if before.is_some_and(|before| before.amount != item.amount || before.description != item.description) {
+            edits.push(format!("{key} was edited"));
+        }
+        tx.put_item(&invoice.id, &item).await?;
+    }
+    for key in known.into_keys() {
+        edits.push(format!("{key} was removed"));
+        tx.drop_item(&invoice.id, key).await?;
+    }
+    finish_reading(run, &mut tx, invoice, answer, foreign, &edits).await?;
+    tx.commit().await?;
+    remove_twins(run, invoice, twice).await
+}
+
+async fn finish_reading(
+    run: &Run<'_>,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    answer: Option<&InvoiceAnswer>,
+    foreign: i64,
+    edits: &[String],
+) -> Result<(), WorkflowError> {
+    tx.invoice_was_read(&invoice.id, foreign).await?;
+    if let Some(answer) = answer {
+        tx.invoice_seen(&invoice.id, &seen(answer), run.app.clock.now_ms()).await?;
+    }
+    if !edits.is_empty() {
+        let message = format!("Somebody changed lines of ours on the draft; they are put back: {}", edits.join(", "));
+        By::service("sync").note(run.app, tx, "draft.edited", &invoice.id, json!({ "edits": edits })).await?;
+        notice::report(run.app, tx, "draft_edited", &invoice.id, &message).await?;
+    }
+    if foreign != invoice.foreign_amount {
+        let detail = json!({ "before": invoice.foreign_amount, "now": foreign });
+        By::service("sync").note(run.app, tx, "draft.foreign_lines", &invoice.id, detail).await?;
+        let message = format!(
+            "The draft holds lines that are not ours, {foreign} in minor units of {}. They are left alone and finalized with it.",
+            invoice.currency
+        );
+        notice::report(run.app, tx, "foreign_lines", &invoice.id, &message).await?;
+    }
+    Ok(())
+}
+
+/// A second line under one key must never be charged: the later ones go.
+async fn remove_twins(run: &mut Run<'_>, invoice: &Invoice, twins: Vec<String>) -> Result<(), WorkflowError> {
+    if twins.is_empty() {
+        return Ok(());
+    }
+    let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
+    let ids: Vec<&str> = twins.iter().map(String::as_str).collect();
+    let mut writes = Vec::new();
+    for chunk in ids.chunks(run.lines_per_call) {
+        writes.push((stripe::remove_lines(stripe_id, chunk), Effect::RemoveLines { item_keys: Vec::new() }));
+    }
+    run.carry_out_all(invoice, writes).await.map(|_| ())
+}
+
+fn as_item(invoice: &Invoice, key: &str, line: &LineAnswer, before: Option<&Item>) -> Item {
+    let period = line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
+    Item {
+        item_key: key.to_owned(),
+        amount: line.amount,
+        description: line.description.clone().unwrap_or_default(),
+        period_start: period.0,
+        period_end: period.1,
+        folded: before.and_then(|before| before.folded.clone()),
+        stripe_line_id: Some(line.id.clone()),
+    }
+}
+
+/// The draft was deleted at Stripe: another one is opened for the same cycle, and an operator hears of it.
+async fn deleted(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, WorkflowError> {
+    let cycle = cycle_of(&run.customer, invoice)?;
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    tx.invoice_state(&invoice.id, InvoiceState::Deleted.as_str(), run.app.clock.now_ms()).await?;
+    tx.unsync_cycles(&invoice.customer_id).await?;
+    begin_invoice(run.app, &mut tx, &run.customer, &cycle).await?;
+    let detail = json!({ "stripe_invoice_id": invoice.stripe_invoice_id });
+    By::service("sync").note(run.app, &mut tx, "draft.deleted", &invoice.id, detail).await?;
+    let message = "Somebody deleted the draft at Stripe. Another one is opened with everything that is owed.";
+    notice::report(run.app, &mut tx, "draft_deleted", &invoice.id, message).await?;
+    tx.commit().await?;
+    sweep_pending_items(run).await?;
+    Ok(Round::Again)
+}
+
+/// What stood on a deleted draft is pending now, and another invoice would sweep it up: ours go.
+async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
+    let Some(customer) = run.customer.stripe_customer_id.clone() else { return Ok(()) };
+    loop {
+        let page: List<LineAnswer> = run
+            .app
+            .stripe
+            .read(stripe::pending_items(&customer), run.app.clock.now_ms())
+            .await
+            .map_err(|error| WorkflowError::of_stripe("read the pending items", error))?;
+        let ours: Vec<_> = page.data.iter().filter(|item| item.item_key().is_some()).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        for item in ours {
+            run.carry_out_alone(stripe::delete_item(&item.id), Effect::DeletePendingItem).await?;
+        }
+    }
+}
+
+/// Settles a write that nobody answered for too long by reading what became of it. Never sends it again.
+pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), WorkflowError> {
+    let found = match &intent.effect {
+        Effect::CreateCustomer => find_customer(run, intent).await?,
+        Effect::OpenInvoice => find_invoice(run, intent).await?,
+        _ => None,
+    };
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    let ending = if found.is_some() { Ending::Done } else { Ending::Abandoned };
+    let why = format!("nobody answered {} times; read back instead", intent.attempts);
+    tx.settle_intent(&intent.id, ending, Some(&why), run.app.clock.now_ms()).await?;
+    match (&found, &intent.effect, &intent.invoice_id) {
+        (Some(id), Effect::CreateCustomer, _) => adopt_customer(run.app, &mut tx, &intent.customer_id, id).await?,
+        (Some(id), Effect::OpenInvoice, Some(invoice_id)) => {
+            adopt_invoice(run.app, &mut tx, invoice_id, id).await?;
+            tx.read_invoice_back(invoice_id).await?;
+        }
+        (_, _, Some(invoice_id)) => tx.read_invoice_back(invoice_id).await?,
+        _ => {}
+    }
+    let detail = json!({ "intent": intent.id, "what": what(&intent.effect), "found": found });
+    By::service("sync").note(run.app, &mut tx, "intent.read_back", &intent.customer_id, detail).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Our customer among those that Stripe created since the intent was recorded.
+async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, WorkflowError> {
+    let mut after: Option<String> = None;
+    loop {
+        let request = stripe::customers_since(intent.created_at / 1_000 - 60, after.as_deref());
+        let page: List<stripe::CustomerAnswer> = run
+            .app
+            .stripe
+            .read(request, run.app.clock.now_ms())
+            .await
+            .map_err(|error| WorkflowError::of_stripe("look for the customer", error))?;
+        if let Some(ours) = page.data.iter().find(|found| found.our_id() == Some(&intent.customer_id)) {
+            return Ok(Some(ours.id.clone()));
+        }
+        after = page.data.last().map(|last| last.id.clone());
+        if !page.has_more || after.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Our draft among the customer's newest invoices.
+async fn find_invoice(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, WorkflowError> {
+    let Some(customer) = &run.customer.stripe_customer_id else { return Ok(None) };
+    let page: List<InvoiceAnswer> = run
+        .app
+        .stripe
+        .read(stripe::invoices_of(customer), run.app.clock.now_ms())
+        .await
+        .map_err(|error| WorkflowError::of_stripe("look for the draft", error))?;
+    let ours = page.data.into_iter().find(|found| found.our_id() == intent.invoice_id.as_deref());
+    Ok(ours.map(|found| found.id))
+}

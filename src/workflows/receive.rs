@@ -1,0 +1,62 @@
+//! Receive: store an event that Stripe sent, once, and ask for a reaction. Whoever sent it may be answered then.
+
+use opentab_webhooks::Event;
+
+use super::WorkflowError;
+use crate::app::App;
+use crate::clock::prefix;
+use crate::store::{NewJob, NewStripeEvent};
+
+/// What we react to. Everything else is stored as ignored.
+pub const REACTED_TO: &[&str] = &[
+    "invoice.created",
+    "invoice.updated",
+    "invoice.finalized",
+    "invoice.finalization_failed",
+    "invoice.paid",
+    "invoice.payment_succeeded",
+    "invoice.payment_failed",
+    "invoice.voided",
+    "invoice.marked_uncollectible",
+    "invoice.deleted",
+    "customer.updated",
+    "customer.deleted",
+];
+
+/// The kind of the job that reacts; its subject is the object that the events are about.
+pub const REACT: &str = "react";
+
+/// Stores an event. False where it is here already: the first one has, or will have, its effect.
+pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
+    let ignored = why_ignored(app, event);
+    let mut tx = app.store.db.begin().await?;
+    let new = NewStripeEvent {
+        id: &event.id,
+        kind: &event.kind,
+        object_id: event.object_id.as_deref(),
+        livemode: event.livemode,
+        created_at: event.created,
+        payload,
+        ignored: ignored.as_deref(),
+        now,
+    };
+    let is_new = tx.insert_stripe_event(&new).await?;
+    if let (true, None, Some(object_id)) = (is_new, &ignored, event.object_id.as_deref()) {
+        let id = app.ids.new_id(prefix::JOB);
+        tx.enqueue(&NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now }).await?;
+    }
+    tx.commit().await?;
+    Ok(is_new)
+}
+
+/// Why nobody reacts to this event; none where somebody does.
+fn why_ignored(app: &App, event: &Event<'_>) -> Option<String> {
+    if !REACTED_TO.contains(&event.kind.as_ref()) {
+        return Some(format!("Opentab does not react to {}", event.kind));
+    }
+    if event.livemode != app.config.livemode() {
+        return Some("its livemode is not that of STRIPE_SECRET_KEY".to_owned());
+    }
+    event.object_id.is_none().then(|| "it names no object".to_owned())
+}

@@ -1,0 +1,147 @@
+//! Seal: Stripe has finalized an invoice. Copy its lines into the ledger, once, and begin the next one.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::by::By;
+use super::carry_out::seen;
+use super::current::{begin_invoice, cycle_after};
+use super::lease::begin_as_writer;
+use super::read_back::all_lines;
+use super::sync::{FOLD_KEY, Run};
+use super::{WorkflowError, notice};
+use crate::billing::InvoiceState;
+use crate::store::{Invoice, Item, LedgerLine, Tx};
+use crate::stripe::{InvoiceAnswer, LineAnswer};
+
+/// Seals an invoice that Stripe has finalized, whoever asked for that, and however we heard of it.
+pub(super) async fn seal(run: &mut Run<'_>, invoice: &Invoice, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+    let lines = all_lines(run, answer).await?;
+    let items = run.app.store.items(&invoice.id).await?;
+    let next = cycle_after(&run.customer, invoice, run.app.clock.now())?;
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    let sealed = tx.lock_invoice(&invoice.id).await?.filter(|invoice| invoice.sealed_at.is_none());
+    let Some(invoice) = sealed else { return Ok(()) };
+    let overrides = write_ledger(&mut tx, &invoice, &items, &lines).await?;
+    mark_sealed(run, &mut tx, &invoice, answer).await?;
+    tx.mark_cycles_settled(&invoice.customer_id, &invoice.cycle).await?;
+    begin_invoice(run.app, &mut tx, &run.customer, &next).await?;
+    for change in &overrides {
+        report_override(run, &mut tx, &invoice, change).await?;
+    }
+    tx.commit().await?;
+    run.synced.finalized.push(invoice.id.clone());
+    tracing::info!(customer.id = %invoice.customer_id, invoice.id = %invoice.id, total = answer.total,
+        "Finalized invoice {} of customer {}", answer.number.as_deref().unwrap_or(&invoice.id), invoice.customer_id);
+    Ok(())
+}
+
+/// A line that a human changed or removed before the invoice was finalized.
+struct Override {
+    item_key: String,
+    ours: i64,
+    at_stripe: i64,
+}
+
+/// Every line with the amount that we had put there, and the amount that Stripe holds.
+async fn write_ledger(
+    tx: &mut Tx,
+    invoice: &Invoice,
+    items: &[Item],
+    lines: &[LineAnswer],
+) -> Result<Vec<Override>, WorkflowError> {
+    let mut at_stripe: HashMap<&str, &LineAnswer> = HashMap::new();
+    for line in lines {
+        line.item_key().map(|key| at_stripe.insert(key, line));
+    }
+    let mut overrides = Vec::new();
+    for item in items {
+        let line = at_stripe.remove(item.item_key.as_str());
+        let held = line.map_or(0, |line| line.amount);
+        if held != item.amount {
+            overrides.push(Override { item_key: item.item_key.clone(), ours: item.amount, at_stripe: held });
+        }
+        for entry in ledger_lines(item, held) {
+            tx.insert_ledger_line(&invoice.id, &invoice.customer_id, &entry).await?;
+        }
+    }
+    // Ours by its key, though we never learned that it arrived: it is billed all the same.
+    for (key, line) in at_stripe {
+        tx.insert_ledger_line(&invoice.id, &invoice.customer_id, &unknown_line(invoice, key, line)).await?;
+    }
+    Ok(overrides)
+}
+
+/// The line itself; of a folded one, what it carries beside it.
+fn ledger_lines(item: &Item, held: i64) -> Vec<LedgerLine> {
+    let line = |item_key: String, amount, stripe_amount| LedgerLine {
+        item_key,
+        amount,
+        stripe_amount,
+        description: item.description.clone(),
+        period_start: item.period_start,
+        period_end: item.period_end,
+        stripe_line_id: item.stripe_line_id.clone(),
+    };
+    let carried: Option<Vec<(String, i64)>> = item.folded.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    match carried {
+        None => vec![line(item.item_key.clone(), item.amount, Some(held))],
+        Some(carried) => {
+            let mut lines = vec![line(FOLD_KEY.to_owned(), 0, Some(held))];
+            lines.extend(carried.into_iter().map(|(key, amount)| line(key, amount, None)));
+            lines
+        }
+    }
+}
+
+fn unknown_line(invoice: &Invoice, key: &str, line: &LineAnswer) -> LedgerLine {
+    let period = line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
+    LedgerLine {
+        item_key: key.to_owned(),
+        amount: line.amount,
+        stripe_amount: Some(line.amount),
+        description: line.description.clone().unwrap_or_default(),
+        period_start: period.0,
+        period_end: period.1,
+        stripe_line_id: Some(line.id.clone()),
+    }
+}
+
+async fn mark_sealed(
+    run: &Run<'_>,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
+    let now = run.app.clock.now_ms();
+    let state = answer.status.as_deref().and_then(|status| status.parse().ok()).unwrap_or(InvoiceState::Open);
+    tx.invoice_seen(&invoice.id, &seen(answer), now).await?;
+    tx.invoice_state(&invoice.id, state.as_str(), now).await?;
+    tx.invoice_sealed(&invoice.id, now).await?;
+    let detail = json!({
+        "number": answer.number, "total": answer.total, "currency": invoice.currency, "cycle": invoice.cycle,
+    });
+    By::service("sync").note(run.app, tx, "invoice.sealed", &invoice.id, detail).await?;
+    if now < invoice.close_at {
+        let message = "The invoice was finalized before its cycle was over. What is used from now on is on the next draft.";
+        notice::report(run.app, tx, "finalized_early", &invoice.id, message).await?;
+    }
+    Ok(())
+}
+
+/// What a human decided is respected: it counts as billed, and the gap is shown, never charged again by itself.
+async fn report_override(
+    run: &Run<'_>,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    change: &Override,
+) -> Result<(), WorkflowError> {
+    let detail = json!({ "item_key": change.item_key, "ours": change.ours, "at_stripe": change.at_stripe });
+    By::service("sync").note(run.app, tx, "invoice.overridden", &invoice.id, detail).await?;
+    let message = format!(
+        "Line {} was {} in minor units of {}, and Stripe finalized it as {}. It counts as billed.",
+        change.item_key, change.ours, invoice.currency, change.at_stripe
+    );
+    notice::report(run.app, tx, "line_overridden", &invoice.id, &message).await
+}
