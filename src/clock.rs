@@ -90,6 +90,11 @@ impl Ids {
         format!("{prefix}{}", ulid::Ulid::from_parts(ms, chance))
     }
 
+    /// The id that always follows from the same time and seed, so that a repeated request makes the same object.
+    pub fn derived(&self, prefix: &str, ms: i64, seed: u128) -> String {
+        format!("{prefix}{}", ulid::Ulid::from_parts(u64::try_from(ms).unwrap_or(0), seed))
+    }
+
     /// 32 unguessable bytes in hexadecimal: for API keys and secrets, never seeded.
     pub fn new_secret(&self) -> String {
         hex::encode(rand::random::<[u8; 32]>())

@@ -1,1 +1,84 @@
 //! HTTP, thin: parse, authorise, call one workflow or query, render.
+//!
+//! To add a route: write a handler with `#[utoipa::path]` in a file of its own, and name it in [`routes`] together with
+//! who may call it. Bodies, queries and paths come through [`extract`], errors are a [`problem::Problem`]:
+//! ```ignore
+//! #[utoipa::path(post, path = "/v1/usage", request_body = Batch, responses((status = 200, body = Outcomes)))]
+//! pub async fn send(State(app): State<App>, by: By, Json(batch): Json<Batch>) -> Result<axum::Json<Outcomes>, Problem> {
+//! ```
+//! and in [`routes`]: `.add(Access::Key(Scope::UsageWrite), routes!(usage::send))`.
+
+pub mod auth;
+pub mod check;
+pub mod customers;
+mod edge;
+pub mod extract;
+mod health;
+pub(crate) mod html;
+pub mod idempotency;
+pub mod kind;
+pub mod list;
+pub mod openapi;
+pub mod problem;
+pub mod routes;
+pub mod serve;
+
+use axum::Router;
+use axum::http::Extensions;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use utoipa_axum::routes as handlers;
+
+use crate::app::App;
+use crate::store::api_keys::Scope;
+use extract::Limits;
+use routes::{Access, Built, RouteInfo, Routes};
+
+const READ: Access = Access::Key(Scope::BillingRead);
+const WRITE: Access = Access::Key(Scope::BillingWrite);
+
+/// Every route, and who may call it. This is the only place where routes are added.
+fn routes(routes: Routes) -> Routes {
+    routes
+        .add(WRITE, handlers!(customers::create))
+        .add(READ, handlers!(customers::list))
+        .add(READ, handlers!(customers::retrieve))
+        .add(WRITE, handlers!(customers::update))
+        .add(Access::Public, handlers!(health::alive))
+        .page(Access::Public, "/problems", get(problem::index))
+        .page(Access::Public, "/problems/{slug}", get(problem::page))
+}
+
+/// The whole server as a service.
+pub fn router(app: App) -> Router {
+    router_with(app, Limits::default())
+}
+
+/// The whole server, with limits that a test has shortened.
+pub fn router_with(app: App, limits: Limits) -> Router {
+    let edge = edge::Edge::new(app.clone(), limits);
+    build(&app)
+        .router
+        .fallback(edge::not_found)
+        .method_not_allowed_fallback(edge::method_not_allowed)
+        .layer(from_fn_with_state(edge, edge::pass))
+        .with_state(app)
+}
+
+/// Every route with who may call it, for the test that walks them all.
+pub fn route_list(app: &App) -> Vec<RouteInfo> {
+    build(app).list
+}
+
+fn build(app: &App) -> Built {
+    openapi::publish(routes(Routes::new(app, openapi::document(&app.config.public_url))).build())
+}
+
+/// The id that the edge gave to a request.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// The request's id, for logs and problems.
+pub fn request_id(extensions: &Extensions) -> String {
+    extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}

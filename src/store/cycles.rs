@@ -22,7 +22,11 @@ impl Tx {
     }
 
     /// Says that a draft shows these versions.
-    pub async fn mark_cycles_synced(&mut self, customer_id: &str, cycles: &[ChangedCycle]) -> sqlx::Result<()> {
+    pub async fn mark_cycles_synced(
+        &mut self,
+        customer_id: &str,
+        cycles: &[ChangedCycle],
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update billing_cycle set synced_version = $1
              where customer_id = $2 and cycle = $3 and synced_version < $1",
@@ -54,7 +58,11 @@ impl Tx {
 
 impl Store {
     /// The cycles that the invoice of this cycle has to show: its own, and earlier ones with anything not yet billed.
-    pub async fn cycles_to_bill(&self, customer_id: &str, up_to_cycle: &str) -> sqlx::Result<Vec<ChangedCycle>> {
+    pub async fn cycles_to_bill(
+        &self,
+        customer_id: &str,
+        up_to_cycle: &str,
+    ) -> sqlx::Result<Vec<ChangedCycle>> {
         let sql = both(
             "select cycle, version from billing_cycle
              where customer_id = $1 and cycle <= $2 and (cycle = $2 or version > settled_version)
@@ -64,7 +72,12 @@ impl Store {
     }
 
     /// Customers whose draft is behind, or due to be closed, after this one in order of id.
-    pub async fn customers_to_sync(&self, now: i64, after: &str, most: i64) -> sqlx::Result<Vec<CustomerToSync>> {
+    pub async fn customers_to_sync(
+        &self,
+        now: i64,
+        after: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<CustomerToSync>> {
         let sql = both(
             "select invoice.customer_id as customer_id, min(invoice.close_at) as close_at
              from invoice

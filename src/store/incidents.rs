@@ -1,6 +1,10 @@
 //! Incidents: what a human should look at, one open row per cause.
 
-use super::{Tx, both};
+use chrono::{DateTime, Utc};
+
+use super::page::{Page, paged};
+use super::{Store, Tx, both};
+use crate::clock::from_ms;
 
 /// A cause to report.
 #[derive(Clone, Debug)]
@@ -33,5 +37,41 @@ impl Tx {
             "update incident set resolved_at = $1 where kind = $2 and subject = $3 and resolved_at is null",
         );
         self.run(sql, (now, kind, subject)).await.map(|_| ())
+    }
+}
+
+/// One open cause, however often it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// `ot_inc_…`
+    pub id: String,
+    /// What kind of thing happened.
+    pub kind: String,
+    /// The id of what it happened to.
+    pub subject: String,
+    /// What to look at, for people.
+    pub message: String,
+    /// How often.
+    pub seen: i64,
+    pub opened_at: DateTime<Utc>,
+    pub last_seen_at: DateTime<Utc>,
+}
+
+type Row = (String, String, String, String, i64, i64, i64);
+
+fn incident((id, kind, subject, message, seen, opened_at, last_seen_at): Row) -> Incident {
+    let (opened_at, last_seen_at) = (from_ms(opened_at), from_ms(last_seen_at));
+    Incident { id, kind, subject, message, seen, opened_at, last_seen_at }
+}
+
+impl Store {
+    /// One page of the incidents that nobody has resolved.
+    pub async fn open_incidents(&self, page: &Page) -> sqlx::Result<(Vec<Incident>, bool)> {
+        let sql = paged!(
+            page,
+            "select id, kind, subject, message, seen, opened_at, last_seen_at from incident where resolved_at is null"
+        );
+        let (rows, has_more) = page.cut(self.db.all(sql, (page.cursor(), page.fetched())).await?);
+        Ok((rows.into_iter().map(incident).collect(), has_more))
     }
 }

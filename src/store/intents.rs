@@ -10,11 +10,19 @@ use super::{Item, Store, Tx, both};
 pub enum Effect {
     CreateCustomer,
     OpenInvoice,
-    AddLines { items: Vec<Item> },
-    UpdateLines { items: Vec<Item> },
-    RemoveLines { item_keys: Vec<String> },
+    AddLines {
+        items: Vec<Item>,
+    },
+    UpdateLines {
+        items: Vec<Item>,
+    },
+    RemoveLines {
+        item_keys: Vec<String>,
+    },
     /// Unix milliseconds.
-    SetDueDate { due_at: i64 },
+    SetDueDate {
+        due_at: i64,
+    },
     Finalize,
     DeletePendingItem,
 }

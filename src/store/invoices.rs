@@ -128,7 +128,12 @@ impl Store {
     }
 
     /// A customer's invoices behind this id, newest first. The current one is among them.
-    pub async fn invoices_of(&self, customer_id: &str, before_id: &str, most: i64) -> sqlx::Result<Vec<Invoice>> {
+    pub async fn invoices_of(
+        &self,
+        customer_id: &str,
+        before_id: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<Invoice>> {
         let sql = select_invoice!("where customer_id = $1 and id < $2 order by id desc limit $3");
         self.db.all(sql, (customer_id, before_id, most)).await
     }
@@ -240,7 +245,8 @@ impl Tx {
 
     /// Its lines are in the ledger.
     pub async fn invoice_sealed(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
-        let sql = both("update invoice set sealed_at = $1, updated_at = $1 where id = $2 and sealed_at is null");
+        let sql =
+            both("update invoice set sealed_at = $1, updated_at = $1 where id = $2 and sealed_at is null");
         self.run(sql, (now, id)).await.map(|_| ())
     }
 
@@ -273,7 +279,12 @@ impl Tx {
     }
 
     /// Learns Stripe's id of a line.
-    pub async fn item_line_id(&mut self, invoice_id: &str, item_key: &str, line_id: &str) -> sqlx::Result<()> {
+    pub async fn item_line_id(
+        &mut self,
+        invoice_id: &str,
+        item_key: &str,
+        line_id: &str,
+    ) -> sqlx::Result<()> {
         let sql = both("update item set stripe_line_id = $1 where invoice_id = $2 and item_key = $3");
         self.run(sql, (line_id, invoice_id, item_key)).await.map(|_| ())
     }

@@ -48,7 +48,8 @@ impl Tx {
     /// Whether the term is still running. Holds its row until the transaction ends, so that nobody begins another
     /// term between this check and the commit.
     pub async fn holds(&mut self, lease: &Lease) -> sqlx::Result<bool> {
-        let sql = both("update lease set until_at = until_at where subject = $1 and token = $2 and until_at > 0");
+        let sql =
+            both("update lease set until_at = until_at where subject = $1 and token = $2 and until_at > 0");
         Ok(self.run(sql, (&lease.subject, lease.token)).await? == 1)
     }
 }

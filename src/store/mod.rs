@@ -1,5 +1,9 @@
 //! All SQL, and no decisions: who has recorded what.
 
+pub mod answers;
+pub mod api_keys;
+pub mod audit;
+pub mod customers;
 mod cycles;
 mod db;
 mod incidents;
@@ -7,17 +11,22 @@ mod intents;
 mod invoices;
 mod jobs;
 mod leases;
-mod statements;
+pub mod meters;
+mod page;
+pub mod prices;
+pub mod services;
 mod settings;
+mod statements;
 mod stripe_events;
 
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Sql, Tx, both, split};
-pub use incidents::NewIncident;
+pub use incidents::{Incident, NewIncident};
 pub use intents::{Effect, Ending, Intent, NewIntent};
 pub use invoices::{Invoice, Item, LedgerLine, NewInvoice, Seen};
 pub use jobs::{Backlog, Job, NewJob};
 pub use leases::Lease;
+pub use page::Page;
 pub use statements::{PricedService, UsageDay};
 pub use stripe_events::{NewStripeEvent, StripeEvent};
 
@@ -27,4 +36,9 @@ pub use stripe_events::{NewStripeEvent, StripeEvent};
 pub struct Store {
     /// The connections; shared by every clone.
     pub db: Db,
+}
+
+/// A stored text that no longer reads as what it was written from: the database was edited by hand.
+fn unreadable(what: &str, error: impl std::fmt::Display) -> sqlx::Error {
+    sqlx::Error::Decode(format!("stored {what}: {error}").into())
 }

@@ -5,7 +5,8 @@ use super::{Store, both};
 impl Store {
     /// What was kept under this name.
     pub async fn setting(&self, name: &str) -> sqlx::Result<Option<String>> {
-        let row: Option<(String,)> = self.db.opt(both("select value from setting where name = $1"), (name,)).await?;
+        let row: Option<(String,)> =
+            self.db.opt(both("select value from setting where name = $1"), (name,)).await?;
         Ok(row.map(|(value,)| value))
     }
 

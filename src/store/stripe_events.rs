@@ -84,7 +84,8 @@ impl Tx {
 
     /// Makes an event wait for a reaction again; false where there is no such event.
     pub async fn replay_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
-        let sql = both("update stripe_event set state = 'pending', reason = null, handled_at = null where id = $1");
+        let sql =
+            both("update stripe_event set state = 'pending', reason = null, handled_at = null where id = $1");
         Ok(self.run(sql, (id,)).await? == 1)
     }
 }

@@ -10,7 +10,8 @@ pub use answers::{CustomerAnswer, EventAnswer, InvoiceAnswer, LineAnswer, LinesP
 pub use client::{Refusal, Stripe, StripeError};
 pub use pacing::{Pacer, Rates};
 pub use requests::{
-    DraftLine, Method, NewInvoice, Write, account, add_lines, create_customer, create_invoice, customers_since, delete_item, events, finalize,
-    invoice, invoices_of, lines, pending_items, remove_lines, set_due_date, update_lines,
+    DraftLine, Method, NewInvoice, Write, account, add_lines, create_customer, create_invoice,
+    customers_since, delete_item, events, finalize, invoice, invoices_of, lines, pending_items, remove_lines,
+    set_due_date, update_lines,
 };
 pub use transport::{HttpTransport, Request, Response, SendFuture, Transport};

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::lease::begin_as_writer;
 use super::by::By;
+use super::lease::begin_as_writer;
 use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::store::{Effect, Ending, Intent, Item, Lease, NewIntent, Seen, Tx, customers};
@@ -66,7 +66,8 @@ pub async fn carry_out(
     intent: &Intent,
     deadline_ms: i64,
 ) -> Result<Carried, WorkflowError> {
-    let write = Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
+    let write =
+        Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
     match app.stripe.write(&write, &intent.idempotency_key, deadline_ms).await {
         Ok(answer) => acknowledged(app, lease, intent, &answer).await,
         Err(StripeError::Refused(refusal)) => refused(app, lease, intent, refusal).await,
@@ -196,13 +197,19 @@ async fn customer_created(
     intent: &Intent,
     answer: &Bytes,
 ) -> Result<Carried, WorkflowError> {
-    let created = ObjectAnswer::parse(answer).map_err(|error| WorkflowError::of_stripe("create the customer", error))?;
+    let created = ObjectAnswer::parse(answer)
+        .map_err(|error| WorkflowError::of_stripe("create the customer", error))?;
     adopt_customer(app, tx, &intent.customer_id, &created.id).await?;
     Ok(Carried::Done)
 }
 
 /// Records which customer at Stripe is ours.
-pub async fn adopt_customer(app: &App, tx: &mut Tx, customer_id: &str, stripe_id: &str) -> Result<(), WorkflowError> {
+pub async fn adopt_customer(
+    app: &App,
+    tx: &mut Tx,
+    customer_id: &str,
+    stripe_id: &str,
+) -> Result<(), WorkflowError> {
     if let Some(mut customer) = customers::lock(tx, customer_id).await? {
         customer.stripe_customer_id = Some(stripe_id.to_owned());
         customers::update(tx, &customer).await?;
@@ -213,13 +220,19 @@ pub async fn adopt_customer(app: &App, tx: &mut Tx, customer_id: &str, stripe_id
 }
 
 async fn opened(app: &App, tx: &mut Tx, invoice_id: &str, answer: &Bytes) -> Result<Carried, WorkflowError> {
-    let opened = ObjectAnswer::parse(answer).map_err(|error| WorkflowError::of_stripe("open the draft", error))?;
+    let opened =
+        ObjectAnswer::parse(answer).map_err(|error| WorkflowError::of_stripe("open the draft", error))?;
     adopt_invoice(app, tx, invoice_id, &opened.id).await?;
     Ok(Carried::Done)
 }
 
 /// Records which draft at Stripe is ours.
-pub async fn adopt_invoice(app: &App, tx: &mut Tx, invoice_id: &str, stripe_id: &str) -> Result<(), WorkflowError> {
+pub async fn adopt_invoice(
+    app: &App,
+    tx: &mut Tx,
+    invoice_id: &str,
+    stripe_id: &str,
+) -> Result<(), WorkflowError> {
     tx.invoice_opened(invoice_id, stripe_id, app.clock.now_ms()).await?;
     let detail = json!({ "stripe_invoice_id": stripe_id });
     By::service("sync").note(app, tx, "invoice.opened", invoice_id, detail).await?;
@@ -243,7 +256,8 @@ async fn refused(
         _ => {}
     }
     tx.commit().await?;
-    let error = || WorkflowError::Refused { what: what(&intent.effect).to_owned(), refusal: Box::new(refusal) };
+    let error =
+        || WorkflowError::Refused { what: what(&intent.effect).to_owned(), refusal: Box::new(refusal) };
     carried.ok_or_else(error)
 }
 
@@ -253,7 +267,10 @@ fn policy(intent: &Intent, refusal: &Refusal) -> Option<Carried> {
         return Some(Carried::Done);
     }
     let on_draft = !matches!(intent.effect, Effect::CreateCustomer | Effect::OpenInvoice);
-    let about_lines = matches!(intent.effect, Effect::AddLines { .. } | Effect::UpdateLines { .. } | Effect::RemoveLines { .. });
+    let about_lines = matches!(
+        intent.effect,
+        Effect::AddLines { .. } | Effect::UpdateLines { .. } | Effect::RemoveLines { .. }
+    );
     if on_draft && (gone(refusal) || refusal.is("invoice_not_editable")) {
         return Some(Carried::ReadBack);
     }

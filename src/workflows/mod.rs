@@ -2,8 +2,10 @@
 
 pub mod by;
 pub mod carry_out;
+pub mod catalog;
 pub mod close;
 pub mod current;
+pub mod customers;
 mod error;
 pub mod lease;
 pub mod notice;
@@ -12,6 +14,7 @@ pub mod react;
 pub mod read_back;
 pub mod receive;
 pub mod seal;
+pub mod services;
 pub mod statement;
 pub mod sync;
 

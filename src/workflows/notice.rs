@@ -10,7 +10,13 @@ use crate::store::customers::{self, CustomerState};
 use crate::store::{NewIncident, Tx};
 
 /// Opens an incident, once per cause.
-pub async fn report(app: &App, tx: &mut Tx, kind: &str, subject: &str, message: &str) -> Result<(), WorkflowError> {
+pub async fn report(
+    app: &App,
+    tx: &mut Tx,
+    kind: &str,
+    subject: &str,
+    message: &str,
+) -> Result<(), WorkflowError> {
     let id = app.ids.new_id(prefix::INCIDENT);
     let new = NewIncident { id: &id, kind, subject, message, now: app.clock.now_ms() };
     tx.report_incident(&new).await?;

@@ -18,11 +18,10 @@ pub async fn poll_events(app: &App) -> Result<usize, WorkflowError> {
     let mut after: Option<String> = None;
     loop {
         let request = stripe::events(since, after.as_deref());
-        let page: List<EventAnswer> = app
-            .stripe
-            .read(request, now + OVERLAP_MS)
-            .await
-            .map_err(|error| WorkflowError::of_stripe("read the events that were not delivered", error))?;
+        let page: List<EventAnswer> =
+            app.stripe.read(request, now + OVERLAP_MS).await.map_err(|error| {
+                WorkflowError::of_stripe("read the events that were not delivered", error)
+            })?;
         for event in &page.data {
             stored += usize::from(store(app, event).await?);
         }

@@ -18,7 +18,9 @@ enum Outcome {
     /// Nobody knows whose it is: a human should look.
     Quarantined(&'static str),
     /// Handled, and the customer's draft has to be looked at.
-    Sync { customer_id: String },
+    Sync {
+        customer_id: String,
+    },
 }
 
 /// Reacts to every event about this object that nobody has reacted to.
@@ -141,8 +143,10 @@ async fn unknown_invoice(
     if app.store.customer_by_stripe_id(customer).await?.is_some() {
         return Ok(Outcome::Ignored("not an invoice that Opentab opened"));
     }
-    let message = format!("Stripe sent {} about an invoice of a customer that Opentab does not know.", event.kind);
-    notice::report(app, tx, "unknown_customer", answer.customer.as_deref().unwrap_or(&answer.id), &message).await?;
+    let message =
+        format!("Stripe sent {} about an invoice of a customer that Opentab does not know.", event.kind);
+    notice::report(app, tx, "unknown_customer", answer.customer.as_deref().unwrap_or(&answer.id), &message)
+        .await?;
     Ok(Outcome::Quarantined("the invoice's customer is unknown"))
 }
 

@@ -32,7 +32,10 @@ pub(super) async fn read_back(run: &mut Run<'_>, invoice: &Invoice) -> Result<Ro
 }
 
 /// Every line of an invoice: the first ten are in the answer, the rest in pages of a hundred.
-pub(super) async fn all_lines(run: &Run<'_>, answer: &InvoiceAnswer) -> Result<Vec<LineAnswer>, WorkflowError> {
+pub(super) async fn all_lines(
+    run: &Run<'_>,
+    answer: &InvoiceAnswer,
+) -> Result<Vec<LineAnswer>, WorkflowError> {
     if let Some(lines) = answer.all_lines() {
         return Ok(lines.to_vec());
     }
@@ -65,7 +68,11 @@ pub(super) async fn read_lines(run: &mut Run<'_>, invoice: &Invoice) -> Result<(
     adopt_lines(run, invoice, &lines, None).await
 }
 
-async fn take_over(run: &mut Run<'_>, invoice: &Invoice, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+async fn take_over(
+    run: &mut Run<'_>,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
     let lines = all_lines(run, answer).await?;
     adopt_lines(run, invoice, &lines, Some(answer)).await
 }
@@ -95,7 +102,8 @@ async fn adopt_lines(
         }
         let before = known.remove(key);
         let item = as_item(invoice, key, line, before);
-        if before.is_some_and(|before| before.amount != item.amount || before.description != item.description) {
+        if before.is_some_and(|before| before.amount != item.amount || before.description != item.description)
+        {
             edits.push(format!("{key} was edited"));
         }
         tx.put_item(&invoice.id, &item).await?;
@@ -122,7 +130,8 @@ async fn finish_reading(
         tx.invoice_seen(&invoice.id, &seen(answer), run.app.clock.now_ms()).await?;
     }
     if !edits.is_empty() {
-        let message = format!("Somebody changed lines of ours on the draft; they are put back: {}", edits.join(", "));
+        let message =
+            format!("Somebody changed lines of ours on the draft; they are put back: {}", edits.join(", "));
         By::service("sync").note(run.app, tx, "draft.edited", &invoice.id, json!({ "edits": edits })).await?;
         notice::report(run.app, tx, "draft_edited", &invoice.id, &message).await?;
     }
@@ -153,7 +162,8 @@ async fn remove_twins(run: &mut Run<'_>, invoice: &Invoice, twins: Vec<String>) 
 }
 
 fn as_item(invoice: &Invoice, key: &str, line: &LineAnswer, before: Option<&Item>) -> Item {
-    let period = line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
+    let period =
+        line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
     Item {
         item_key: key.to_owned(),
         amount: line.amount,
@@ -213,7 +223,9 @@ pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), Wo
     let why = format!("nobody answered {} times; read back instead", intent.attempts);
     tx.settle_intent(&intent.id, ending, Some(&why), run.app.clock.now_ms()).await?;
     match (&found, &intent.effect, &intent.invoice_id) {
-        (Some(id), Effect::CreateCustomer, _) => adopt_customer(run.app, &mut tx, &intent.customer_id, id).await?,
+        (Some(id), Effect::CreateCustomer, _) => {
+            adopt_customer(run.app, &mut tx, &intent.customer_id, id).await?
+        }
         (Some(id), Effect::OpenInvoice, Some(invoice_id)) => {
             adopt_invoice(run.app, &mut tx, invoice_id, id).await?;
             tx.read_invoice_back(invoice_id).await?;
@@ -232,12 +244,12 @@ async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>,
     let mut after: Option<String> = None;
     loop {
         let request = stripe::customers_since(intent.created_at / 1_000 - 60, after.as_deref());
-        let page: List<stripe::CustomerAnswer> = run
-            .app
-            .stripe
-            .read(request, run.app.clock.now_ms())
-            .await
-            .map_err(|error| WorkflowError::of_stripe("look for the customer", error))?;
+        let page: List<stripe::CustomerAnswer> =
+            run.app
+                .stripe
+                .read(request, run.app.clock.now_ms())
+                .await
+                .map_err(|error| WorkflowError::of_stripe("look for the customer", error))?;
         if let Some(ours) = page.data.iter().find(|found| found.our_id() == Some(&intent.customer_id)) {
             return Ok(Some(ours.id.clone()));
         }

@@ -44,7 +44,8 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
     let is_new = tx.insert_stripe_event(&new).await?;
     if let (true, None, Some(object_id)) = (is_new, &ignored, event.object_id.as_deref()) {
         let id = app.ids.new_id(prefix::JOB);
-        tx.enqueue(&NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now }).await?;
+        tx.enqueue(&NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now })
+            .await?;
     }
     tx.commit().await?;
     Ok(is_new)

@@ -16,7 +16,11 @@ use crate::store::{Invoice, Item, LedgerLine, Tx};
 use crate::stripe::{InvoiceAnswer, LineAnswer};
 
 /// Seals an invoice that Stripe has finalized, whoever asked for that, and however we heard of it.
-pub(super) async fn seal(run: &mut Run<'_>, invoice: &Invoice, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+pub(super) async fn seal(
+    run: &mut Run<'_>,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
     let lines = all_lines(run, answer).await?;
     let items = run.app.store.items(&invoice.id).await?;
     let next = cycle_after(&run.customer, invoice, run.app.clock.now())?;
@@ -84,7 +88,8 @@ fn ledger_lines(item: &Item, held: i64) -> Vec<LedgerLine> {
         period_end: item.period_end,
         stripe_line_id: item.stripe_line_id.clone(),
     };
-    let carried: Option<Vec<(String, i64)>> = item.folded.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    let carried: Option<Vec<(String, i64)>> =
+        item.folded.as_deref().and_then(|json| serde_json::from_str(json).ok());
     match carried {
         None => vec![line(item.item_key.clone(), item.amount, Some(held))],
         Some(carried) => {
@@ -96,7 +101,8 @@ fn ledger_lines(item: &Item, held: i64) -> Vec<LedgerLine> {
 }
 
 fn unknown_line(invoice: &Invoice, key: &str, line: &LineAnswer) -> LedgerLine {
-    let period = line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
+    let period =
+        line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
     LedgerLine {
         item_key: key.to_owned(),
         amount: line.amount,

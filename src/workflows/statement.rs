@@ -8,8 +8,8 @@ use chrono::NaiveDate;
 use super::WorkflowError;
 use crate::app::App;
 use crate::billing::{
-    Aggregation, BillingCycle, CycleUsage, DayTotal, ItemKey, MeterTerms, PriceTerms, ServiceTerms, Statement,
-    StatementScope, owed, statement_of,
+    Aggregation, BillingCycle, CycleUsage, DayTotal, ItemKey, MeterTerms, PriceTerms, ServiceTerms,
+    Statement, StatementScope, owed, statement_of,
 };
 use crate::store::customers::Customer;
 use crate::store::{ChangedCycle, PricedService};

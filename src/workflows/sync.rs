@@ -59,7 +59,8 @@ pub async fn sync(app: &App, customer_id: &str) -> Result<Synced, WorkflowError>
         let mut lines_per_call = app.config.lines_per_call;
         for _ in 0..ROUNDS {
             let customer = app.store.customer(customer_id).await?;
-            let customer = customer.ok_or_else(|| WorkflowError::NotFound(format!("customer {customer_id}")))?;
+            let customer =
+                customer.ok_or_else(|| WorkflowError::NotFound(format!("customer {customer_id}")))?;
             let mut run = Run { app, lease, customer, synced: &mut synced, lines_per_call };
             let round = run.round().await?;
             lines_per_call = run.lines_per_call;
@@ -121,7 +122,8 @@ impl Run<'_> {
                 false => {
                     let deadline = self.app.clock.now_ms();
                     let carried = carry_out(self.app, self.lease, &intent, deadline).await?;
-                    self.synced.writes += usize::from(carried == Carried::Done);
+                    self.synced.writes +=
+                        usize::from(matches!(carried, Carried::Done | Carried::Finalized(_)));
                 }
             }
         }
@@ -219,12 +221,14 @@ impl Run<'_> {
                     return Ok(finalized);
                 }
                 Ok(other) => {
-                    self.abandon(&intents[sent + 1..], "planned behind a write that changed the plan").await?;
+                    self.abandon(&intents[sent + 1..], "planned behind a write that changed the plan")
+                        .await?;
                     return Ok(other);
                 }
                 Err(error) => {
                     // What was not sent is planned anew; what got no answer stays open.
-                    self.abandon(&intents[sent + 1..], "planned behind a write that did not go through").await?;
+                    self.abandon(&intents[sent + 1..], "planned behind a write that did not go through")
+                        .await?;
                     return Err(error);
                 }
             }
@@ -291,14 +295,18 @@ pub struct Wanted {
 }
 
 /// The statement's lines, within the number that Stripe takes.
-pub fn wanted_items(app: &App, customer: &Customer, loaded: &LoadedStatement) -> Result<Wanted, WorkflowError> {
+pub fn wanted_items(
+    app: &App,
+    customer: &Customer,
+    loaded: &LoadedStatement,
+) -> Result<Wanted, WorkflowError> {
     let all = loaded.statement.wanted_items();
     let amounts: HashMap<String, i64> = all.iter().map(|item| (item.key.clone(), item.amount)).collect();
-    let unbillable =
-        |why: String| WorkflowError::Unbillable { customer_id: customer.id.clone(), why };
+    let unbillable = |why: String| WorkflowError::Unbillable { customer_id: customer.id.clone(), why };
     let (items, folded) = fold(all, app.config.lines_per_invoice, FOLD_KEY.to_owned())
         .map_err(|why| unbillable(why.to_string()))?;
-    let carried: Vec<(&String, i64)> = folded.iter().filter_map(|key| Some((key, *amounts.get(key)?))).collect();
+    let carried: Vec<(&String, i64)> =
+        folded.iter().filter_map(|key| Some((key, *amounts.get(key)?))).collect();
     let folded = match carried.is_empty() {
         true => None,
         false => Some(serde_json::to_string(&carried).map_err(|why| unbillable(why.to_string()))?),
@@ -350,9 +358,11 @@ fn writes_of(plan: &Plan, wanted: &Wanted, stripe_id: &str, per_call: usize) -> 
     }
     for chunk in plan.update.chunks(per_call) {
         let ids: Vec<String> = chunk.iter().map(|(before, _)| id(before)).collect();
-        let lines: Vec<_> = ids.iter().zip(chunk).map(|(id, (_, after))| (id.as_str(), line(after))).collect();
+        let lines: Vec<_> =
+            ids.iter().zip(chunk).map(|(id, (_, after))| (id.as_str(), line(after))).collect();
         let items = chunk.iter().map(|(before, after)| item(after, wanted, before.stripe_line_id.clone()));
-        writes.push((stripe::update_lines(stripe_id, &lines), Effect::UpdateLines { items: items.collect() }));
+        writes
+            .push((stripe::update_lines(stripe_id, &lines), Effect::UpdateLines { items: items.collect() }));
     }
     for chunk in plan.add.chunks(per_call) {
         let lines: Vec<_> = chunk.iter().map(line).collect();

@@ -1,0 +1,381 @@
+//! Customers over HTTP.
+
+use std::collections::BTreeMap;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::check::Checks;
+use super::extract::{FromQuery, Json, Pairs, Path, Query, expect_id, shown};
+use super::kind;
+use super::list::{List, Paging};
+use super::problem::Problem;
+use crate::app::App;
+use crate::billing::Currency;
+use crate::clock::prefix;
+use crate::store::customers::{CollectionMethod, Customer, CustomerFilter};
+use crate::workflows::by::By;
+use crate::workflows::customers::{self, CustomerChange, NewCustomer};
+
+/// Who is billed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Customer)]
+pub struct CustomerView {
+    #[schema(example = "ot_cus_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
+    pub id: String,
+    /// Always `customer`.
+    #[schema(example = "customer")]
+    pub object: &'static str,
+    pub name: String,
+    pub email: Option<String>,
+    /// Your own id for this customer.
+    pub external_id: Option<String>,
+    /// What every amount of this customer is in. Never changes.
+    #[schema(example = "usd")]
+    pub currency: String,
+    /// Whose midnights cut days and billing cycles. Never changes.
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: String,
+    /// The day of the month on which a billing cycle begins. Never changes.
+    pub anchor_day: u8,
+    #[schema(value_type = String, example = "charge_automatically")]
+    pub collection_method: CollectionMethod,
+    /// Days until a sent invoice is due.
+    pub days_until_due: i64,
+    /// Stripe's id, once Stripe has this customer.
+    pub stripe_customer_id: Option<String>,
+    /// `active`, or `gone_at_stripe` where it was deleted there.
+    #[schema(example = "active")]
+    pub state: &'static str,
+    pub metadata: BTreeMap<String, String>,
+    /// Whether Stripe moves real money for this customer.
+    pub livemode: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl CustomerView {
+    /// How the API shows a customer.
+    pub fn new(app: &App, customer: Customer) -> CustomerView {
+        CustomerView {
+            id: customer.id,
+            object: "customer",
+            name: customer.name,
+            email: customer.email,
+            external_id: customer.external_id,
+            currency: customer.currency.as_str().to_owned(),
+            time_zone: customer.time_zone.name().to_owned(),
+            anchor_day: customer.anchor_day,
+            collection_method: customer.collection_method,
+            days_until_due: customer.days_until_due,
+            stripe_customer_id: customer.stripe_customer_id,
+            state: customer.state.as_str(),
+            metadata: customer.metadata,
+            livemode: app.config.livemode(),
+            created_at: customer.created_at,
+            updated_at: customer.updated_at,
+        }
+    }
+}
+
+/// A customer to be created.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCustomer {
+    #[schema(example = "Ada Lovelace Ltd", max_length = 200)]
+    name: String,
+    #[serde(default)]
+    #[schema(example = "billing@ada.example")]
+    email: Option<String>,
+    /// Your own id for this customer; unique. 1 to 128 of the characters A-Z a-z 0-9 _ . : -
+    #[serde(default)]
+    #[schema(example = "tenant-42", max_length = 128)]
+    external_id: Option<String>,
+    /// A lower-case ISO code that Stripe supports.
+    #[schema(example = "usd")]
+    currency: String,
+    /// An IANA time zone.
+    #[serde(default = "utc")]
+    #[schema(example = "Europe/Berlin", default = "UTC")]
+    time_zone: String,
+    /// The day of the month on which a billing cycle begins; in a shorter month its last day.
+    #[serde(default = "first")]
+    #[schema(minimum = 1, maximum = 31, default = 1)]
+    anchor_day: i64,
+    /// `charge_automatically` or `send_invoice`.
+    #[serde(default = "automatically")]
+    #[schema(value_type = String, default = "charge_automatically")]
+    collection_method: CollectionMethod,
+    /// Days until a sent invoice is due.
+    #[serde(default = "thirty")]
+    #[schema(minimum = 0, maximum = 365, default = 30)]
+    days_until_due: i64,
+    /// An existing customer at Stripe. Without it one is created there at the first sync.
+    #[serde(default)]
+    #[schema(example = "cus_9s6XKzkNRiz8i3")]
+    stripe_customer_id: Option<String>,
+    /// At most 50 keys of 40 characters, with values of 500.
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+fn first() -> i64 {
+    1
+}
+fn thirty() -> i64 {
+    30
+}
+fn automatically() -> CollectionMethod {
+    CollectionMethod::ChargeAutomatically
+}
+
+impl CreateCustomer {
+    fn check(self) -> Result<NewCustomer, Problem> {
+        let mut checks = Checks::new();
+        checks.line("/name", &self.name, 200);
+        if let Some(email) = &self.email {
+            checks.email("/email", email);
+        }
+        if let Some(external_id) = &self.external_id {
+            check_external_id(&mut checks, external_id);
+        }
+        if let Some(stripe_customer_id) = &self.stripe_customer_id {
+            check_stripe_id(&mut checks, stripe_customer_id);
+        }
+        checks.range("/anchor_day", self.anchor_day, 1..=31);
+        checks.range("/days_until_due", self.days_until_due, 0..=365);
+        checks.metadata(&self.metadata);
+        let currency = check_currency(&mut checks, "/currency", &self.currency);
+        let time_zone = check_time_zone(&mut checks, &self.time_zone);
+        checks.done()?;
+        Ok(NewCustomer {
+            name: self.name,
+            email: self.email,
+            external_id: self.external_id,
+            currency: currency.ok_or_else(impossible)?,
+            time_zone: time_zone.ok_or_else(impossible)?,
+            anchor_day: u8::try_from(self.anchor_day).map_err(|_| impossible())?,
+            collection_method: self.collection_method,
+            days_until_due: self.days_until_due,
+            stripe_customer_id: self.stripe_customer_id,
+            metadata: self.metadata,
+        })
+    }
+}
+
+/// A value that its check let through and that still cannot be read: our fault.
+fn impossible() -> Problem {
+    Problem::new(&kind::INTERNAL_ERROR, "A checked value could not be read.")
+}
+
+/// A currency of Stripe's, or a fault.
+pub(super) fn check_currency(checks: &mut Checks, pointer: &str, text: &str) -> Option<Currency> {
+    let currency = Currency::parse(text).ok();
+    if currency.is_none() {
+        let detail = format!("`{}` is not a currency that Stripe supports, in lower case", shown(text));
+        checks.fail(&kind::UNKNOWN_CURRENCY, pointer, "unknown_currency", detail);
+    }
+    currency
+}
+
+fn check_time_zone(checks: &mut Checks, text: &str) -> Option<Tz> {
+    let zone = text.parse().ok();
+    if zone.is_none() {
+        checks.invalid(
+            "/time_zone",
+            "unknown_time_zone",
+            format!("`{}` is not an IANA time zone", shown(text)),
+        );
+    }
+    zone
+}
+
+fn check_external_id(checks: &mut Checks, text: &str) {
+    checks.id("/external_id", text);
+    if text.starts_with("ot_") {
+        checks.fail(&kind::INVALID_ID, "/external_id", "reserved", "ids that begin with ot_ are ours");
+    }
+}
+
+fn check_stripe_id(checks: &mut Checks, text: &str) {
+    checks.id("/stripe_customer_id", text);
+    if !text.starts_with("cus_") {
+        let detail = "Stripe's customer ids begin with cus_";
+        checks.fail(&kind::INVALID_ID, "/stripe_customer_id", "wrong_prefix", detail);
+    }
+}
+
+/// What may change of a customer. What is absent stays; `null` removes an e-mail address or external id.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateCustomer {
+    name: Option<String>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    external_id: Option<Option<String>>,
+    #[schema(value_type = Option<String>)]
+    collection_method: Option<CollectionMethod>,
+    #[schema(minimum = 0, maximum = 365)]
+    days_until_due: Option<i64>,
+    /// May be set once, while the customer has none.
+    stripe_customer_id: Option<String>,
+    /// Merged into what is there; an empty value removes its key.
+    metadata: BTreeMap<String, String>,
+    #[schema(ignore)]
+    currency: Option<IgnoredAny>,
+    #[schema(ignore)]
+    time_zone: Option<IgnoredAny>,
+    #[schema(ignore)]
+    anchor_day: Option<IgnoredAny>,
+}
+
+/// Tells `null` from absent.
+pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl UpdateCustomer {
+    fn check(self) -> Result<CustomerChange, Problem> {
+        let mut checks = Checks::new();
+        self.check_immutable(&mut checks);
+        if let Some(name) = &self.name {
+            checks.line("/name", name, 200);
+        }
+        if let Some(Some(email)) = &self.email {
+            checks.email("/email", email);
+        }
+        if let Some(Some(external_id)) = &self.external_id {
+            check_external_id(&mut checks, external_id);
+        }
+        if let Some(stripe_customer_id) = &self.stripe_customer_id {
+            check_stripe_id(&mut checks, stripe_customer_id);
+        }
+        if let Some(days_until_due) = self.days_until_due {
+            checks.range("/days_until_due", days_until_due, 0..=365);
+        }
+        checks.metadata(&self.metadata);
+        checks.done()?;
+        Ok(CustomerChange {
+            name: self.name,
+            email: self.email,
+            external_id: self.external_id,
+            collection_method: self.collection_method,
+            days_until_due: self.days_until_due,
+            stripe_customer_id: self.stripe_customer_id,
+            metadata: self.metadata,
+        })
+    }
+
+    fn check_immutable(&self, checks: &mut Checks) {
+        let why_currency = "cannot change: invoices and prices are in it. Create another customer";
+        let why_calendar =
+            "cannot change: every stored day and billing cycle was cut by it. Create another customer";
+        let immutable = [
+            ("/currency", self.currency.is_some(), why_currency),
+            ("/time_zone", self.time_zone.is_some(), why_calendar),
+            ("/anchor_day", self.anchor_day.is_some(), why_calendar),
+        ];
+        for (pointer, _, why) in immutable.into_iter().filter(|(_, sent, _)| *sent) {
+            checks.invalid(pointer, "immutable", why);
+        }
+    }
+}
+
+/// Which customers.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CustomerQuery {
+    /// Only the customer with this external id.
+    #[param(value_type = Option<String>)]
+    external_id: String,
+    /// Only customers with exactly this e-mail address.
+    #[param(value_type = Option<String>)]
+    email: String,
+    #[param(ignore)]
+    paging: Paging,
+}
+
+impl FromQuery for CustomerQuery {
+    fn from_query(pairs: &mut Pairs) -> Result<CustomerQuery, Problem> {
+        Ok(CustomerQuery {
+            external_id: pairs.id("external_id")?.unwrap_or_default(),
+            email: pairs.one("email")?.unwrap_or_default(),
+            paging: Paging::from_query(pairs)?,
+        })
+    }
+}
+
+/// Create a customer
+///
+/// Opens the customer's tab: usage counts from now on, and the first billing cycle has begun.
+#[utoipa::path(post, path = "/v1/customers", tag = "Customers", request_body = CreateCustomer,
+    responses((status = 201, body = CustomerView)))]
+pub async fn create(
+    State(app): State<App>,
+    by: By,
+    Json(body): Json<CreateCustomer>,
+) -> Result<(StatusCode, Answer<CustomerView>), Problem> {
+    let customer = customers::create(&app, body.check()?, &by).await?;
+    Ok((StatusCode::CREATED, Answer(CustomerView::new(&app, customer))))
+}
+
+/// Retrieve a customer
+#[utoipa::path(get, path = "/v1/customers/{id}", tag = "Customers",
+    params(("id" = String, Path, description = "`ot_cus_…`")), responses((status = 200, body = CustomerView)))]
+pub async fn retrieve(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(()): Query<()>,
+) -> Result<Answer<CustomerView>, Problem> {
+    Ok(Answer(CustomerView::new(&app, find(&app, &id).await?)))
+}
+
+/// The customer with this id, or why there is none.
+pub async fn find(app: &App, id: &str) -> Result<Customer, Problem> {
+    expect_id(id, prefix::CUSTOMER)?;
+    let found = app.store.customer(id).await?;
+    found.ok_or_else(|| Problem::not_found(format!("There is no customer `{}`.", shown(id))))
+}
+
+/// Update a customer
+///
+/// Currency, time zone and anchor day never change.
+#[utoipa::path(post, path = "/v1/customers/{id}", tag = "Customers", request_body = UpdateCustomer,
+    params(("id" = String, Path, description = "`ot_cus_…`")), responses((status = 200, body = CustomerView)))]
+pub async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    by: By,
+    Json(body): Json<UpdateCustomer>,
+) -> Result<Answer<CustomerView>, Problem> {
+    expect_id(&id, prefix::CUSTOMER)?;
+    let customer = customers::update(&app, &id, body.check()?, &by).await?;
+    Ok(Answer(CustomerView::new(&app, customer)))
+}
+
+/// List customers
+#[utoipa::path(get, path = "/v1/customers", tag = "Customers", params(CustomerQuery, Paging),
+    responses((status = 200, body = List<CustomerView>)))]
+pub async fn list(
+    State(app): State<App>,
+    Query(query): Query<CustomerQuery>,
+) -> Result<Answer<List<CustomerView>>, Problem> {
+    let filter = CustomerFilter { external_id: query.external_id, email: query.email };
+    let (rows, has_more) = app.store.customers(&query.paging.page(prefix::CUSTOMER)?, &filter).await?;
+    let views = rows.into_iter().map(|customer| CustomerView::new(&app, customer)).collect();
+    Ok(Answer(List::new("/v1/customers", (views, has_more))))
+}

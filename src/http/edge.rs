@@ -1,0 +1,130 @@
+//! Edge: what happens to every request before and after its handler: an id, limits, headers, problems, one log line.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::extract::{Limits, shown};
+use super::problem::{self, Problem};
+use super::{RequestId, auth, html, kind};
+use crate::app::App;
+use crate::clock::prefix;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// What the edge works with.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    app: App,
+    limits: Limits,
+    room: Arc<Semaphore>,
+}
+
+impl Edge {
+    pub(crate) fn new(app: App, limits: Limits) -> Edge {
+        Edge { app, limits, room: Arc::new(Semaphore::new(limits.at_once)) }
+    }
+}
+
+/// Takes a request through the house and its answer back out.
+pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let app = &edge.app;
+    let began = app.clock.now_ms();
+    let id = app.ids.new_id(prefix::REQUEST);
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(edge.limits);
+    let response = answer(&edge, request, next).await.unwrap_or_else(Problem::into_response);
+    let mut response = problem::finish(response, &app.config.public_url, &id);
+    add_headers(response.headers_mut(), &id);
+    log(&method, path.as_deref(), response.status(), app.clock.now_ms() - began, &id);
+    response
+}
+
+async fn answer(edge: &Edge, request: Request, next: Next) -> Result<Response, Problem> {
+    check_headers(request.headers(), &edge.limits)?;
+    if request.uri().query().is_some_and(auth::key_in_query) {
+        let detail =
+            "The query string holds an API key. Revoke that key: the URL was seen by every log on the way.";
+        return Err(Problem::new(&kind::API_KEY_IN_URL, detail));
+    }
+    let overloaded = |detail: &str| Problem::new(&kind::OVERLOADED, detail).retry_after(1);
+    let Ok(_room) = edge.room.try_acquire() else {
+        return Err(overloaded("Too many requests are being answered at once."));
+    };
+    let running = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match timeout(edge.limits.answer, running).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(_)) => {
+            error!("A handler panicked");
+            Err(Problem::new(&kind::INTERNAL_ERROR, "The server made a mistake."))
+        }
+        Err(_) => Err(overloaded("The request could not be answered in time.")),
+    }
+}
+
+fn check_headers(headers: &HeaderMap, limits: &Limits) -> Result<(), Problem> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    match bytes <= limits.header_bytes {
+        true => Ok(()),
+        false => Err(Problem::new(
+            &kind::HEADER_TOO_LARGE,
+            format!("The headers have {bytes} bytes; {} are allowed.", limits.header_bytes),
+        )),
+    }
+}
+
+/// What a browser may do with an answer: as little as possible, unless its handler said otherwise.
+fn add_headers(headers: &mut HeaderMap, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    let is_html = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    let policy = if is_html { html::POLICY } else { "default-src 'none'; frame-ancestors 'none'" };
+    let defaults = [
+        (CONTENT_SECURITY_POLICY, policy),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in defaults {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// The matched path, never the real one, and neither query nor headers: none of them can hold a secret or a name.
+fn log(method: &Method, path: Option<&str>, status: StatusCode, ms: i64, id: &str) {
+    let path = path.unwrap_or("-");
+    let method = shown(method.as_str());
+    let status = status.as_u16();
+    match status {
+        500.. => warn!(%method, path, status, ms, request_id = id, "{method} {path} {status}"),
+        _ => info!(%method, path, status, ms, request_id = id, "{method} {path} {status}"),
+    }
+}
+
+/// No such path.
+pub(crate) async fn not_found() -> Problem {
+    Problem::not_found("There is nothing at this path. The API is described at /docs.")
+}
+
+/// The path, but not with this method. Nothing was changed, which a GET that should have been a POST has to know.
+pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let (method, path) = (shown(method.as_str()), shown(uri.path()));
+    let detail = format!("{path} does not support {method}. Nothing was changed.");
+    Problem::new(&kind::METHOD_NOT_ALLOWED, detail)
+}

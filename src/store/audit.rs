@@ -1,0 +1,32 @@
+//! Audit: who changed money or state, when and why. Rows are only ever added.
+
+use chrono::{DateTime, Utc};
+
+use super::{Tx, both};
+
+/// One entry, written in the transaction of the change that it tells of.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// The entry's own id, `ot_aud_…`.
+    pub id: String,
+    pub at: DateTime<Utc>,
+    /// Who: an API key's id, `operator`, or a workflow's name.
+    pub actor: &'a str,
+    /// What, such as `customer.created`.
+    pub action: &'a str,
+    /// The id of what was changed.
+    pub subject: &'a str,
+    /// What the change was, without personal data that the subject does not hold anyway.
+    pub detail: serde_json::Value,
+}
+
+/// Adds an entry.
+pub async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
+    let sql = both(
+        "insert into audit (id, at, actor, action, subject, detail)
+        values ($1, $2, $3, $4, $5, $6)",
+    );
+    let detail = entry.detail.to_string();
+    let at = entry.at.timestamp_millis();
+    tx.run(sql, (entry.id.as_str(), at, entry.actor, entry.action, entry.subject, detail)).await.map(drop)
+}

@@ -1,0 +1,269 @@
+//! Customers: who is billed, and by which calendar.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use super::page::{Page, paged};
+use super::{Store, both, unreadable};
+use crate::billing::{Currency, CycleRule};
+use crate::clock::from_ms;
+use crate::store::Tx;
+
+/// Who is billed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Customer {
+    /// The short number that stands in usage rows. Zero until the database has given one.
+    pub no: i64,
+    /// Ours, `ot_cus_…`.
+    pub id: String,
+    /// The user's own id for this customer.
+    pub external_id: Option<String>,
+    pub name: String,
+    pub email: Option<String>,
+    /// What every amount of this customer is in, for ever.
+    pub currency: Currency,
+    /// Whose midnights cut days and cycles, for ever.
+    pub time_zone: Tz,
+    /// The day of the month on which a cycle begins, 1 to 31, for ever.
+    pub anchor_day: u8,
+    pub collection_method: CollectionMethod,
+    /// Days until a sent invoice is due.
+    pub days_until_due: i64,
+    /// None until Stripe has this customer.
+    pub stripe_customer_id: Option<String>,
+    pub state: CustomerState,
+    pub metadata: BTreeMap<String, String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Customer {
+    /// How this customer's time is cut into cycles and days.
+    pub fn cycle_rule(&self) -> CycleRule {
+        CycleRule { zone: self.time_zone, anchor_day: self.anchor_day }
+    }
+}
+
+/// How an invoice is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CollectionMethod {
+    /// Stripe charges the payment method on file.
+    ChargeAutomatically,
+    /// Stripe sends the invoice, and the customer pays it until it is due.
+    SendInvoice,
+}
+
+impl CollectionMethod {
+    /// As Stripe and the database write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CollectionMethod::ChargeAutomatically => "charge_automatically",
+            CollectionMethod::SendInvoice => "send_invoice",
+        }
+    }
+}
+
+impl FromStr for CollectionMethod {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "charge_automatically" => Ok(CollectionMethod::ChargeAutomatically),
+            "send_invoice" => Ok(CollectionMethod::SendInvoice),
+            other => Err(format!("no such collection method: {other}")),
+        }
+    }
+}
+
+/// Whether a customer can be billed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomerState {
+    /// Billed.
+    Active,
+    /// Deleted at Stripe: usage is still counted, nothing is synced.
+    GoneAtStripe,
+}
+
+impl CustomerState {
+    /// As the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CustomerState::Active => "active",
+            CustomerState::GoneAtStripe => "gone_at_stripe",
+        }
+    }
+}
+
+/// Which customers a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct CustomerFilter {
+    /// Exactly this external id; empty for any.
+    pub external_id: String,
+    /// Exactly this e-mail address; empty for any.
+    pub email: String,
+}
+
+type Row = (
+    i64,
+    String,
+    Option<String>,
+    String,
+    Option<String>,
+    String,
+    String,
+    i64,
+    String,
+    i64,
+    Option<String>,
+    String,
+    String,
+    i64,
+    i64,
+);
+
+/// The columns of [`Row`], in its order.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "select no, id, external_id, name, email, currency, time_zone, anchor_day, collection_method, ",
+            "days_until_due, stripe_customer_id, state, metadata, created_at, updated_at from customer ",
+            $rest
+        )
+    };
+}
+
+fn customer(row: Row) -> sqlx::Result<Customer> {
+    Ok(Customer {
+        no: row.0,
+        id: row.1,
+        external_id: row.2,
+        name: row.3,
+        email: row.4,
+        currency: Currency::parse(&row.5).map_err(|error| unreadable("currency", error))?,
+        time_zone: row.6.parse().map_err(|error| unreadable("time zone", error))?,
+        anchor_day: u8::try_from(row.7).map_err(|error| unreadable("anchor day", error))?,
+        collection_method: row.8.parse().map_err(|error| unreadable("collection method", error))?,
+        days_until_due: row.9,
+        stripe_customer_id: row.10,
+        state: match row.11.as_str() {
+            "active" => CustomerState::Active,
+            _ => CustomerState::GoneAtStripe,
+        },
+        metadata: serde_json::from_str(&row.12).map_err(|error| unreadable("metadata", error))?,
+        created_at: from_ms(row.13),
+        updated_at: from_ms(row.14),
+    })
+}
+
+impl Store {
+    /// The customer with this id of ours.
+    pub async fn customer(&self, id: &str) -> sqlx::Result<Option<Customer>> {
+        self.db.opt(both(select!("where id = $1")), (id,)).await?.map(customer).transpose()
+    }
+
+    /// The customer with this id, ours or the user's own.
+    pub async fn customer_by_any_id(&self, id: &str) -> sqlx::Result<Option<Customer>> {
+        let rows =
+            self.db.all(both(select!("where id = $1 or external_id = $1 order by id = $1")), (id,)).await?;
+        rows.into_iter().next_back().map(customer).transpose()
+    }
+
+    /// The customer whom Stripe knows by this id.
+    pub async fn customer_by_stripe_id(&self, stripe_customer_id: &str) -> sqlx::Result<Option<Customer>> {
+        let row = self.db.opt(both(select!("where stripe_customer_id = $1")), (stripe_customer_id,)).await?;
+        row.map(customer).transpose()
+    }
+
+    /// One page of customers.
+    pub async fn customers(
+        &self,
+        page: &Page,
+        filter: &CustomerFilter,
+    ) -> sqlx::Result<(Vec<Customer>, bool)> {
+        let sql = paged!(page, select!("where ($3 = '' or external_id = $3) and ($4 = '' or email = $4)"));
+        let args = (page.cursor(), page.fetched(), filter.external_id.as_str(), filter.email.as_str());
+        let rows = self.db.all(sql, args).await?;
+        let (rows, has_more) = page.cut(rows);
+        Ok((rows.into_iter().map(customer).collect::<sqlx::Result<_>>()?, has_more))
+    }
+}
+
+/// The customer as this transaction sees it; on PostgreSQL nobody else changes it until the end.
+pub async fn lock(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Customer>> {
+    let sql = super::split(select!("where id = $1 for update"), select!("where id = $1"));
+    tx.opt(sql, (id,)).await?.map(customer).transpose()
+}
+
+/// Records a customer. False: its id, external id or Stripe id is taken.
+pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
+    let sql = both(
+        "insert into customer (id, external_id, name, email, currency, time_zone, anchor_day, collection_method,
+            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        on conflict do nothing",
+    );
+    let args = (
+        new.id.as_str(),
+        new.external_id.as_deref(),
+        new.name.as_str(),
+        new.email.as_deref(),
+        new.currency.as_str(),
+        new.time_zone.name(),
+        i64::from(new.anchor_day),
+        new.collection_method.as_str(),
+        new.days_until_due,
+        new.stripe_customer_id.as_deref(),
+        new.state.as_str(),
+        text(&new.metadata)?,
+        new.created_at.timestamp_millis(),
+        new.updated_at.timestamp_millis(),
+    );
+    Ok(tx.run(sql, args).await? == 1)
+}
+
+/// Records what may change of a customer.
+pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
+    let sql = both(
+        "update customer
+        set external_id = $2, name = $3, email = $4, collection_method = $5, days_until_due = $6,
+            stripe_customer_id = $7, metadata = $8, updated_at = $9
+        where id = $1",
+    );
+    let args = (
+        customer.id.as_str(),
+        customer.external_id.as_deref(),
+        customer.name.as_str(),
+        customer.email.as_deref(),
+        customer.collection_method.as_str(),
+        customer.days_until_due,
+        customer.stripe_customer_id.as_deref(),
+        text(&customer.metadata)?,
+        customer.updated_at.timestamp_millis(),
+    );
+    tx.run(sql, args).await
+}
+
+/// Whether another customer has this external id or Stripe id. Absent ids are nobody's.
+pub async fn taken(tx: &mut Tx, customer: &Customer) -> sqlx::Result<Option<&'static str>> {
+    let sql = both(
+        "select external_id, stripe_customer_id from customer
+        where id <> $1 and (external_id = $2 or stripe_customer_id = $3)
+        limit 1",
+    );
+    let args =
+        (customer.id.as_str(), customer.external_id.as_deref(), customer.stripe_customer_id.as_deref());
+    let row: Option<(Option<String>, Option<String>)> = tx.opt(sql, args).await?;
+    Ok(row.map(|(external_id, _)| match external_id.is_some() && external_id == customer.external_id {
+        true => "external_id",
+        false => "stripe_customer_id",
+    }))
+}
+
+fn text(metadata: &BTreeMap<String, String>) -> sqlx::Result<String> {
+    serde_json::to_string(metadata).map_err(|error| sqlx::Error::Encode(error.into()))
+}

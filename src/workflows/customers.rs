@@ -1,0 +1,179 @@
+//! Customers: open their tab, change what may change, and mark the billing cycles whose statement has changed.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
+use serde_json::json;
+
+use super::by::{By, ChangeError};
+use super::current::begin_invoice;
+use crate::app::App;
+use crate::billing::Currency;
+use crate::clock::prefix;
+use crate::store::Tx;
+use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
+
+/// A customer who is not there yet.
+#[derive(Clone, Debug)]
+pub struct NewCustomer {
+    pub name: String,
+    pub email: Option<String>,
+    pub external_id: Option<String>,
+    pub currency: Currency,
+    pub time_zone: Tz,
+    pub anchor_day: u8,
+    pub collection_method: CollectionMethod,
+    pub days_until_due: i64,
+    pub stripe_customer_id: Option<String>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What may change of a customer; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub struct CustomerChange {
+    pub name: Option<String>,
+    /// Some(None) removes it.
+    pub email: Option<Option<String>>,
+    /// Some(None) removes it.
+    pub external_id: Option<Option<String>>,
+    pub collection_method: Option<CollectionMethod>,
+    pub days_until_due: Option<i64>,
+    /// Only while the customer has none.
+    pub stripe_customer_id: Option<String>,
+    /// Merged into what is there; an empty value removes its key, as at Stripe.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Opens a customer's tab. A repeated request answers the customer that the first one made.
+pub async fn create(app: &App, new: NewCustomer, by: &By) -> Result<Customer, ChangeError> {
+    let now = app.clock.now();
+    let customer = unsaved(by.new_id(app, prefix::CUSTOMER), new, now);
+    let mut tx = app.store.db.begin().await?;
+    if let Some(made_before) = customers::lock(&mut tx, &customer.id).await? {
+        return Ok(made_before);
+    }
+    if !customers::insert(&mut tx, &customer).await? {
+        let field = customers::taken(&mut tx, &customer).await?;
+        return Err(ChangeError::Taken(field.unwrap_or("id")));
+    }
+    begin_invoice(app, &mut tx, &customer, &customer.cycle_rule().cycle_at(now)).await?;
+    let detail = json!({ "currency": customer.currency.as_str(), "time_zone": customer.time_zone.name() });
+    by.note(app, &mut tx, "customer.created", &customer.id, detail).await?;
+    tx.commit().await?;
+    Ok(app.store.customer(&customer.id).await?.unwrap_or(customer))
+}
+
+fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
+    Customer {
+        no: 0,
+        id,
+        external_id: new.external_id,
+        name: new.name,
+        email: new.email,
+        currency: new.currency,
+        time_zone: new.time_zone,
+        anchor_day: new.anchor_day,
+        collection_method: new.collection_method,
+        days_until_due: new.days_until_due,
+        stripe_customer_id: new.stripe_customer_id,
+        state: CustomerState::Active,
+        metadata: new.metadata,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// Changes what may change of a customer.
+pub async fn update(app: &App, id: &str, change: CustomerChange, by: &By) -> Result<Customer, ChangeError> {
+    let mut tx = app.store.db.begin().await?;
+    let before = customers::lock(&mut tx, id).await?.ok_or(ChangeError::Gone)?;
+    let mut after = before.clone();
+    apply(&mut after, change)?;
+    if after == before {
+        return Ok(before);
+    }
+    after.updated_at = app.clock.now();
+    if let Some(field) = customers::taken(&mut tx, &after).await? {
+        return Err(ChangeError::Taken(field));
+    }
+    customers::update(&mut tx, &after).await?;
+    let detail = json!({ "fields": changed_fields(&before, &after) });
+    by.note(app, &mut tx, "customer.updated", id, detail).await?;
+    tx.commit().await?;
+    Ok(after)
+}
+
+fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeError> {
+    if let Some(stripe_customer_id) = change.stripe_customer_id {
+        link(customer, stripe_customer_id)?;
+    }
+    if let Some(name) = change.name {
+        customer.name = name;
+    }
+    if let Some(email) = change.email {
+        customer.email = email;
+    }
+    if let Some(external_id) = change.external_id {
+        customer.external_id = external_id;
+    }
+    if let Some(collection_method) = change.collection_method {
+        customer.collection_method = collection_method;
+    }
+    if let Some(days_until_due) = change.days_until_due {
+        customer.days_until_due = days_until_due;
+    }
+    customer.metadata.extend(change.metadata);
+    customer.metadata.retain(|_, value| !value.is_empty());
+    match customer.metadata.len() > 50 {
+        true => Err(ChangeError::Refused("/metadata", "too_many", "would have more than 50 keys".to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Invoices stand under the Stripe customer for ever, so the link is made once.
+fn link(customer: &mut Customer, stripe_customer_id: String) -> Result<(), ChangeError> {
+    match &customer.stripe_customer_id {
+        Some(linked) if *linked != stripe_customer_id => Err(ChangeError::Refused(
+            "/stripe_customer_id",
+            "immutable",
+            format!("is {linked} already and cannot change: the customer's invoices stand under it"),
+        )),
+        _ => {
+            customer.stripe_customer_id = Some(stripe_customer_id);
+            Ok(())
+        }
+    }
+}
+
+/// Names, not values: an audit row outlives what a customer may want forgotten.
+fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
+    let all = [
+        ("name", before.name != after.name),
+        ("email", before.email != after.email),
+        ("external_id", before.external_id != after.external_id),
+        ("collection_method", before.collection_method != after.collection_method),
+        ("days_until_due", before.days_until_due != after.days_until_due),
+        ("stripe_customer_id", before.stripe_customer_id != after.stripe_customer_id),
+        ("metadata", before.metadata != after.metadata),
+    ];
+    all.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+/// Marks every billing cycle from the one of this local day up to the current one: what they owe has changed. Days
+/// after the current cycle mark nothing, since a cycle is computed anew when it begins.
+pub async fn mark_changed(
+    tx: &mut Tx,
+    customer: &Customer,
+    from: NaiveDate,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let rule = customer.cycle_rule();
+    let current = rule.cycle_at(now);
+    let mut cycle = rule.cycle_at(rule.day_start(from));
+    while cycle.first_day <= current.first_day {
+        tx.mark_cycle_changed(&customer.id, &cycle.first_day.to_string()).await?;
+        cycle = rule.next(&cycle);
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Promises, through HTTP and the sandbox.
+
+mod api;
+mod bad_inputs;
+mod server;

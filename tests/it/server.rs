@@ -1,0 +1,146 @@
+//! A server on a real socket, and a client that sends exactly the bytes it is told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeZone, Utc};
+use opentab::app::{App, Handles};
+use opentab::clock::{Clock, Ids};
+use opentab::commands::keys;
+use opentab::config::Config;
+use opentab::http::extract::Limits;
+use opentab::http::{router_with, serve};
+use opentab::store::api_keys::Scope;
+use opentab::store::{Db, Location, Store};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A running server with an empty database and an admin's key.
+pub struct Server {
+    pub app: App,
+    pub key: String,
+    address: std::net::SocketAddr,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// The last part of the problem's type, after checking that it is a whole problem.
+    pub fn slug(&self) -> String {
+        let problem = self.json();
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        assert_eq!(problem["status"], self.status, "{self:?}");
+        assert_eq!(problem["instance"], self.headers["request-id"].as_str(), "{self:?}");
+        let slug = problem["type"].as_str().and_then(|url| url.strip_prefix("http://opentab.test/problems/"));
+        slug.unwrap_or_else(|| panic!("no type: {self:?}")).to_owned()
+    }
+}
+
+pub fn noon() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::with("2000", Limits::default()).await
+    }
+
+    /// With a rate of requests a second, and limits.
+    pub async fn with(rate: &str, limits: Limits) -> Server {
+        let app = app(rate).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve::serve(listener, router_with(app.clone(), limits), std::future::pending()));
+        let key = new_key(&app, Scope::Admin, false, None).await;
+        Server { app, key, address }
+    }
+
+    /// Sends a request with the admin's key; a body goes as JSON.
+    pub async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
+        let head = match body.is_empty() {
+            true => String::new(),
+            false => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
+        };
+        self.raw(&self.head(method, path, &head), body.as_bytes()).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.send("POST", path, &body.to_string()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, "").await
+    }
+
+    /// A POST with one more header.
+    pub async fn post_with(&self, path: &str, header: &str, body: Value) -> Reply {
+        let body = body.to_string();
+        let head =
+            format!("content-type: application/json\r\ncontent-length: {}\r\n{header}\r\n", body.len());
+        self.raw(&self.head("POST", path, &head), body.as_bytes()).await
+    }
+
+    /// A request's head with the admin's key.
+    pub fn head(&self, method: &str, path: &str, headers: &str) -> String {
+        let key = &self.key;
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: opentab.test\r\nauthorization: Bearer {key}\r\nconnection: close\r\n{headers}\r\n"
+        )
+    }
+
+    /// Sends these bytes and reads until the server closes.
+    pub async fn raw(&self, head: &str, body: &[u8]) -> Reply {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // The server may answer, and close, before it has read everything.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(body).await;
+        let mut bytes = Vec::new();
+        let reading = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
+        let _ = reading.await.expect("the server never answered");
+        read_reply(&bytes)
+    }
+}
+
+fn read_reply(bytes: &[u8]) -> Reply {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    Reply { status: status.unwrap_or(0), headers, body: body.to_owned() }
+}
+
+async fn app(rate: &str) -> App {
+    let settings = [
+        ("DATABASE_URL", "sqlite::memory:"),
+        ("OPENTAB_PUBLIC_URL", "http://opentab.test"),
+        ("OPENTAB_REQUESTS_PER_SECOND", rate),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::from_sources(settings.into(), "").unwrap();
+    let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
+    store.db.migrate().await.unwrap();
+    let clock = Clock::set_at(noon());
+    let ids = Ids::random(clock.clone());
+    Arc::new(Handles { config, clock, ids, store })
+}
+
+/// The text of a new key.
+pub async fn new_key(app: &App, scope: Scope, livemode: bool, expires_at: Option<DateTime<Utc>>) -> String {
+    let scopes = BTreeSet::from([scope]);
+    let now = app.clock.now();
+    keys::create(&app.store, &app.ids, now, "test", scopes, livemode, expires_at).await.unwrap().secret
+}
