@@ -1,0 +1,165 @@
+//! Errors: the shapes and codes with which Stripe refuses.
+
+use serde_json::{Value, json};
+
+/// A refusal, complete enough to become Stripe's error body.
+#[derive(Debug, Clone)]
+pub(super) struct ApiError {
+    pub status: u16,
+    kind: &'static str,
+    pub code: Option<String>,
+    message: String,
+    param: Option<String>,
+    decline_code: Option<&'static str>,
+    /// What the `Stripe-Rate-Limited-Reason` header says, if it is there.
+    pub rate_limited_reason: Option<String>,
+    /// Requests that died waiting for a lock never got an id at Stripe.
+    pub without_request_id: bool,
+    payment_method: Option<Box<Value>>,
+}
+
+/// What a handler answers.
+pub(super) type Answer = Result<Value, ApiError>;
+
+impl ApiError {
+    /// A refused request: 400, type `invalid_request_error`.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            status: 400,
+            kind: "invalid_request_error",
+            code: None,
+            message: message.into(),
+            param: None,
+            decline_code: None,
+            rate_limited_reason: None,
+            without_request_id: false,
+            payment_method: None,
+        }
+    }
+
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    pub fn missing(param: &str) -> Self {
+        Self::invalid(format!("Missing required param: {param}.")).code("parameter_missing").param(param)
+    }
+
+    pub fn unknown(params: &[String]) -> Self {
+        let plural = if params.len() == 1 { "" } else { "s" };
+        let first = params.first().cloned().unwrap_or_default();
+        Self::invalid(format!("Received unknown parameter{plural}: {}", params.join(", ")))
+            .code("parameter_unknown")
+            .param(first)
+    }
+
+    pub fn exclusive(one: &str, other: &str) -> Self {
+        Self::invalid(format!("You may only specify one of these parameters: {one}, {other}."))
+            .code("parameters_exclusive")
+            .param(one)
+    }
+
+    /// An id in a parameter that names nothing: 400, unlike an id in the path.
+    pub fn no_such(what: &str, id: &str, param: &str) -> Self {
+        Self::invalid(format!("No such {what}: '{id}'")).code("resource_missing").param(param)
+    }
+
+    /// An id in the path that names nothing.
+    pub fn not_found(what: &str, id: &str, param: &str) -> Self {
+        Self::no_such(what, id, param).status(404)
+    }
+
+    pub fn not_editable(message: &str) -> Self {
+        Self::invalid(message).code("invoice_not_editable")
+    }
+
+    /// The issuer said no: 402, `card_declined` with its decline code.
+    pub fn declined(code: &str, decline_code: Option<&'static str>, message: &str, method: Value) -> Self {
+        let mut error = Self::invalid(message).status(402).code(code);
+        error.kind = "card_error";
+        error.decline_code = decline_code;
+        error.payment_method = Some(Box::new(method));
+        error
+    }
+
+    pub fn idempotency(message: &str) -> Self {
+        let mut error = Self::invalid(message);
+        error.kind = "idempotency_error";
+        error
+    }
+
+    /// The same key is being worked on right now.
+    pub fn key_in_use() -> Self {
+        let message = "A request with this idempotency key is still being processed. Try again shortly.";
+        Self::idempotency(message).status(409).code("idempotency_key_in_use")
+    }
+
+    pub fn rate_limited(reason: Option<String>) -> Self {
+        let mut error =
+            Self::invalid("Too many requests hit the API in a short time. Slow down and try again.");
+        error.rate_limited_reason = reason;
+        error.status(429).code("rate_limit")
+    }
+
+    pub fn lock_timeout() -> Self {
+        let message = "Another request is working on this object. Nothing was changed; try again.";
+        let mut error = Self::invalid(message).status(429).code("lock_timeout");
+        error.without_request_id = true;
+        error
+    }
+
+    /// Something broke on Stripe's side.
+    pub fn api(status: u16, code: Option<String>) -> Self {
+        let mut error = Self::invalid("Something went wrong on our end.").status(status);
+        error.kind = "api_error";
+        error.code = code;
+        error
+    }
+
+    /// The error body, with a link to the log entry of `request_id`.
+    pub fn body(&self, request_id: &str, livemode: bool) -> Value {
+        let mut error = json!({ "type": self.kind, "message": self.message });
+        let mode = if livemode { "" } else { "test/" };
+        if let Some(code) = &self.code {
+            error["code"] = json!(code);
+            error["doc_url"] =
+                json!(format!("https://stripe.com/docs/error-codes/{}", code.replace('_', "-")));
+        }
+        if let Some(param) = &self.param {
+            error["param"] = json!(param);
+        }
+        if let Some(decline_code) = self.decline_code {
+            error["decline_code"] = json!(decline_code);
+        }
+        if let Some(method) = &self.payment_method {
+            error["payment_method"] = (**method).clone();
+        }
+        if !self.without_request_id {
+            let url = format!("https://dashboard.stripe.com/{mode}logs/{request_id}");
+            error["request_log_url"] = json!(url);
+        }
+        json!({ "error": error })
+    }
+}
+
+impl ApiError {
+    /// The same refusal of the item at `index` of the list `list`.
+    pub fn inside(mut self, list: &str, index: usize) -> Self {
+        self.param = self.param.map(|param| match param.split_once('[') {
+            Some((name, rest)) => format!("{list}[{index}][{name}][{rest}"),
+            None => format!("{list}[{index}][{param}]"),
+        });
+        self
+    }
+}

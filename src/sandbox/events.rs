@@ -1,0 +1,115 @@
+//! Events: what happened, kept for 30 days, and listed.
+
+use serde_json::{Value, json};
+
+use super::errors::{Answer, ApiError};
+use super::pages::{self, page};
+use super::params::{EXPAND, Kind, PAGE, optional};
+use super::router::{Asked, Operation, get};
+use super::state::{API_VERSION, State};
+
+const RETENTION_S: i64 = 30 * 24 * 3600;
+
+/// One thing that happened, with the object as it was then.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub id: String,
+    pub kind: String,
+    created: i64,
+    data: Value,
+    request: Value,
+    /// Endpoints that have not answered 2xx yet.
+    pub undelivered: u32,
+}
+
+impl Event {
+    /// The id of the object that it is about.
+    pub fn object_id(&self) -> String {
+        self.data["object"]["id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The event as `api_version` shows it.
+    pub fn render(&self, api_version: &str, livemode: bool) -> Value {
+        json!({
+            "id": self.id, "object": "event", "api_version": api_version, "created": self.created,
+            "data": self.data, "livemode": livemode, "pending_webhooks": self.undelivered,
+            "request": self.request, "type": self.kind,
+        })
+    }
+}
+
+pub(super) const OPERATIONS: &[Operation] =
+    &[get("/v1/events", LIST, list), get("/v1/events/{id}", &[EXPAND], retrieve)];
+
+const LIST: &[super::params::Param] = &[
+    PAGE[0],
+    PAGE[1],
+    PAGE[2],
+    PAGE[3],
+    optional("created", Kind::Range),
+    optional("delivery_success", Kind::Boolean),
+    optional("type", Kind::Id),
+    optional("types", Kind::List(&Kind::Id)),
+];
+
+impl State {
+    /// Records that `kind` happened to `object`, and queues the deliveries.
+    pub fn emit(&mut self, kind: &str, object: Value, previous: Option<Value>) {
+        let id = self.new_id("evt");
+        let mut data = json!({ "object": object });
+        if let Some(previous) = previous {
+            data["previous_attributes"] = previous;
+        }
+        let request = json!({ "id": self.request_id, "idempotency_key": self.idempotency_key });
+        let created = self.now();
+        let mut event =
+            Event { id: id.clone(), kind: kind.to_owned(), created, data, request, undelivered: 0 };
+        event.undelivered = self.queue_deliveries(&id, kind);
+        self.events.insert(&id, event);
+    }
+
+    /// Forgets what is older than 30 days.
+    pub fn prune_events(&mut self) {
+        let oldest = self.now() - RETENTION_S;
+        self.events.prune(|event| event.created < oldest);
+    }
+}
+
+fn list(state: &mut State, asked: &Asked) -> Answer {
+    let params = &asked.params;
+    let types = params.texts("types");
+    if types.len() > 20 {
+        return Err(ApiError::invalid("You can list at most 20 types.").param("types"));
+    }
+    if params.has("type") && !types.is_empty() {
+        return Err(ApiError::exclusive("type", "types"));
+    }
+    let wanted = |event: &Event| {
+        pages::in_range(params, "created", Some(event.created))
+            && params.text("type").is_none_or(|pattern| matches(pattern, &event.kind))
+            && (types.is_empty() || types.contains(&event.kind))
+            && params.boolean("delivery_success").is_none_or(|success| success == (event.undelivered == 0))
+    };
+    let ids: Vec<&str> =
+        state.events.newest_first().filter(|(_, event)| wanted(event)).map(|(id, _)| id).collect();
+    page(&ids, params, "/v1/events", "event", |id| render(state, id))
+}
+
+fn render(state: &State, id: &str) -> Value {
+    state.events.get(id).map_or(Value::Null, |event| event.render(API_VERSION, state.livemode))
+}
+
+fn retrieve(state: &mut State, asked: &Asked) -> Answer {
+    match render(state, asked.id()) {
+        Value::Null => Err(ApiError::not_found("event", asked.id(), "id")),
+        event => Ok(event),
+    }
+}
+
+/// Whether `pattern` (`*`, `invoice.*` or a type) covers `kind`.
+pub(super) fn matches(pattern: &str, kind: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => kind.starts_with(prefix),
+        None => pattern == kind,
+    }
+}

@@ -1,0 +1,458 @@
+//! Exchange: how one request becomes one answer - authorised, limited, checked, executed once, recorded.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, Response, header};
+use serde_json::Value;
+
+use super::errors::ApiError;
+use super::expand;
+use super::faults::Fault;
+use super::idempotency::Known;
+use super::router::{self, Asked, Operation};
+use super::state::{API_VERSION, State};
+use super::{Call, Exchange, Sandbox, form, params};
+
+const LARGEST_BODY: usize = 4 * 1024 * 1024;
+
+/// Marks a response whose connection dropped: a caller in the same process makes a transport error of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped;
+
+/// A request as it came in.
+struct Incoming {
+    method: String,
+    path: String,
+    query: String,
+    body: String,
+    key: Option<String>,
+    version: Option<String>,
+    authorization: Option<String>,
+    is_json: bool,
+}
+
+/// An answer before it is put on the wire.
+struct Reply {
+    status: u16,
+    body: String,
+    request_id: String,
+    replayed_from: Option<String>,
+    rate_limited_reason: Option<String>,
+    without_request_id: bool,
+    kept: Kept,
+    wire: Wire,
+}
+
+/// What the idempotency key of a write remembers.
+enum Kept {
+    Nothing,
+    Shown,
+    /// Not what was shown: something in front of the API failed, and a retry gets the true answer.
+    Other(u16, String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Whole,
+    Cut,
+    Lost,
+    NeverExecuted,
+}
+
+impl Sandbox {
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let incoming = match read(request).await {
+            Ok(incoming) => incoming,
+            Err(response) => return response,
+        };
+        let found = router::find(&incoming.method, &incoming.path);
+        let reply = self.reply(&incoming, found.as_ref()).await;
+        self.record(&incoming, found.map(|(operation, _)| operation), &reply);
+        respond(&incoming, reply)
+    }
+
+    async fn reply(&self, incoming: &Incoming, found: Option<&(&'static Operation, Vec<String>)>) -> Reply {
+        let request_id = self.begin();
+        let checked = self.admit(incoming, found);
+        let (operation, asked) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.refuse(error, request_id),
+        };
+        let fault = self.faults().take_request(&operation_name(operation));
+        match fault {
+            Some(Fault::DropBefore) => dropped_before(request_id),
+            Some(Fault::RateLimited { reason }) => self.refuse(ApiError::rate_limited(reason), request_id),
+            Some(Fault::LockTimeout) => self.refuse(ApiError::lock_timeout(), request_id),
+            fault if operation.method != "GET" => {
+                self.write(incoming, operation, asked, fault, request_id).await
+            }
+            fault => self.read(operation, asked, fault, request_id),
+        }
+    }
+
+    fn begin(&self) -> String {
+        self.with_state(|state| state.new_id("req"))
+    }
+
+    fn refuse(&self, error: ApiError, request_id: String) -> Reply {
+        let body = pretty(&error.body(&request_id, self.options().livemode));
+        let mut reply = Reply::whole(error.status, body, request_id);
+        reply.rate_limited_reason = error.rate_limited_reason;
+        reply.without_request_id = error.without_request_id;
+        reply
+    }
+
+    /// Everything that precedes execution, and is therefore never stored under an idempotency key.
+    fn admit(
+        &self,
+        incoming: &Incoming,
+        found: Option<&(&'static Operation, Vec<String>)>,
+    ) -> Result<(&'static Operation, Asked), ApiError> {
+        self.authorise(incoming.authorization.as_deref())?;
+        let (operation, path) = found.ok_or_else(|| unrecognized(incoming))?;
+        check_version(incoming.version.as_deref())?;
+        if let Some(limits) = self.options().limits {
+            let take = |state: &mut State| {
+                let now_ms = state.now_ms;
+                state.buckets.take(limits, (operation.method, operation.template), now_ms)
+            };
+            self.with_state(take).map_err(|reason| ApiError::rate_limited(Some(reason.to_owned())))?;
+        }
+        if incoming.is_json {
+            let message = "Invalid request: POST bodies are application/x-www-form-urlencoded, not JSON.";
+            return Err(ApiError::invalid(message));
+        }
+        let raw = format!("{}&{}", incoming.query, incoming.body);
+        let params = params::check(form::decode(&raw)?, operation.params)?;
+        Ok((operation, Asked { path: path.clone(), params }))
+    }
+
+    fn authorise(&self, authorization: Option<&str>) -> Result<(), ApiError> {
+        let missing =
+            "You did not provide an API key: send it as Bearer token, or as user of Basic authorization.";
+        let key = api_key(authorization).ok_or_else(|| ApiError::invalid(missing).status(401))?;
+        if self.options().api_keys.contains(&key) {
+            return Ok(());
+        }
+        let shown: String = key.chars().take(8).collect();
+        Err(ApiError::invalid(format!("Invalid API Key provided: {shown}****")).status(401))
+    }
+
+    fn read(&self, operation: &Operation, asked: Asked, fault: Option<Fault>, request_id: String) -> Reply {
+        let execute = |state: &mut State| {
+            state.request_id = Some(request_id.clone());
+            execute(state, operation, &asked)
+        };
+        self.finish(self.with_state(execute), fault, request_id)
+    }
+
+    async fn write(
+        &self,
+        incoming: &Incoming,
+        operation: &'static Operation,
+        asked: Asked,
+        fault: Option<Fault>,
+        request_id: String,
+    ) -> Reply {
+        let fingerprint =
+            format!("{} {}?{}", incoming.method, incoming.path, form::fingerprint(&incoming.body));
+        let guard = match self.enter(incoming, operation, &asked, &fingerprint) {
+            Ok(Entered::Guard(guard)) => guard,
+            Ok(Entered::Replay(reply)) => return reply,
+            Err(error) => return self.refuse(error, request_id),
+        };
+        // Others get a turn while this request holds its key and its invoice: overlapping writes meet.
+        tokio::task::yield_now().await;
+        let reply = self.execute_write(incoming, operation, &asked, fault, request_id);
+        if let Some(key) = &incoming.key {
+            self.with_state(|state| keep(state, key, fingerprint, &reply));
+        }
+        drop(guard);
+        reply
+    }
+
+    fn execute_write(
+        &self,
+        incoming: &Incoming,
+        operation: &'static Operation,
+        asked: &Asked,
+        fault: Option<Fault>,
+        request_id: String,
+    ) -> Reply {
+        if let Some(Fault::Status { status, code, stored, executed: false }) = fault {
+            let mut reply = self.refuse(ApiError::api(status, code), request_id);
+            reply.kept = if stored { Kept::Shown } else { Kept::Nothing };
+            return reply;
+        }
+        let answer = self.with_state(|state| {
+            state.request_id = Some(request_id.clone());
+            state.idempotency_key = incoming.key.clone();
+            execute(state, operation, asked)
+        });
+        self.finish(answer, fault, request_id)
+    }
+
+    fn finish(&self, answer: Result<Value, ApiError>, fault: Option<Fault>, request_id: String) -> Reply {
+        let mut reply = match answer {
+            Ok(value) => Reply::whole(200, pretty(&value), request_id),
+            Err(error) => self.refuse(error, request_id),
+        };
+        reply.kept = Kept::Shown;
+        match fault {
+            Some(Fault::LoseAnswer) => reply.wire = Wire::Lost,
+            Some(Fault::CutAnswer) => reply.wire = Wire::Cut,
+            Some(Fault::Status { status, code, stored, .. }) => {
+                let truth = Kept::Other(reply.status, reply.body);
+                reply = self.refuse(ApiError::api(status, code), reply.request_id);
+                reply.kept = if stored { Kept::Shown } else { truth };
+            }
+            _ => {}
+        }
+        reply
+    }
+
+    /// Takes the key and the invoice of a write, or says why they cannot be had.
+    fn enter(
+        &self,
+        incoming: &Incoming,
+        operation: &Operation,
+        asked: &Asked,
+        fingerprint: &str,
+    ) -> Result<Entered, ApiError> {
+        let key = incoming.key.clone();
+        let invoice = operation.template.starts_with("/v1/invoices/{").then(|| asked.id().to_owned());
+        let invoice = invoice.or_else(|| asked.params.text("invoice").map(str::to_owned));
+        self.with_state(|state| {
+            if let Some(key) = &key
+                && let Known::Replay(stored) = state.known(key, fingerprint)?
+            {
+                let id = state.new_id("req");
+                let mut reply = Reply::whole(stored.status, stored.body, id);
+                reply.replayed_from = Some(stored.request_id);
+                return Ok(Entered::Replay(reply));
+            }
+            if invoice.as_ref().is_some_and(|invoice| state.locked.contains(invoice)) {
+                return Err(ApiError::lock_timeout());
+            }
+            state.keys_in_flight.extend(key.clone());
+            state.locked.extend(invoice.clone());
+            Ok(Entered::Guard(Guard { sandbox: self.clone(), key, invoice }))
+        })
+    }
+}
+
+/// A write that may go on, or the answer that it got before.
+enum Entered {
+    Guard(Guard),
+    Replay(Reply),
+}
+
+/// Holds a key and an invoice; gives them back even if the client goes away in between.
+struct Guard {
+    sandbox: Sandbox,
+    key: Option<String>,
+    invoice: Option<String>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.sandbox.with_state(|state| {
+            if let Some(key) = &self.key {
+                state.keys_in_flight.remove(key);
+            }
+            if let Some(invoice) = &self.invoice {
+                state.locked.remove(invoice);
+            }
+        });
+    }
+}
+
+impl Reply {
+    fn whole(status: u16, body: String, request_id: String) -> Self {
+        Self {
+            status,
+            body,
+            request_id,
+            replayed_from: None,
+            rate_limited_reason: None,
+            without_request_id: false,
+            kept: Kept::Nothing,
+            wire: Wire::Whole,
+        }
+    }
+}
+
+fn dropped_before(request_id: String) -> Reply {
+    let mut reply = Reply::whole(0, String::new(), request_id);
+    reply.wire = Wire::NeverExecuted;
+    reply
+}
+
+fn execute(state: &mut State, operation: &Operation, asked: &Asked) -> Result<Value, ApiError> {
+    let paths = asked.params.texts("expand");
+    expand::check(&paths)?;
+    let answer = (operation.run)(state, asked)?;
+    expand::expand(state, answer, &paths)
+}
+
+fn keep(state: &mut State, key: &str, fingerprint: String, reply: &Reply) {
+    match &reply.kept {
+        Kept::Nothing => {}
+        Kept::Shown => {
+            state.keep_answer(key, fingerprint, reply.status, reply.body.clone(), &reply.request_id)
+        }
+        Kept::Other(status, body) => {
+            state.keep_answer(key, fingerprint, *status, body.clone(), &reply.request_id);
+        }
+    }
+}
+
+/// `POST /v1/invoices/{invoice}/pay`.
+pub(super) fn operation_name(operation: &Operation) -> String {
+    format!("{} {}", operation.method, operation.template)
+}
+
+fn unrecognized(incoming: &Incoming) -> ApiError {
+    let message = format!("Unrecognized request URL ({}: {}).", incoming.method, incoming.path);
+    ApiError::invalid(message).status(404)
+}
+
+fn check_version(version: Option<&str>) -> Result<(), ApiError> {
+    let Some(version) = version else { return Ok(()) };
+    let date = version.split('.').next().unwrap_or_default();
+    let digits = date.bytes().enumerate().all(|(at, byte)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    if digits && date.len() == 10 {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!("Invalid Stripe API version: {version}.")))
+}
+
+fn api_key(authorization: Option<&str>) -> Option<String> {
+    use base64::Engine;
+    let (scheme, credentials) = authorization?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(credentials.trim().to_owned());
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(credentials.trim()).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    Some(decoded.split(':').next().unwrap_or_default().to_owned())
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+async fn read(request: Request<Body>) -> Result<Incoming, Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, LARGEST_BODY).await else {
+        return Err(plain_response(413));
+    };
+    let Ok(body) = String::from_utf8(bytes.to_vec()) else {
+        return Err(plain_response(400));
+    };
+    let text = |name: &str| header_text(&parts.headers, name);
+    let is_json = !body.is_empty() && text("content-type").is_some_and(|kind| kind.contains("json"));
+    Ok(Incoming {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        // Without effect on GET and DELETE, which are idempotent by definition.
+        key: text("idempotency-key").filter(|key| !key.is_empty() && parts.method == "POST"),
+        version: text("stripe-version"),
+        authorization: text("authorization"),
+        is_json,
+        body,
+    })
+}
+
+fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+fn plain_response(status: u16) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = axum::http::StatusCode::from_u16(status).unwrap_or_default();
+    response
+}
+
+fn respond(incoming: &Incoming, reply: Reply) -> Response<Body> {
+    match reply.wire {
+        Wire::Lost | Wire::NeverExecuted => return dropped(Bytes::new()),
+        Wire::Cut => {
+            let half = reply.body.len() / 2;
+            return dropped(Bytes::copy_from_slice(&reply.body.as_bytes()[..half]));
+        }
+        Wire::Whole => {}
+    }
+    let mut response = plain_response(reply.status);
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = header::HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set("content-type", "application/json");
+    set("stripe-version", incoming.version.as_deref().unwrap_or(API_VERSION));
+    if !reply.without_request_id {
+        set("request-id", &reply.request_id);
+    }
+    if let Some(key) = &incoming.key {
+        set("idempotency-key", key);
+    }
+    if let Some(original) = &reply.replayed_from {
+        set("original-request", original);
+        set("idempotent-replayed", "true");
+    }
+    if let Some(reason) = &reply.rate_limited_reason {
+        set("stripe-rate-limited-reason", reason);
+    }
+    match reply.status {
+        409 => set("stripe-should-retry", "true"),
+        500.. if incoming.key.is_some() => set("stripe-should-retry", "false"),
+        _ => {}
+    }
+    *response.body_mut() = Body::from(reply.body);
+    response
+}
+
+/// Over a port the failing body closes the connection; in process the mark tells.
+fn dropped(sent: Bytes) -> Response<Body> {
+    let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection dropped");
+    let parts = [Ok(sent), Err(broken)]
+        .into_iter()
+        .filter(|part| part.as_ref().map_or(true, |sent| !sent.is_empty()));
+    let mut response = Response::new(Body::from_stream(futures::stream::iter(parts)));
+    response.extensions_mut().insert(Dropped);
+    response
+}
+
+impl Sandbox {
+    fn record(&self, incoming: &Incoming, operation: Option<&Operation>, reply: &Reply) {
+        let operation = operation.map_or_else(|| "unrecognized".to_owned(), operation_name);
+        let status = if reply.wire == Wire::Whole { reply.status } else { 0 };
+        self.log_call(Call {
+            operation: operation.clone(),
+            method: incoming.method.clone(),
+            path: incoming.path.clone(),
+            status,
+            idempotency_key: incoming.key.clone(),
+            at_ms: (self.options().now)(),
+        });
+        if reply.wire == Wire::NeverExecuted {
+            return;
+        }
+        self.tell_observers(|| Exchange {
+            operation: operation.clone(),
+            method: incoming.method.clone(),
+            path: incoming.path.clone(),
+            query: incoming.query.clone(),
+            idempotency_key: incoming.key.clone(),
+            stripe_version: incoming.version.clone(),
+            request_body: incoming.body.clone(),
+            status: reply.status,
+            response: serde_json::from_str(&reply.body).unwrap_or(Value::Null),
+        });
+    }
+}
