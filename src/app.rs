@@ -19,3 +19,8 @@ pub struct Handles {
     pub store: Store,
     pub stripe: Stripe,
 }
+
+/// Puts the handles together.
+pub fn build(config: Config, clock: Clock, ids: Ids, store: Store, stripe: Stripe) -> App {
+    Arc::new(Handles { config, clock, ids, store, stripe })
+}
