@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::clock::{Clock, Ids};
 use crate::config::Config;
 use crate::store::Store;
@@ -18,9 +20,11 @@ pub struct Handles {
     pub ids: Ids,
     pub store: Store,
     pub stripe: Stripe,
+    /// Wakes the workers: there is something to do.
+    pub wake: Notify,
 }
 
 /// Puts the handles together.
 pub fn build(config: Config, clock: Clock, ids: Ids, store: Store, stripe: Stripe) -> App {
-    Arc::new(Handles { config, clock, ids, store, stripe })
+    Arc::new(Handles { config, clock, ids, store, stripe, wake: Notify::new() })
 }

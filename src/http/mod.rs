@@ -22,6 +22,8 @@ pub mod openapi;
 pub mod problem;
 pub mod routes;
 pub mod serve;
+mod sync;
+mod webhooks;
 
 use axum::Router;
 use axum::http::Extensions;
@@ -44,6 +46,8 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(customers::list))
         .add(READ, handlers!(customers::retrieve))
         .add(WRITE, handlers!(customers::update))
+        .add(Access::Key(Scope::Sync), handlers!(sync::start))
+        .add(Access::Checked("Stripe's signature"), handlers!(webhooks::stripe))
         .add(Access::Public, handlers!(health::alive))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))

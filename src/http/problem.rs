@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::html;
 use super::kind::{self, Kind};
+use crate::workflows::WorkflowError;
 use crate::workflows::by::ChangeError;
 
 /// What is wrong with one field.
@@ -170,6 +171,22 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::Refused(pointer, code, detail) => Problem::invalid(pointer, code, detail),
             ChangeError::CurrencyMismatch { .. } => Problem::new(&kind::CURRENCY_MISMATCH, error.to_string()),
+        }
+    }
+}
+
+/// A workflow that stopped.
+impl From<WorkflowError> for Problem {
+    fn from(error: WorkflowError) -> Problem {
+        match error {
+            WorkflowError::Storage(error) => error.into(),
+            WorkflowError::NotFound(_) => Problem::not_found(error.to_string()),
+            WorkflowError::StripeUnauthorized(_) => Problem::new(&kind::UPSTREAM_AUTH_FAILED, error.to_string()),
+            WorkflowError::Refused { .. } => Problem::new(&kind::UPSTREAM_REFUSED, error.to_string()),
+            WorkflowError::Unbillable { .. } => Problem::new(&kind::INVALID_STATE, error.to_string()),
+            WorkflowError::Busy(_) | WorkflowError::StripeUnavailable(_) => {
+                Problem::new(&kind::UPSTREAM_UNAVAILABLE, error.to_string()).retry_after(5)
+            }
         }
     }
 }

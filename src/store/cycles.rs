@@ -71,6 +71,15 @@ impl Store {
         self.db.all(sql, (customer_id, up_to_cycle)).await
     }
 
+    /// Customers whose invoice is due to be closed.
+    pub async fn customers_to_close(&self, now: i64) -> sqlx::Result<Vec<(String,)>> {
+        let sql = both(
+            "select customer_id from invoice
+             where state in ('pending', 'draft') and close_at <= $1 order by close_at, customer_id",
+        );
+        self.db.all(sql, (now,)).await
+    }
+
     /// Customers whose draft is behind, or due to be closed, after this one in order of id.
     pub async fn customers_to_sync(
         &self,

@@ -173,11 +173,33 @@ impl Store {
         Ok(Backlog { due, running, failed, oldest_ms })
     }
 
-    /// When the next queued job is due.
-    pub async fn next_job_at(&self) -> sqlx::Result<Option<i64>> {
-        let sql = both("select min(run_at) from job where state = 'queued'");
-        let (at,): (Option<i64>,) = self.db.one(sql, ()).await?;
-        Ok(at)
+    /// Whether a claim would find anything: a read, so that idle workers never take the writer.
+    pub async fn anything_due(&self, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "select 1 from job where state = 'queued' and run_at <= $1
+             union all select 1 from job where state = 'running' and lease_until <= $1 limit 1",
+        );
+        // Integers are 32 bits wide where nothing says otherwise.
+        let found: Option<(i32,)> = self.db.opt(sql, (now,)).await?;
+        Ok(found.is_some())
+    }
+
+    /// The job of this kind and subject that a worker has, if one does.
+    pub async fn running_job(&self, kind: &str, subject: &str, now: i64) -> sqlx::Result<Option<Job>> {
+        let sql = both(
+            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
+             from job where kind = $1 and subject = $2 and state = 'running' and lease_until > $3",
+        );
+        self.db.opt(sql, (kind, subject, now)).await
+    }
+
+    /// A person asks for it: due now, its earlier failure forgotten, also where it waited for a human.
+    pub async fn hasten_job(&self, id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update job set state = 'queued', attempts = 0, last_error = null, run_at = $2, deadline = $2, finished_at = null
+             where id = $1 and state in ('queued', 'failed')",
+        );
+        Ok(self.db.run(sql, (id, now)).await? == 1)
     }
 
     /// Puts a job that waits for a human back into the queue; false where it does not wait.

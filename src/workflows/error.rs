@@ -40,6 +40,19 @@ impl WorkflowError {
         }
     }
 
+    /// For programs, and in front of a job's last error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            WorkflowError::Busy(_) => "busy",
+            WorkflowError::StripeUnavailable(_) => "stripe_unavailable",
+            WorkflowError::StripeUnauthorized(_) => "stripe_unauthorized",
+            WorkflowError::Refused { .. } => "stripe_refused",
+            WorkflowError::Unbillable { .. } => "unbillable",
+            WorkflowError::NotFound(_) => "not_found",
+            WorkflowError::Storage(_) => "storage",
+        }
+    }
+
     /// What a read or a write that came to nothing means for the workflow.
     pub fn of_stripe(what: &str, error: StripeError) -> WorkflowError {
         match error {

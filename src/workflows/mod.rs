@@ -1,5 +1,6 @@
 //! One file per thing the service does. The only place where effects happen in order.
 
+pub mod ask;
 pub mod by;
 pub mod carry_out;
 pub mod catalog;
@@ -10,6 +11,8 @@ mod error;
 pub mod lease;
 pub mod notice;
 pub mod poll;
+pub mod preview;
+pub mod prune;
 pub mod react;
 pub mod read_back;
 pub mod receive;

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::by::By;
-use super::sync::sync;
+use super::ask::SYNC;
 use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::clock::prefix;
-use crate::store::{Invoice, StripeEvent, Tx};
+use crate::store::{Invoice, NewJob, StripeEvent, Tx};
 use crate::stripe::InvoiceAnswer;
 
 /// What became of an event.
@@ -25,9 +25,7 @@ enum Outcome {
 
 /// Reacts to every event about this object that nobody has reacted to.
 pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
-    let events = app.store.pending_stripe_events(object_id).await?;
-    let mut to_sync = None;
-    for event in &events {
+    for event in &app.store.pending_stripe_events(object_id).await? {
         let mut tx = app.store.db.begin().await?;
         let outcome = one(app, &mut tx, event).await?;
         let (state, reason) = match &outcome {
@@ -37,15 +35,15 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
             Outcome::Sync { .. } => ("handled", "the draft is read back"),
         };
         tx.settle_stripe_event(&event.id, state, Some(reason), app.clock.now_ms()).await?;
-        tx.commit().await?;
         if let Outcome::Sync { customer_id } = outcome {
-            to_sync = Some(customer_id);
+            let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
+            let subject = &customer_id;
+            tx.enqueue(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline: now, now }).await?;
         }
+        tx.commit().await?;
     }
-    match to_sync {
-        Some(customer_id) => sync(app, &customer_id).await.map(|_| ()),
-        None => Ok(()),
-    }
+    app.wake.notify_waiters();
+    Ok(())
 }
 
 async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, WorkflowError> {

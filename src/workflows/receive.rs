@@ -48,6 +48,7 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
             .await?;
     }
     tx.commit().await?;
+    app.wake.notify_one();
     Ok(is_new)
 }
 

@@ -1,0 +1,84 @@
+//! The schedule: ticks that only enqueue. A slot row makes each happen once over all replicas.
+
+use std::time::Duration;
+
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::clock::prefix;
+use crate::store::NewJob;
+
+/// Brings every changed draft in step; every `OPENTAB_SYNC_EVERY`.
+pub const SYNC_CHANGED: &str = "sync_changed";
+/// Closes what is due. Each invoice has its own due time, in its customer's zone; this only looks.
+pub const CLOSE_DUE: &str = "close_due";
+/// Asks Stripe for events that never arrived.
+pub const POLL_EVENTS: &str = "poll_events";
+/// Forgets what is no longer needed.
+pub const PRUNE: &str = "prune";
+
+/// Something that happens every so often.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    /// Also the kind of the job that it enqueues.
+    pub name: &'static str,
+    /// None: every `OPENTAB_SYNC_EVERY`.
+    every: Option<Duration>,
+}
+
+impl Tick {
+    /// How often.
+    pub fn every(&self, app: &App) -> Duration {
+        self.every.unwrap_or(app.config.sync_every)
+    }
+}
+
+const fn tick_every(name: &'static str, seconds: u64) -> Tick {
+    Tick { name, every: Some(Duration::from_secs(seconds)) }
+}
+
+/// Every tick that there is.
+pub const TICKS: &[Tick] = &[
+    Tick { name: SYNC_CHANGED, every: None },
+    tick_every(CLOSE_DUE, 60),
+    tick_every(POLL_EVENTS, 600),
+    tick_every(PRUNE, 86_400),
+];
+
+/// Ticks until it is told to stop. What was missed while nobody ran is caught up at once.
+pub async fn run_schedule(app: App, stop: CancellationToken) -> Result<(), JobSchedulerError> {
+    let mut scheduler = JobScheduler::new().await?;
+    for entry in TICKS {
+        tick_and_log(&app, *entry).await;
+        let (app, entry) = (app.clone(), *entry);
+        let job = Job::new_repeated_async(entry.every(&app), move |_, _| {
+            let app = app.clone();
+            Box::pin(async move { tick_and_log(&app, entry).await })
+        })?;
+        scheduler.add(job).await?;
+    }
+    scheduler.start().await?;
+    stop.cancelled().await;
+    scheduler.shutdown().await
+}
+
+async fn tick_and_log(app: &App, entry: Tick) {
+    if let Err(error) = tick(app, entry).await {
+        tracing::error!(tick = entry.name, "The schedule could not enqueue {}: {error}", entry.name);
+    }
+}
+
+/// Enqueues a tick's job, unless its slot is taken: by another replica, or by an earlier run.
+pub async fn tick(app: &App, entry: Tick) -> sqlx::Result<bool> {
+    let now = app.clock.now_ms();
+    let every = (entry.every(app).as_millis() as i64).max(1);
+    if !app.store.take_slot(entry.name, now - now.rem_euclid(every)).await? {
+        return Ok(false);
+    }
+    let id = app.ids.new_id(prefix::JOB);
+    let new = NewJob { id: &id, kind: entry.name, subject: "all", run_at: now, deadline: now + every, now };
+    app.store.enqueue(&new).await?;
+    app.wake.notify_one();
+    Ok(true)
+}

@@ -1,0 +1,137 @@
+//! Workers: claim what is due, keep the claim while working, and settle the job with what came of it.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::perform;
+use crate::app::App;
+use crate::store::Job;
+use crate::workflows::WorkflowError;
+
+/// A dead worker's job is taken over after this long.
+const LEASE_MS: i64 = 15_000;
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// How long an idle worker sleeps at most: another replica's jobs do not wake it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Somebody else is at work on the same customer, as a rule for less than this.
+const BUSY_MS: i64 = 300;
+/// What does not pass by itself is tried this often before it waits for a human.
+const TRIES: i64 = 8;
+/// Stripe being away never makes work wait longer than this once it is back.
+const LONGEST_PAUSE_MS: i64 = 60_000;
+
+/// Works until it is told to stop, then finishes what is under way.
+pub async fn work(app: App, stop: CancellationToken) {
+    let mut running = JoinSet::new();
+    while !stop.is_cancelled() {
+        let free = app.config.workers.saturating_sub(running.len());
+        match claim(&app, free).await {
+            Ok(jobs) if !jobs.is_empty() => {
+                for job in jobs {
+                    let app = app.clone();
+                    running.spawn(async move { settle(&app, &job).await });
+                }
+            }
+            Ok(_) => wait(&app, &mut running, &stop, LOOK_EVERY).await,
+            Err(error) => {
+                tracing::error!("The queue cannot be read: {error}");
+                wait(&app, &mut running, &stop, LOOK_EVERY * 4).await;
+            }
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn wait(app: &App, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(at_most) => {}
+        () = app.wake.notified() => {}
+        () = stop.cancelled() => {}
+        Some(_) = running.join_next() => {}
+    }
+}
+
+/// Does what is due now, one job after another, until nothing is. Answers how many there were.
+pub async fn run_due(app: &App) -> sqlx::Result<usize> {
+    let mut done = 0;
+    loop {
+        let jobs = claim(app, 1).await?;
+        if jobs.is_empty() {
+            return Ok(done);
+        }
+        for job in &jobs {
+            settle(app, job).await;
+            done += 1;
+        }
+    }
+}
+
+async fn claim(app: &App, most: usize) -> sqlx::Result<Vec<Job>> {
+    let now = app.clock.now_ms();
+    if most == 0 || !app.store.anything_due(now).await? {
+        return Ok(Vec::new());
+    }
+    app.store.claim_jobs(now, now + LEASE_MS, most as i64).await
+}
+
+/// Runs a claimed job and records what came of it. Where even that fails the claim runs out, and somebody runs it
+/// again: every workflow can be.
+async fn settle(app: &App, job: &Job) {
+    let outcome = tokio::select! {
+        outcome = perform(app, job) => outcome,
+        () = renew(app, job) => return,
+    };
+    if let Err(error) = record(app, job, outcome).await {
+        tracing::error!(job.id = %job.id, "A job's outcome could not be recorded: {error}");
+    }
+}
+
+/// Keeps the claim; returns only when somebody else has taken the job over.
+async fn renew(app: &App, job: &Job) {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        if matches!(app.store.renew_job(job, app.clock.now_ms() + LEASE_MS).await, Ok(false)) {
+            return;
+        }
+    }
+}
+
+async fn record(app: &App, job: &Job, outcome: Result<(), WorkflowError>) -> sqlx::Result<()> {
+    let now = app.clock.now_ms();
+    let Err(error) = outcome else { return app.store.finish_job(job, now).await };
+    let text = format!("{}: {error}", error.code());
+    match pause_ms(job, &error) {
+        Some(pause) => {
+            tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
+                "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
+            app.store.retry_job(job, now + pause, &text).await
+        }
+        None => {
+            tracing::error!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject,
+                "Job {} of {} waits for a human: {text}", job.kind, job.subject);
+            app.store.fail_job(job, now, &text).await
+        }
+    }
+}
+
+/// When to try again; never, where only a human can help.
+fn pause_ms(job: &Job, error: &WorkflowError) -> Option<i64> {
+    if let WorkflowError::Busy(_) = error {
+        return Some(BUSY_MS);
+    }
+    let forever = error.passes_by_itself() || matches!(error, WorkflowError::StripeUnauthorized(_));
+    if !forever && job.attempts >= TRIES {
+        return None;
+    }
+    let backoff = 1_000_i64.checked_shl(u32::try_from(job.attempts - 1).unwrap_or(0)).unwrap_or(LONGEST_PAUSE_MS);
+    let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
+    let pause = if forever { backoff } else { backoff.saturating_mul(20) };
+    Some(jittered(pause.clamp(1, longest)))
+}
+
+/// Between half and the whole: what failed together does not come back together.
+fn jittered(ms: i64) -> i64 {
+    ms / 2 + rand::random_range(0..=ms / 2)
+}

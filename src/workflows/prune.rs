@@ -1,0 +1,15 @@
+//! Prune: forget what only took up room. Usage, ledger, audit and Stripe's events stay.
+
+use super::WorkflowError;
+use crate::app::App;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Forgets done jobs after a week, ticks after a month and kept answers after their time.
+pub async fn prune(app: &App) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    app.store.prune_jobs(now - 7 * DAY_MS).await?;
+    app.store.prune_slots(now - 31 * DAY_MS).await?;
+    app.store.prune_answers(now - 2 * DAY_MS).await?;
+    Ok(())
+}
