@@ -165,8 +165,9 @@ impl Stripe {
 
     async fn add(&self, invoice: &str, amounts: &[i64]) -> Value {
         let lines = amounts.iter().enumerate();
-        let form: String =
-            lines.map(|(at, amount)| format!("lines[{at}][amount]={amount}&lines[{at}][description]=l{amount}&")).collect();
+        let form: String = lines
+            .map(|(at, amount)| format!("lines[{at}][amount]={amount}&lines[{at}][description]=l{amount}&"))
+            .collect();
         self.post(&format!("/v1/invoices/{invoice}/add_lines"), &form).await.ok()
     }
 

@@ -24,7 +24,7 @@ use crate::workflows::by::By;
 use crate::workflows::customers::{self, CustomerChange, NewCustomer};
 
 /// Who is billed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Customer)]
 pub struct CustomerView {
     #[schema(example = "ot_cus_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]

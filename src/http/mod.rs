@@ -12,16 +12,21 @@ pub mod auth;
 pub mod check;
 pub mod customers;
 mod edge;
+pub mod expand;
 pub mod extract;
 mod health;
 pub(crate) mod html;
 pub mod idempotency;
+pub mod incidents;
 pub mod kind;
 pub mod list;
+pub mod meters;
 pub mod openapi;
+pub mod prices;
 pub mod problem;
 pub mod routes;
 pub mod serve;
+pub mod services;
 mod sync;
 mod webhooks;
 
@@ -48,6 +53,19 @@ fn routes(routes: Routes) -> Routes {
         .add(WRITE, handlers!(customers::update))
         .add(Access::Key(Scope::Sync), handlers!(sync::start))
         .add(Access::Checked("Stripe's signature"), handlers!(webhooks::stripe))
+        .add(WRITE, handlers!(meters::create))
+        .add(READ, handlers!(meters::list))
+        .add(READ, handlers!(meters::retrieve))
+        .add(WRITE, handlers!(meters::update))
+        .add(WRITE, handlers!(prices::create))
+        .add(READ, handlers!(prices::list))
+        .add(READ, handlers!(prices::retrieve))
+        .add(WRITE, handlers!(prices::archive))
+        .add(WRITE, handlers!(services::create))
+        .add(READ, handlers!(services::list))
+        .add(READ, handlers!(services::retrieve))
+        .add(WRITE, handlers!(services::update))
+        .add(READ, handlers!(incidents::list))
         .add(Access::Public, handlers!(health::alive))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))

@@ -181,7 +181,9 @@ impl From<WorkflowError> for Problem {
         match error {
             WorkflowError::Storage(error) => error.into(),
             WorkflowError::NotFound(_) => Problem::not_found(error.to_string()),
-            WorkflowError::StripeUnauthorized(_) => Problem::new(&kind::UPSTREAM_AUTH_FAILED, error.to_string()),
+            WorkflowError::StripeUnauthorized(_) => {
+                Problem::new(&kind::UPSTREAM_AUTH_FAILED, error.to_string())
+            }
             WorkflowError::Refused { .. } => Problem::new(&kind::UPSTREAM_REFUSED, error.to_string()),
             WorkflowError::Unbillable { .. } => Problem::new(&kind::INVALID_STATE, error.to_string()),
             WorkflowError::Busy(_) | WorkflowError::StripeUnavailable(_) => {

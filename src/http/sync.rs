@@ -247,8 +247,10 @@ async fn preview_of(app: &App, customer: &Customer) -> Result<DraftView, Problem
         .update
         .iter()
         .map(|(from, to)| change("update", &to.key, Some(from.amount), Some(to.amount), &to.description));
-    let removed =
-        plan.remove.iter().map(|from| change("remove", &from.key, Some(from.amount), None, &from.description));
+    let removed = plan
+        .remove
+        .iter()
+        .map(|from| change("remove", &from.key, Some(from.amount), None, &from.description));
     Ok(DraftView {
         id: invoice.id,
         customer: customer.id.clone(),
@@ -261,7 +263,13 @@ async fn preview_of(app: &App, customer: &Customer) -> Result<DraftView, Problem
     })
 }
 
-fn change(change: &'static str, item: &str, from: Option<i64>, to: Option<i64>, description: &str) -> ChangeView {
+fn change(
+    change: &'static str,
+    item: &str,
+    from: Option<i64>,
+    to: Option<i64>,
+    description: &str,
+) -> ChangeView {
     ChangeView { change, item: item.to_owned(), from, to, description: description.to_owned() }
 }
 

@@ -265,6 +265,25 @@ impl Db {
         }
     }
 
+    /// How many migrations of this binary the database has not seen.
+    pub async fn pending_migrations(&self) -> sqlx::Result<usize> {
+        let known = match self {
+            Db::Pg(_) => &POSTGRES_MIGRATIONS,
+            Db::Lite { .. } => &SQLITE_MIGRATIONS,
+        };
+        let (done,): (i64,) =
+            self.one(both("select count(*) from _sqlx_migrations where success = true"), ()).await?;
+        Ok(known.iter().count().saturating_sub(usize::try_from(done).unwrap_or(0)))
+    }
+
+    /// The journal mode and the synchronous level (2 is FULL) that SQLite's writer really has.
+    pub async fn durability(&self) -> sqlx::Result<(String, i64)> {
+        let mut tx = self.begin().await?;
+        let (journal,): (String,) = tx.one(both("select journal_mode from pragma_journal_mode"), ()).await?;
+        let (level,): (i64,) = tx.one(both("select synchronous from pragma_synchronous"), ()).await?;
+        Ok((journal, level))
+    }
+
     /// `postgresql` or `sqlite`, for people.
     pub fn engine(&self) -> &'static str {
         match self {

@@ -65,6 +65,13 @@ fn incident((id, kind, subject, message, seen, opened_at, last_seen_at): Row) ->
 }
 
 impl Store {
+    /// How many incidents are open.
+    pub async fn count_incidents(&self) -> sqlx::Result<i64> {
+        let (count,): (i64,) =
+            self.db.one(both("select count(*) from incident where resolved_at is null"), ()).await?;
+        Ok(count)
+    }
+
     /// One page of the incidents that nobody has resolved.
     pub async fn open_incidents(&self, page: &Page) -> sqlx::Result<(Vec<Incident>, bool)> {
         let sql = paged!(

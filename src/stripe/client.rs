@@ -113,6 +113,13 @@ impl Stripe {
         decode(&self.call(on_the_wire(request.build(), None), deadline_ms).await?)
     }
 
+    /// Asks anything cheap, and answers the time that Stripe's answer was sent at, in unix seconds.
+    pub async fn ask_time(&self, request: RequestBuilder) -> Result<Option<i64>, StripeError> {
+        let answer = self.transport.send(on_the_wire(request, None)).await.map_err(StripeError::NoAnswer)?;
+        let sent_at = answer.sent_at;
+        judge(answer).map(|_| sent_at)
+    }
+
     /// One call in its turn: the nearest deadline first where Stripe's limits make calls wait.
     async fn call(&self, request: Request, deadline_ms: i64) -> Result<Bytes, StripeError> {
         let endpoint = super::pacing::endpoint(request.method, &request.path);

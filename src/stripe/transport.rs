@@ -31,6 +31,8 @@ pub struct Response {
     /// `Stripe-Rate-Limited-Reason` of a 429; without it, another request held the object's lock.
     pub limited_reason: Option<String>,
     pub retry_after: Option<Duration>,
+    /// The `Date` header, in unix seconds.
+    pub sent_at: Option<i64>,
 }
 
 /// Answers [`Transport::send`] some time later.
@@ -87,6 +89,9 @@ impl HttpTransport {
             should_retry: header("stripe-should-retry").map(|text| text == "true"),
             limited_reason: header("stripe-rate-limited-reason"),
             retry_after: header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs),
+            sent_at: header("date")
+                .and_then(|text| chrono::DateTime::parse_from_rfc2822(&text).ok())
+                .map(|at| at.timestamp()),
             body: answer.bytes().await?,
         })
     }

@@ -77,9 +77,12 @@ pub async fn ask_for_changed(app: &App) -> Result<Vec<String>, WorkflowError> {
         for customer in &page {
             let id = app.ids.new_id(prefix::JOB);
             // An invoice about to be finalized goes before a routine sync.
-            let deadline = if customer.close_at <= now { customer.close_at } else { now + sync_every_ms(app) };
+            let deadline =
+                if customer.close_at <= now { customer.close_at } else { now + sync_every_ms(app) };
             let subject = &customer.customer_id;
-            jobs.push(tx.enqueue(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline, now }).await?);
+            jobs.push(
+                tx.enqueue(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline, now }).await?,
+            );
         }
         tx.commit().await?;
         app.wake.notify_waiters();

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::by::By;
 use super::ask::SYNC;
+use super::by::By;
 use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;

@@ -32,7 +32,9 @@ impl SpecChecker {
 
     fn load() -> Option<Self> {
         let Ok(path) = std::env::var("STRIPE_OPENAPI_SPEC") else {
-            eprintln!("SKIPPED: STRIPE_OPENAPI_SPEC is not set, so no exchange is held against Stripe's specification");
+            eprintln!(
+                "SKIPPED: STRIPE_OPENAPI_SPEC is not set, so no exchange is held against Stripe's specification"
+            );
             return None;
         };
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -70,12 +72,15 @@ impl SpecChecker {
         let Some(schema) = self.response_schema(exchange) else {
             return vec![format!("{}: no answer {} is specified", exchange.operation, exchange.status)];
         };
-        let expanded = decode(&exchange.query).child("expand") || decode(&exchange.request_body).child("expand");
+        let expanded =
+            decode(&exchange.query).child("expand") || decode(&exchange.request_body).child("expand");
         let key = format!("{} {} {expanded}", exchange.operation, exchange.status == 200);
         let validator = self.validator(key, &schema, expanded);
         let about = format!("{} {}: answer", exchange.operation, exchange.status);
         let errors = validator.iter_errors(&exchange.response);
-        errors.map(|error| format!("{about}{}: {}", error.instance_path(), short(&error.to_string()))).collect()
+        errors
+            .map(|error| format!("{about}{}: {}", error.instance_path(), short(&error.to_string())))
+            .collect()
     }
 
     fn operation(&self, exchange: &Exchange) -> Option<&Value> {
@@ -129,7 +134,8 @@ fn convert(schema: &Value, expanded: bool, named: &mut BTreeSet<String>) -> Valu
         }
     }
     if let Some(properties) = schema["properties"].as_object() {
-        let properties = properties.iter().map(|(name, inner)| (name.clone(), convert(inner, expanded, named)));
+        let properties =
+            properties.iter().map(|(name, inner)| (name.clone(), convert(inner, expanded, named)));
         let mut properties: Map<String, Value> = properties.collect();
         if properties.contains_key("has_more") {
             // Lists inside objects say how long they are, in life and not in the document.
@@ -224,8 +230,10 @@ fn query_schema(parameters: &[Value]) -> Value {
         .clone()
         .map(|parameter| (parameter["name"].as_str().unwrap_or("").to_owned(), parameter["schema"].clone()))
         .collect();
-    let required: Vec<&Value> =
-        in_query.filter(|parameter| parameter["required"] == true).map(|parameter| &parameter["name"]).collect();
+    let required: Vec<&Value> = in_query
+        .filter(|parameter| parameter["required"] == true)
+        .map(|parameter| &parameter["name"])
+        .collect();
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
@@ -268,7 +276,9 @@ fn check_value(form: &Form, schema: &Value, at: &str, found: &mut Vec<String>) {
                 check_value(item, &schema["items"], &format!("{at}[{index}]"), found);
             });
         }
-        (Some("object" | "array"), Form::Value(value)) => found.push(format!("{at}: {value:?} is no object or array")),
+        (Some("object" | "array"), Form::Value(value)) => {
+            found.push(format!("{at}: {value:?} is no object or array"))
+        }
         (_, Form::Fields(_)) => found.push(format!("{at}: an object where a value belongs")),
         (kind, Form::Value(value)) => check_scalar(value, kind, schema, at, found),
     }

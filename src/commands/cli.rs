@@ -1,0 +1,147 @@
+//! What can be typed, and which file does it.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{demo, doctor, jobs, keys, log, open, sandbox, serve, sync, webhooks};
+use crate::config::{Config, SETTINGS, duration, toml_key};
+use crate::store::api_keys::Scope;
+
+/// Usage-based billing on Stripe: one draft invoice per customer, always in step with what they owe.
+#[derive(Debug, Parser)]
+#[command(name = "opentab", version, after_long_help = settings_help(), arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    #[command(after_help = settings_help())]
+    Serve,
+    /// Watch the main job on a made-up company, with the sandbox standing in for Stripe
+    Demo(demo::DemoArgs),
+    /// Serve the stand-in for Stripe on a port of its own
+    Sandbox(sandbox::SandboxArgs),
+    /// Bring draft invoices in step with what is owed, now
+    Sync(sync::SyncArgs),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Look at Stripe's events, and react to them again
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
+    /// Look at jobs that wait for a human, and run them again
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Check the settings, the database and Stripe
+    Doctor(doctor::DoctorArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a key; it is shown this once
+    Create(CreateKey),
+    /// List keys, also revoked ones
+    List {
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key for ever
+    Revoke {
+        /// ot_key_…
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CreateKey {
+    /// What it is for, such as the name of the service that will use it
+    #[arg(long, default_value = "")]
+    name: String,
+    /// What it may do; may be repeated. usage:write, billing:read, billing:write, sync, admin
+    #[arg(long = "scope", default_value = "admin")]
+    scopes: Vec<Scope>,
+    /// How long it is valid, such as 90d; for ever where it is not given
+    #[arg(long, value_parser = duration)]
+    expires_in: Option<std::time::Duration>,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// Every setting, as the configuration knows it.
+fn settings_help() -> String {
+    let mut text = String::from("Settings (environment, or opentab.toml with the name in brackets):\n");
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() {
+            String::new()
+        } else {
+            format!(" [default: {}]", setting.default)
+        };
+        text +=
+            &format!("  {} ({})\n      {}{default}\n", setting.name, toml_key(setting.name), setting.help);
+    }
+    text
+}
+
+/// Does what was asked for. Errors are one line that says what to do.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    runtime.block_on(perform(cli.command)).unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("opentab: {error:#}");
+    ExitCode::from(2)
+}
+
+async fn perform(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        // The demo and the sandbox bring their own settings.
+        Command::Demo(args) => return demo::demo(args).await,
+        Command::Sandbox(args) => return sandbox::sandbox(args).await,
+        _ => {}
+    }
+    let config = Config::load()?;
+    log::start(&config.log, config.log_json)?;
+    match command {
+        Command::Serve => serve::serve(config).await,
+        Command::Sync(args) => sync::sync(config, args).await,
+        Command::Keys(command) => manage_keys(config, command).await,
+        Command::Webhooks(command) => webhooks::webhooks(config, command).await,
+        Command::Jobs(command) => jobs::jobs(config, command).await,
+        Command::Doctor(args) => doctor::doctor(config, args).await,
+        Command::Demo(_) | Command::Sandbox(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn manage_keys(config: Config, command: KeysCommand) -> anyhow::Result<ExitCode> {
+    let app = open::for_a_command(config).await?;
+    let now = app.clock.now();
+    match command {
+        KeysCommand::Create(new) => {
+            let scopes: BTreeSet<Scope> = new.scopes.into_iter().collect();
+            let expires_at = new.expires_in.map(|span| now + span);
+            let livemode = app.config.livemode();
+            let key =
+                keys::create(&app.store, &app.ids, now, &new.name, scopes, livemode, expires_at).await?;
+            println!("{}", keys::show_new(&key, new.json));
+        }
+        KeysCommand::List { json } => println!("{}", keys::show_list(&keys::list(&app.store).await?, json)),
+        KeysCommand::Revoke { id } => {
+            if !keys::revoke(&app.store, &app.ids, now, &id).await? {
+                anyhow::bail!("there is no valid key {id}; `opentab keys list` shows them");
+            }
+            println!("Revoked {id}. Running servers refuse it within five seconds.");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,227 @@
+//! `opentab doctor`: is everything as it has to be, and what to do where it is not.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use stripe_client_core::StripeRequest;
+
+use super::open;
+use crate::app::App;
+use crate::config::Config;
+use crate::store::{Db, both};
+use crate::stripe::{StripeError, account};
+
+/// Webhooks signed further away than this are refused.
+const SKEW_SECONDS: i64 = 300;
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked at.
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    /// What was found, and what to do about it.
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    Warning,
+    Wrong,
+}
+
+fn fine(name: &'static str, text: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Fine, text: text.into() }
+}
+
+fn warning(name: &'static str, text: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Warning, text: text.into() }
+}
+
+fn wrong(name: &'static str, text: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Wrong, text: text.into() }
+}
+
+/// 0: nothing is wrong. 1: something is, and is shown.
+pub async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let mut checks = vec![key(&config), webhook_secret(&config), public_url(&config)];
+    match open::for_a_command(config).await {
+        Err(error) => checks.push(wrong("database", format!("{error:#}"))),
+        Ok(app) => {
+            checks.push(durability(&app).await);
+            checks.push(migrations(&app).await);
+            checks.extend(stripe(&app).await);
+            checks.extend(backlog(&app).await);
+        }
+    }
+    show(&checks, args.json);
+    let healthy = checks.iter().all(|check| check.verdict != Verdict::Wrong);
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn show(checks: &[Check], json: bool) {
+    for check in checks {
+        let (mark, word) = match check.verdict {
+            Verdict::Fine => ("ok  ", "ok"),
+            Verdict::Warning => ("warn", "warning"),
+            Verdict::Wrong => ("FAIL", "wrong"),
+        };
+        match json {
+            true => println!(
+                "{}",
+                serde_json::json!({ "check": check.name, "verdict": word, "text": check.text })
+            ),
+            false => println!("{mark}  {:<16} {}", check.name, check.text),
+        }
+    }
+}
+
+fn key(config: &Config) -> Check {
+    match &config.stripe_secret_key {
+        None => wrong("stripe key", "STRIPE_SECRET_KEY is not set, so `opentab serve` will not start"),
+        Some(key)
+            if !["sk_test_", "sk_live_", "rk_test_", "rk_live_"]
+                .iter()
+                .any(|start| key.0.starts_with(start)) =>
+        {
+            wrong(
+                "stripe key",
+                "STRIPE_SECRET_KEY is not a secret key: those begin with sk_ or rk_, then test_ or live_",
+            )
+        }
+        Some(_) if config.livemode() => fine("stripe key", "a live key: real money"),
+        Some(_) => fine("stripe key", "a test key: nobody is charged"),
+    }
+}
+
+fn webhook_secret(config: &Config) -> Check {
+    match &config.stripe_webhook_secrets {
+        None => warning(
+            "webhook secret",
+            "STRIPE_WEBHOOK_SECRET is not set: finalizations by hand are seen only every ten minutes",
+        ),
+        Some(secrets) => {
+            fine("webhook secret", format!("{} set; its mode shows with the first webhook", secrets.count()))
+        }
+    }
+}
+
+fn public_url(config: &Config) -> Check {
+    let local = ["127.0.0.1", "localhost", "0.0.0.0"].iter().any(|host| config.public_url.contains(host));
+    match (local, config.livemode()) {
+        (true, true) => warning(
+            "public url",
+            format!(
+                "{}: neither Stripe nor customers can reach it; set OPENTAB_PUBLIC_URL",
+                config.public_url
+            ),
+        ),
+        _ => fine("public url", config.public_url.clone()),
+    }
+}
+
+/// What was answered 2xx has to survive power loss.
+async fn durability(app: &App) -> Check {
+    match &app.store.db {
+        Db::Lite { .. } => match app.store.db.durability().await {
+            Ok((journal, 2)) if journal == "wal" => fine("durability", "SQLite: WAL, synchronous=FULL"),
+            Ok((journal, level)) => wrong(
+                "durability",
+                format!("SQLite: journal {journal}, synchronous {level}; expected wal and 2 (FULL)"),
+            ),
+            Err(error) => wrong("durability", error.to_string()),
+        },
+        Db::Pg(_) => {
+            let setting = |name: &'static str| {
+                app.store.db.one::<(String,)>(both("select current_setting($1)"), (name,))
+            };
+            match (setting("fsync").await, setting("synchronous_commit").await) {
+                (Ok((fsync,)), Ok((commit,))) if fsync == "on" && commit != "off" => {
+                    fine("durability", format!("PostgreSQL: fsync on, synchronous_commit {commit}"))
+                }
+                (Ok((fsync,)), Ok((commit,))) => wrong(
+                    "durability",
+                    format!(
+                        "PostgreSQL: fsync {fsync}, synchronous_commit {commit}: a power cut would lose acknowledged usage"
+                    ),
+                ),
+                (Err(error), _) | (_, Err(error)) => wrong("durability", error.to_string()),
+            }
+        }
+    }
+}
+
+async fn migrations(app: &App) -> Check {
+    match app.store.db.pending_migrations().await {
+        Ok(0) => fine("schema", format!("{}, up to this version", app.store.db.engine())),
+        Ok(count) => wrong(
+            "schema",
+            format!("{count} migrations are missing; start `opentab serve` of this version once"),
+        ),
+        Err(error) => wrong("schema", error.to_string()),
+    }
+}
+
+async fn stripe(app: &App) -> Vec<Check> {
+    if app.config.stripe_secret_key.is_none() {
+        return Vec::new();
+    }
+    let began = app.clock.now();
+    match app.stripe.ask_time(account().build()).await {
+        Ok(Some(their_time)) => {
+            let skew = (their_time - began.timestamp()).abs();
+            let text = format!("{skew} s from Stripe's");
+            let clock = match skew > SKEW_SECONDS {
+                true => {
+                    wrong("clock", text + ": webhooks will be refused as too old; set this machine's clock")
+                }
+                false => fine("clock", text),
+            };
+            vec![fine("stripe", format!("{} answers", app.config.stripe_api_base)), clock]
+        }
+        Ok(None) => vec![fine("stripe", format!("{} answers", app.config.stripe_api_base))],
+        Err(StripeError::Unauthorized(refusal)) => {
+            vec![wrong("stripe", format!("the key is not accepted: {refusal}"))]
+        }
+        Err(error) => vec![wrong("stripe", error.to_string())],
+    }
+}
+
+async fn backlog(app: &App) -> Vec<Check> {
+    let now = app.clock.now_ms();
+    let mut checks = Vec::new();
+    match app.store.backlog(now).await {
+        Err(error) => checks.push(wrong("jobs", error.to_string())),
+        Ok(backlog) => {
+            let waits = format!(
+                "{} due, the oldest for {} s; {} running",
+                backlog.due,
+                backlog.oldest_ms / 1_000,
+                backlog.running
+            );
+            checks.push(if backlog.oldest_ms > 600_000 {
+                warning("jobs", waits)
+            } else {
+                fine("jobs", waits)
+            });
+            if backlog.failed > 0 {
+                checks.push(warning(
+                    "failed jobs",
+                    format!("{} wait for a human; see `opentab jobs list`", backlog.failed),
+                ));
+            }
+        }
+    }
+    match app.store.count_incidents().await {
+        Err(error) => checks.push(wrong("incidents", error.to_string())),
+        Ok(0) => checks.push(fine("incidents", "none open")),
+        Ok(count) => checks.push(warning("incidents", format!("{count} open; see GET /v1/incidents"))),
+    }
+    checks
+}

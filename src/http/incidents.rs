@@ -1,0 +1,63 @@
+//! Incidents over HTTP.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::extract::Query;
+use super::list::{List, Paging};
+use super::problem::Problem;
+use crate::app::App;
+use crate::clock::prefix;
+use crate::store::Incident;
+
+/// What a human should look at: one for each cause, however often it was seen.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Incident)]
+pub struct IncidentView {
+    #[schema(example = "ot_inc_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
+    pub id: String,
+    /// Always `incident`.
+    #[schema(example = "incident")]
+    pub object: &'static str,
+    /// What kind of thing happened.
+    #[schema(example = "draft_deleted")]
+    pub kind: String,
+    /// The id of what it happened to.
+    pub subject: String,
+    /// What happened and what to do.
+    pub message: String,
+    /// How often it was seen.
+    pub seen: i64,
+    pub opened_at: DateTime<Utc>,
+    pub last_seen_at: DateTime<Utc>,
+}
+
+impl From<Incident> for IncidentView {
+    fn from(incident: Incident) -> IncidentView {
+        IncidentView {
+            id: incident.id,
+            object: "incident",
+            kind: incident.kind,
+            subject: incident.subject,
+            message: incident.message,
+            seen: incident.seen,
+            opened_at: incident.opened_at,
+            last_seen_at: incident.last_seen_at,
+        }
+    }
+}
+
+/// List open incidents
+#[utoipa::path(get, path = "/v1/incidents", tag = "Incidents", params(Paging),
+    responses((status = 200, body = List<IncidentView>)))]
+pub async fn list(
+    State(app): State<App>,
+    Query(paging): Query<Paging>,
+) -> Result<Answer<List<IncidentView>>, Problem> {
+    let (rows, has_more) = app.store.open_incidents(&paging.page(prefix::INCIDENT)?).await?;
+    let views = rows.into_iter().map(IncidentView::from).collect();
+    Ok(Answer(List::new("/v1/incidents", (views, has_more))))
+}
