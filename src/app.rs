@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Ids};
 use crate::config::Config;
 use crate::store::Store;
+use crate::workflows::ingest::Ingest;
 
 /// Opentab's handles. Cloned freely; every clone is the same application.
 pub type App = Arc<Handles>;
@@ -16,4 +17,5 @@ pub struct Handles {
     pub clock: Clock,
     pub ids: Ids,
     pub store: Store,
+    pub ingest: Ingest,
 }

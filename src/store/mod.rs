@@ -17,6 +17,7 @@ pub mod prices;
 pub mod services;
 mod statements;
 mod stripe_events;
+pub mod usage;
 
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Sql, Tx, both, split};

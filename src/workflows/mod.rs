@@ -3,4 +3,5 @@
 pub mod by;
 pub mod catalog;
 pub mod customers;
+pub mod ingest;
 pub mod services;
