@@ -32,6 +32,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!("Stopping: finishing what is under way");
     stop.cancel();
     service.await??;
+    app.ingest.drain().await;
     app.store.db.close().await;
     Ok(ExitCode::SUCCESS)
 }

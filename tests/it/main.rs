@@ -2,4 +2,8 @@
 
 mod api;
 mod bad_inputs;
+mod life;
 mod server;
+#[path = "../support/stripe_spec.rs"]
+mod stripe_spec;
+mod tab;

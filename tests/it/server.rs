@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
-use opentab::app::{App, Handles};
+use opentab::app::App;
 use opentab::clock::{Clock, Ids};
 use opentab::commands::keys;
 use opentab::config::Config;
@@ -13,6 +13,7 @@ use opentab::http::extract::Limits;
 use opentab::http::{router_with, serve};
 use opentab::store::api_keys::Scope;
 use opentab::store::{Db, Location, Store};
+use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -135,7 +136,8 @@ async fn app(rate: &str) -> App {
     store.db.migrate().await.unwrap();
     let clock = Clock::set_at(noon());
     let ids = Ids::random(clock.clone());
-    Arc::new(Handles { config, clock, ids, store })
+    let stripe = Stripe::new(Arc::new(Nowhere), Pacer::unlimited());
+    opentab::app::build(config, clock, ids, store, stripe)
 }
 
 /// The text of a new key.
@@ -143,4 +145,14 @@ pub async fn new_key(app: &App, scope: Scope, livemode: bool, expires_at: Option
     let scopes = BTreeSet::from([scope]);
     let now = app.clock.now();
     keys::create(&app.store, &app.ids, now, "test", scopes, livemode, expires_at).await.unwrap().secret
+}
+
+/// Stripe is not there.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Transport for Nowhere {
+    fn send(&self, _: Request) -> SendFuture<'_> {
+        Box::pin(async { Err("Stripe cannot be reached".to_owned()) })
+    }
 }

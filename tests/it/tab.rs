@@ -1,0 +1,373 @@
+//! A whole Opentab in one process: the real workflows on a real database, the sandbox for Stripe, and time that a test
+//! moves. Set up in one line, and judged by Stripe's own specification as it goes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::Request as HttpRequest;
+use chrono::{DateTime, Duration, Utc};
+use opentab::app::{self, App};
+use opentab::billing::{Aggregation, Currency, PriceTerms};
+use opentab::clock::{Clock, Ids};
+use opentab::config::Config;
+use opentab::jobs;
+use opentab::sandbox::{Delivery, Dropped, Options, Sandbox};
+use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::store::{Db, Invoice, Item, Location, Store};
+use opentab::stripe::{Pacer, Request, Response, SendFuture, Stripe, Transport};
+use opentab::workflows::by::By;
+use opentab::workflows::catalog::NewMeter;
+use opentab::workflows::customers::NewCustomer;
+use opentab::workflows::ingest::{NewEvent, Outcome, ingest};
+use opentab::workflows::services::NewService;
+use opentab::workflows::{ask, catalog, customers, services};
+use opentab::{http, store};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::stripe_spec::SpecChecker;
+
+pub const WEBHOOK_SECRET: &str = "whsec_test_secret";
+
+/// Opentab with its sandbox. When dropped, every exchange with Stripe must have kept to Stripe's specification.
+pub struct Tab {
+    pub app: App,
+    pub sandbox: Sandbox,
+    pub clock: Clock,
+    violations: Arc<Mutex<Vec<String>>>,
+}
+
+/// Carries requests to a router in the same process.
+#[derive(Clone, Debug)]
+struct InProcess(axum::Router);
+
+impl Transport for InProcess {
+    fn send(&self, request: Request) -> SendFuture<'_> {
+        Box::pin(async move {
+            let mut builder = HttpRequest::builder()
+                .method(request.method)
+                .uri(format!("http://sandbox{}", request.path))
+                .header("authorization", "Bearer sk_test_sandbox")
+                .header("stripe-version", stripe_version());
+            if let Some(key) = request.idempotency_key {
+                builder = builder.header("idempotency-key", key);
+            }
+            if request.body.is_some() {
+                builder = builder.header("content-type", "application/x-www-form-urlencoded");
+            }
+            let request =
+                builder.body(Body::from(request.body.unwrap_or_default())).map_err(|e| e.to_string())?;
+            let answer = self.0.clone().oneshot(request).await.map_err(|e| e.to_string())?;
+            if answer.extensions().get::<Dropped>().is_some() {
+                return Err("the connection dropped".to_owned());
+            }
+            let (head, body) = answer.into_parts();
+            let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let (request_id, limited_reason) = (header("request-id"), header("stripe-rate-limited-reason"));
+            let should_retry = header("stripe-should-retry").map(|text| text == "true");
+            let status = head.status.as_u16();
+            let body = axum::body::to_bytes(body, usize::MAX).await.map_err(|e| e.to_string())?;
+            Ok(Response { status, body, request_id, should_retry, limited_reason, ..Response::default() })
+        })
+    }
+}
+
+fn stripe_version() -> &'static str {
+    stripe_shared::version::VERSION.as_str()
+}
+
+/// The database to test on: SQLite in memory, or a fresh one on the PostgreSQL server of `TEST_POSTGRES_URL`.
+pub async fn fresh_store() -> Store {
+    let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
+    store.db.migrate().await.unwrap();
+    store
+}
+
+pub fn time(text: &str) -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339(text).unwrap().to_utc()
+}
+
+/// What a test may want different.
+#[derive(Default)]
+pub struct Setup {
+    pub settings: Vec<(&'static str, &'static str)>,
+    pub limits: Option<opentab::sandbox::Limits>,
+    pub pacer: Option<Pacer>,
+}
+
+impl Tab {
+    /// An empty company at noon on the 1st of November 2026.
+    pub async fn new() -> Tab {
+        Tab::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Tab {
+        Tab::on(fresh_store().await, setup).await
+    }
+
+    pub async fn on(store: Store, setup: Setup) -> Tab {
+        let clock = Clock::set_at(time("2026-11-01T12:00:00Z"));
+        let now = clock.clone();
+        let sandbox = Sandbox::new(Options {
+            limits: setup.limits,
+            now: Arc::new(move || now.now_ms()),
+            ..Options::default()
+        });
+        sandbox.create_webhook_endpoint(
+            "http://opentab.test/webhooks/stripe",
+            &["*"],
+            Some(WEBHOOK_SECRET.into()),
+        );
+        let violations = Arc::new(Mutex::new(Vec::new()));
+        if let Some(checker) = SpecChecker::from_env() {
+            let found = violations.clone();
+            sandbox.observe(Arc::new(move |exchange| found.lock().unwrap().extend(checker.check(exchange))));
+        }
+        let mut settings: BTreeMap<String, String> = BTreeMap::from([
+            ("DATABASE_URL".to_owned(), "sqlite::memory:".to_owned()),
+            ("STRIPE_SECRET_KEY".to_owned(), "sk_test_sandbox".to_owned()),
+            ("STRIPE_WEBHOOK_SECRET".to_owned(), WEBHOOK_SECRET.to_owned()),
+            ("OPENTAB_PUBLIC_URL".to_owned(), "http://opentab.test".to_owned()),
+        ]);
+        settings.extend(setup.settings.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+        let config = Config::from_sources(settings, "").unwrap();
+        let stripe =
+            Stripe::new(Arc::new(InProcess(sandbox.router())), setup.pacer.unwrap_or_else(Pacer::unlimited));
+        let app = app::build(config, clock.clone(), Ids::random(clock.clone()), store, stripe);
+        Tab { app, sandbox, clock, violations }
+    }
+
+    pub fn at(&self, text: &str) {
+        self.clock.move_to(time(text));
+    }
+
+    pub fn pass(&self, span: Duration) {
+        self.clock.move_to(self.clock.now() + span);
+    }
+
+    /// A customer in dollars, whose cycles are calendar months in UTC.
+    pub async fn customer(&self, name: &str) -> Customer {
+        self.customer_with(name, "usd", CollectionMethod::ChargeAutomatically).await
+    }
+
+    pub async fn customer_with(&self, name: &str, currency: &str, collection: CollectionMethod) -> Customer {
+        let new = NewCustomer {
+            name: name.to_owned(),
+            email: Some(format!("{}@example.com", name.to_lowercase())),
+            external_id: Some(name.to_lowercase()),
+            currency: Currency::parse(currency).unwrap(),
+            time_zone: chrono_tz::UTC,
+            anchor_day: 1,
+            collection_method: collection,
+            days_until_due: 30,
+            stripe_customer_id: None,
+            metadata: BTreeMap::new(),
+        };
+        customers::create(&self.app, new, &By::operator()).await.unwrap()
+    }
+
+    /// Counts `event_name`, and sells it to the customer at so many cents each.
+    pub async fn sells(&self, customer: &Customer, event_name: &str, cents: &str) {
+        self.sells_at(customer, event_name, json!({ "model": "per_unit", "unit_amount_decimal": cents }))
+            .await;
+    }
+
+    /// The same at any price, from the first of the month on.
+    pub async fn sells_at(&self, customer: &Customer, event_name: &str, mut terms: Value) {
+        terms["currency"] = json!(customer.currency.as_str());
+        let terms: PriceTerms = serde_json::from_value(terms).unwrap();
+        let meter = self.meter(event_name, Aggregation::Sum).await;
+        let price = self.price(event_name, Some(&meter), terms).await;
+        self.serves(customer, &price).await;
+    }
+
+    pub async fn meter(&self, event_name: &str, aggregation: Aggregation) -> String {
+        let new = NewMeter {
+            event_name: event_name.to_owned(),
+            display_name: event_name.to_owned(),
+            aggregation,
+            decimals: 0,
+            unit_label: "units".to_owned(),
+        };
+        catalog::create_meter(&self.app, new, &By::operator()).await.unwrap().id
+    }
+
+    pub async fn price(&self, name: &str, meter: Option<&str>, terms: PriceTerms) -> String {
+        let by = By::operator();
+        catalog::create_price(&self.app, name.to_owned(), meter.map(str::to_owned), terms, &by)
+            .await
+            .unwrap()
+            .id
+    }
+
+    /// A flat fee for each cycle.
+    pub async fn flat_fee(&self, customer: &Customer, name: &str, cents: i64) {
+        let terms = json!({ "currency": customer.currency.as_str(), "model": "flat", "flat_amount": cents });
+        let price = self.price(name, None, serde_json::from_value(terms).unwrap()).await;
+        self.serves(customer, &price).await;
+    }
+
+    /// Attaches a price to a customer from the first day of their running cycle on.
+    pub async fn serves(&self, customer: &Customer, price_id: &str) -> String {
+        let from = customer.cycle_rule().cycle_at(self.clock.now()).first_day;
+        let new = NewService {
+            customer_id: customer.id.clone(),
+            price_id: price_id.to_owned(),
+            from: Some(from),
+            until: None,
+        };
+        services::create(&self.app, new, &By::operator()).await.unwrap().id
+    }
+
+    /// Usage that happens now.
+    pub async fn uses(&self, customer: &Customer, meter: &str, quantity: i64, event_id: &str) -> Outcome {
+        let at = self.clock.now().to_rfc3339();
+        self.used(customer, meter, quantity, event_id, &at).await
+    }
+
+    /// Usage that happened at a time.
+    pub async fn used(
+        &self,
+        customer: &Customer,
+        meter: &str,
+        quantity: i64,
+        event_id: &str,
+        at: &str,
+    ) -> Outcome {
+        let event = json!({
+            "id": event_id, "customer": customer.id, "meter": meter, "quantity": quantity, "timestamp": at,
+            "correction": quantity < 0,
+        });
+        let text = event.to_string();
+        let event: NewEvent<'_> = serde_json::from_str(&text).unwrap();
+        ingest(&self.app, vec![event]).await.unwrap().remove(0)
+    }
+
+    /// What the schedule would do by now: ask for everything that changed or is due, and work until nothing is left.
+    pub async fn work(&self) {
+        ask::ask_for_changed(&self.app).await.unwrap();
+        ask::ask_for_due(&self.app).await.unwrap();
+        jobs::run_due(&self.app).await.unwrap();
+    }
+
+    /// Works, and carries webhooks, until both rest.
+    pub async fn settle(&self) {
+        for _ in 0..20 {
+            self.work().await;
+            if self.deliver().await == 0 {
+                return;
+            }
+        }
+        panic!("webhooks never came to rest");
+    }
+
+    /// Delivers the webhooks that are due; answers how many.
+    pub async fn deliver(&self) -> usize {
+        let due = self.sandbox.deliveries_due();
+        for delivery in &due {
+            let status = self.post(delivery).await;
+            self.sandbox.delivery_done(&delivery.id, Some(status));
+        }
+        due.len()
+    }
+
+    /// Posts a delivery to our webhook route, as Stripe does.
+    pub async fn post(&self, delivery: &Delivery) -> u16 {
+        let mut request = HttpRequest::post("http://opentab.test/webhooks/stripe");
+        for (name, value) in &delivery.headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Body::from(delivery.body.clone())).unwrap();
+        http::router(self.app.clone()).oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    /// Asks Stripe as its dashboard would: with nobody of ours in between.
+    pub async fn stripe(&self, method: &'static str, path: &str, body: &str) -> Value {
+        let request = Request {
+            method,
+            path: format!("/v1{path}"),
+            body: Some(body.to_owned()).filter(|_| method == "POST"),
+            idempotency_key: None,
+        };
+        let answer = InProcess(self.sandbox.router()).send(request).await.unwrap();
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// The customer's current invoice.
+    pub async fn current(&self, customer: &Customer) -> Invoice {
+        self.app.store.current_invoice(&customer.id).await.unwrap().unwrap()
+    }
+
+    /// The draft at Stripe, with all of its lines' amounts by item key; foreign lines by their id.
+    pub async fn draft(&self, customer: &Customer) -> BTreeMap<String, i64> {
+        let id = self.current(customer).await.stripe_invoice_id.expect("no draft at Stripe");
+        self.lines_of(&id).await
+    }
+
+    pub async fn lines_of(&self, stripe_id: &str) -> BTreeMap<String, i64> {
+        let page = self.stripe("GET", &format!("/invoices/{stripe_id}/lines?limit=100"), "").await;
+        assert_eq!(page["has_more"], false, "more lines than this helper reads");
+        let lines = page["data"].as_array().unwrap();
+        let key = |line: &Value| {
+            line["metadata"]["opentab_item"].as_str().or(line["id"].as_str()).unwrap().to_owned()
+        };
+        let all: BTreeMap<String, i64> =
+            lines.iter().map(|line| (key(line), line["amount"].as_i64().unwrap())).collect();
+        assert_eq!(all.len(), lines.len(), "a line is there twice: {lines:?}");
+        all
+    }
+
+    /// Every sealed invoice of a customer, oldest first.
+    pub async fn sealed(&self, customer: &Customer) -> Vec<Invoice> {
+        let mut all = self.app.store.invoices_of(&customer.id, "~", 1_000).await.unwrap();
+        all.retain(|invoice| invoice.sealed_at.is_some());
+        all.reverse();
+        all
+    }
+
+    /// Writes to Stripe since the last reset, by operation.
+    pub fn writes(&self) -> Vec<String> {
+        let calls = self.sandbox.calls();
+        calls.into_iter().filter(|call| call.method != "GET").map(|call| call.operation).collect()
+    }
+
+    pub fn reads(&self) -> usize {
+        self.sandbox.calls().iter().filter(|call| call.method == "GET").count()
+    }
+
+    /// Kinds of the incidents that are open.
+    pub async fn incidents(&self) -> Vec<String> {
+        let sql = store::both("select kind from incident where resolved_at is null order by kind");
+        let rows: Vec<(String,)> = self.app.store.db.all(sql, ()).await.unwrap();
+        rows.into_iter().map(|(kind,)| kind).collect()
+    }
+
+    /// Everything that a customer was billed on sealed invoices, at Stripe and in our ledger: they have to agree.
+    pub async fn billed(&self, customer: &Customer) -> i64 {
+        let mut ours = 0;
+        let mut theirs = 0;
+        for invoice in self.sealed(customer).await {
+            let lines = self.app.store.ledger_lines(&invoice.id).await.unwrap();
+            ours += lines.iter().map(|line| line.amount).sum::<i64>();
+            let at_stripe =
+                self.stripe("GET", &format!("/invoices/{}", invoice.stripe_invoice_id.unwrap()), "").await;
+            theirs += at_stripe["subtotal"].as_i64().unwrap();
+        }
+        assert_eq!(ours, theirs, "ledger and Stripe disagree");
+        ours
+    }
+
+    pub async fn items(&self, customer: &Customer) -> Vec<Item> {
+        self.app.store.items(&self.current(customer).await.id).await.unwrap()
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        let found = self.violations.lock().unwrap();
+        if !std::thread::panicking() {
+            assert!(found.is_empty(), "Stripe's specification forbids:\n{}", found.join("\n"));
+        }
+    }
+}
