@@ -235,7 +235,7 @@ fn apply(customer: &mut Customer, params: &Params) -> Result<(), ApiError> {
 
 fn check(params: &Params) -> Result<(), ApiError> {
     if let Some(email) = params.text("email").filter(|email| !email.is_empty())
-        && !(email.contains('@') && !email.contains(char::is_whitespace))
+        && (!email.contains('@') || email.contains(char::is_whitespace))
     {
         return Err(ApiError::invalid(format!("Invalid email address: {email}"))
             .code("email_invalid")

@@ -198,7 +198,7 @@ impl State {
 fn recurring_object(params: &Params) -> Value {
     json!({
         "interval": params.text("interval"), "interval_count": params.integer("interval_count").unwrap_or(1),
-        "meter": null, "trial_period_days": null,
+        "meter": null,
         "usage_type": params.text("usage_type").unwrap_or("licensed"),
     })
 }
