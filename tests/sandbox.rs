@@ -1234,3 +1234,49 @@ async fn endpoints_hear_what_they_asked_for_and_a_disabled_one_loses_its_retries
     let strange = "url=ftp://example.com&enabled_events[]=*";
     assert_eq!(stripe.post("/v1/webhook_endpoints", strange).await.code(), "url_invalid");
 }
+
+/// Not a promise but a door: serves a sandbox for clients in other languages until it is interrupted.
+#[tokio::test]
+#[ignore = "serves until it is interrupted: SANDBOX_LISTEN=127.0.0.1:12111 cargo test --test sandbox -- --ignored serve"]
+async fn serve_for_other_clients() {
+    let listen = std::env::var("SANDBOX_LISTEN").unwrap_or_else(|_| "127.0.0.1:12111".to_owned());
+    opentab::sandbox::serve(listen.parse().unwrap(), Sandbox::new(Options::default())).await.unwrap();
+}
+
+#[tokio::test]
+async fn over_a_port_webhooks_arrive_and_lost_answers_close_the_connection() {
+    let sandbox = Sandbox::new(Options::default());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hook = axum::Router::new().fallback({
+        let heard = heard.clone();
+        move |body: String| async move {
+            heard.lock().unwrap().push(serde_json::from_str::<Value>(&body).unwrap()["type"].clone());
+        }
+    });
+    let (hook_at, api_at) = (listen(hook).await, listen(sandbox.router()).await);
+    sandbox.create_webhook_endpoint(&format!("http://{hook_at}/"), &["customer.created"], None);
+    tokio::spawn(sandbox.clone().deliver_over_http());
+    let client = reqwest::Client::new();
+    let create = || {
+        let url = format!("http://{api_at}/v1/customers");
+        client.post(url).header("authorization", "Bearer sk_test_sandbox").body("name=A").send()
+    };
+    sandbox.faults().next("*", Fault::LoseAnswer);
+    assert!(create().await.is_err(), "no answer at all");
+    sandbox.faults().next("*", Fault::CutAnswer);
+    let cut = create().await;
+    assert!(cut.is_err() || cut.unwrap().text().await.is_err(), "half an answer");
+    assert_eq!(create().await.unwrap().status(), 200);
+    while heard.lock().unwrap().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert!(heard.lock().unwrap().iter().all(|kind| kind == "customer.created"));
+}
+
+async fn listen(router: axum::Router) -> std::net::SocketAddr {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    addr
+}
