@@ -335,6 +335,74 @@ async fn wrong_parameters_are_refused_with_stripes_codes() {
 }
 
 #[tokio::test]
+async fn no_parameter_that_stripe_knows_is_called_unknown() {
+    let Some(checker) = SpecChecker::from_env() else { return };
+    let stripe = Stripe::new();
+    let mut unknown = Vec::new();
+    for operation in OPERATIONS {
+        let (method, template) = operation.split_once(' ').unwrap();
+        let names = checker.parameters(method, template);
+        assert!(!names.is_empty() || method == "GET" && template.ends_with("account"), "{operation}");
+        for name in names {
+            let reply = stripe.send(method, template, &format!("{name}="), &[]).await;
+            if reply.code() == "parameter_unknown" {
+                unknown.push(format!("{operation} {name}"));
+            }
+        }
+    }
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
+/// What the sandbox plays.
+const OPERATIONS: &[&str] = &[
+    "GET /v1/account",
+    "GET /v1/balance",
+    "GET /v1/customers",
+    "POST /v1/customers",
+    "GET /v1/customers/{customer}",
+    "POST /v1/customers/{customer}",
+    "GET /v1/customers/{customer}/payment_methods",
+    "GET /v1/events",
+    "GET /v1/events/{id}",
+    "GET /v1/invoice_payments",
+    "GET /v1/invoice_payments/{invoice_payment}",
+    "GET /v1/invoiceitems",
+    "POST /v1/invoiceitems",
+    "GET /v1/invoiceitems/{invoiceitem}",
+    "POST /v1/invoiceitems/{invoiceitem}",
+    "GET /v1/invoices",
+    "POST /v1/invoices",
+    "GET /v1/invoices/{invoice}",
+    "POST /v1/invoices/{invoice}",
+    "POST /v1/invoices/{invoice}/add_lines",
+    "POST /v1/invoices/{invoice}/finalize",
+    "GET /v1/invoices/{invoice}/lines",
+    "POST /v1/invoices/{invoice}/lines/{line_item_id}",
+    "POST /v1/invoices/{invoice}/mark_uncollectible",
+    "POST /v1/invoices/{invoice}/pay",
+    "POST /v1/invoices/{invoice}/remove_lines",
+    "POST /v1/invoices/{invoice}/send",
+    "POST /v1/invoices/{invoice}/update_lines",
+    "POST /v1/invoices/{invoice}/void",
+    "GET /v1/payment_methods",
+    "GET /v1/payment_methods/{payment_method}",
+    "POST /v1/payment_methods/{payment_method}/attach",
+    "POST /v1/payment_methods/{payment_method}/detach",
+    "GET /v1/prices",
+    "POST /v1/prices",
+    "GET /v1/prices/{price}",
+    "POST /v1/prices/{price}",
+    "GET /v1/products",
+    "POST /v1/products",
+    "GET /v1/products/{id}",
+    "POST /v1/products/{id}",
+    "GET /v1/webhook_endpoints",
+    "POST /v1/webhook_endpoints",
+    "GET /v1/webhook_endpoints/{webhook_endpoint}",
+    "POST /v1/webhook_endpoints/{webhook_endpoint}",
+];
+
+#[tokio::test]
 async fn an_id_that_names_nothing_is_404_with_stripes_param() {
     let stripe = Stripe::new();
     let reply = stripe.get("/v1/invoices/in_none", "").await;
@@ -1210,6 +1278,11 @@ async fn webhooks_come_twice_never_or_out_of_order_when_asked() {
     assert!(due().is_empty());
     stripe.sandbox.release_held_webhooks();
     assert_eq!(due(), ["customer.deleted", "customer.updated"]);
+    stripe.sandbox.faults().next("customer.created", Fault::EventTwice);
+    stripe.customer().await;
+    let twins = stripe.due();
+    assert_eq!(twins.len(), 2);
+    assert_ne!(twins[0].event_id, twins[1].event_id);
 }
 
 #[tokio::test]
