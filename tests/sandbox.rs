@@ -1308,14 +1308,6 @@ async fn endpoints_hear_what_they_asked_for_and_a_disabled_one_loses_its_retries
     assert_eq!(stripe.post("/v1/webhook_endpoints", strange).await.code(), "url_invalid");
 }
 
-/// Not a promise but a door: serves a sandbox for clients in other languages until it is interrupted.
-#[tokio::test]
-#[ignore = "serves until it is interrupted: SANDBOX_LISTEN=127.0.0.1:12111 cargo test --test sandbox -- --ignored serve"]
-async fn serve_for_other_clients() {
-    let listen = std::env::var("SANDBOX_LISTEN").unwrap_or_else(|_| "127.0.0.1:12111".to_owned());
-    opentab::sandbox::serve(listen.parse().unwrap(), Sandbox::new(Options::default())).await.unwrap();
-}
-
 #[tokio::test]
 async fn over_a_port_webhooks_arrive_and_lost_answers_close_the_connection() {
     let sandbox = Sandbox::new(Options::default());

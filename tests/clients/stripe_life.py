@@ -1,5 +1,6 @@
 """The life of an invoice, told by stripe-python as it is: the sandbox has to be taken for Stripe.
 
+    opentab sandbox --listen 127.0.0.1:12111 &
     python3 tests/clients/stripe_life.py [http://127.0.0.1:12111]
 
 The address may also come from STRIPE_API_BASE. Ends with "N passed, 0 failed", and with status 1 on a failure.
