@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::errors::{Answer, ApiError};
 use super::pages::{self, page};
-use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, optional};
+use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, both, optional};
 use super::router::{Asked, Operation, delete, get, post};
 use super::state::{DEFAULT_CURRENCY, State, merge_metadata, previous_attributes, text_or_null, token};
 
@@ -74,7 +74,7 @@ const ADDRESS: &[Param] = &[
     optional("postal_code", Kind::Text(5000)),
     optional("state", Kind::Text(5000)),
 ];
-const UPDATE: [Param; 19] = [
+const COMMON: [Param; 19] = [
     EXPAND,
     METADATA,
     optional("address", Kind::Clearable(&Kind::Object(ADDRESS))),
@@ -95,18 +95,25 @@ const UPDATE: [Param; 19] = [
     optional("business_name", Kind::Text(150)),
     optional("individual_name", Kind::Text(150)),
 ];
-const CREATE: &[Param] = &{
-    let mut params = [EXPAND; 22];
-    let mut at = 0;
-    while at < UPDATE.len() {
-        params[at] = UPDATE[at];
-        at += 1;
-    }
-    params[19] = optional("payment_method", Kind::Id);
-    params[20] = optional("tax_id_data", Kind::NotPlayed);
-    params[21] = optional("test_clock", Kind::NotPlayed);
-    params
-};
+const CREATE: &[Param] = &both::<22>(
+    &COMMON,
+    &[
+        optional("payment_method", Kind::Id),
+        optional("tax_id_data", Kind::NotPlayed),
+        optional("test_clock", Kind::NotPlayed),
+    ],
+);
+const UPDATE: &[Param] = &both::<25>(
+    &COMMON,
+    &[
+        optional("bank_account", Kind::NotPlayed),
+        optional("card", Kind::NotPlayed),
+        optional("default_alipay_account", Kind::NotPlayed),
+        optional("default_bank_account", Kind::NotPlayed),
+        optional("default_card", Kind::NotPlayed),
+        optional("default_source", Kind::NotPlayed),
+    ],
+);
 const LIST: &[Param] = &[
     PAGE[0],
     PAGE[1],
@@ -121,7 +128,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/v1/customers", CREATE, create),
     get("/v1/customers", LIST, list),
     get("/v1/customers/{customer}", &[EXPAND], retrieve),
-    post("/v1/customers/{customer}", &UPDATE, update),
+    post("/v1/customers/{customer}", UPDATE, update),
     delete("/v1/customers/{customer}", remove),
 ];
 
@@ -168,9 +175,37 @@ impl State {
 }
 
 fn create(state: &mut State, asked: &Asked) -> Answer {
+    let params = &asked.params;
+    let mut customer = blank(state);
+    let id = customer.id.clone();
+    apply(&mut customer, params)?;
+    let settings = params.object("invoice_settings").unwrap_or_default();
+    let default = settings.text("default_payment_method").filter(|method| !method.is_empty());
+    // Nobody has a payment method before they exist, except for the one that comes with them.
+    if let Some(method) = default.filter(|method| params.text("payment_method") != Some(method)) {
+        return Err(not_theirs(method, "invoice_settings[default_payment_method]"));
+    }
+    let method = params.text("payment_method").map(|method| state.usable_method(method)).transpose()?;
+    if method.as_ref().is_some_and(|method| !method.object["customer"].is_null()) {
+        return Err(ApiError::invalid("The payment method is already attached to another customer."));
+    }
+    state.customers.insert(&id, customer);
+    if let Some(method) = method {
+        let attached = state.attach(method, &id)?;
+        if let (Some(_), Some(customer)) = (default, state.customers.get_mut(&id)) {
+            customer.fields["invoice_settings"]["default_payment_method"] = attached["id"].clone();
+        }
+    }
+    let shown = state.object(&id).unwrap_or_default();
+    state.emit("customer.created", shown.clone(), None);
+    Ok(shown)
+}
+
+/// A customer of whom nothing is known yet.
+fn blank(state: &mut State) -> Customer {
     let id = state.new_id("cus");
     let prefix = token(&id, 8).to_ascii_uppercase();
-    let Value::Object(fields) = json!({
+    let fields = json!({
         "id": id, "object": "customer", "address": null, "balance": 0, "created": state.now(), "currency": null,
         "default_source": null, "delinquent": false, "description": null, "discount": null, "email": null,
         "invoice_prefix": prefix,
@@ -179,30 +214,9 @@ fn create(state: &mut State, asked: &Asked) -> Answer {
         },
         "livemode": state.livemode, "metadata": {}, "name": null, "next_invoice_sequence": 1, "phone": null,
         "preferred_locales": [], "shipping": null, "tax_exempt": "none", "test_clock": null,
-    }) else {
-        return Err(ApiError::api(500, None));
-    };
-    let mut customer = Customer { id: id.clone(), deleted: false, fields, balances: BTreeMap::new() };
-    apply(&mut customer, &asked.params)?;
-    let method = asked.params.text("payment_method").map(|method| state.usable_method(method)).transpose()?;
-    let named = asked.params.object("invoice_settings");
-    let named = named.and_then(|settings| settings.text("default_payment_method").map(str::to_owned));
-    state.customers.insert(&id, customer);
-    if let Some(method) = method {
-        let attached = state.attach(method, &id)?;
-        let default = named.filter(|named| Some(named.as_str()) == asked.params.text("payment_method"));
-        if default.is_some()
-            && let Some(customer) = state.customers.get_mut(&id)
-        {
-            customer.fields["invoice_settings"]["default_payment_method"] = attached["id"].clone();
-        }
-    } else if let Some(named) = named.filter(|named| !named.is_empty()) {
-        state.customers.remove(&id);
-        return Err(not_theirs(&named, "invoice_settings[default_payment_method]"));
-    }
-    let shown = state.customers.get(&id).map_or(Value::Null, Customer::render);
-    state.emit("customer.created", shown.clone(), None);
-    Ok(shown)
+    });
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    Customer { id, deleted: false, fields, balances: BTreeMap::new() }
 }
 
 /// Writes the parameters that both create and update take.
@@ -211,9 +225,17 @@ fn apply(customer: &mut Customer, params: &Params) -> Result<(), ApiError> {
     let mut metadata = customer.field("metadata").as_object().cloned().unwrap_or_default();
     merge_metadata(&mut metadata, params, "metadata")?;
     customer.fields.insert("metadata".into(), Value::Object(metadata));
-    for name in ["description", "email", "name", "phone", "business_name", "individual_name"] {
+    for name in ["description", "email", "name", "phone"] {
         if params.has(name) {
             customer.fields.insert(name.into(), text_or_null(params.text(name)));
+        }
+    }
+    for name in ["business_name", "individual_name"] {
+        match params.text(name) {
+            // Never null: shown only where it is set.
+            Some("") => drop(customer.fields.remove(name)),
+            Some(text) => drop(customer.fields.insert(name.into(), json!(text))),
+            None => {}
         }
     }
     for name in ["invoice_prefix", "next_invoice_sequence", "preferred_locales", "tax_exempt"] {
@@ -235,7 +257,7 @@ fn apply(customer: &mut Customer, params: &Params) -> Result<(), ApiError> {
 
 fn check(params: &Params) -> Result<(), ApiError> {
     if let Some(email) = params.text("email").filter(|email| !email.is_empty())
-        && !(email.contains('@') && !email.contains(char::is_whitespace))
+        && (!email.contains('@') || email.contains(char::is_whitespace))
     {
         return Err(ApiError::invalid(format!("Invalid email address: {email}"))
             .code("email_invalid")

@@ -114,6 +114,10 @@ impl State {
                 let second = self.sign(second);
                 std::iter::once(delivery).chain(second).collect()
             }
+            Some(Fault::EventTwice) => {
+                self.twin_event(&delivery.event_id);
+                vec![delivery]
+            }
             _ => vec![delivery],
         }
     }

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 pub(super) struct ApiError {
     pub status: u16,
     kind: &'static str,
-    pub code: Option<String>,
-    message: String,
-    param: Option<String>,
+    pub code: Option<Box<str>>,
+    message: Box<str>,
+    param: Option<Box<str>>,
     decline_code: Option<&'static str>,
     /// What the `Stripe-Rate-Limited-Reason` header says, if it is there.
     pub rate_limited_reason: Option<String>,
@@ -28,7 +28,7 @@ impl ApiError {
             status: 400,
             kind: "invalid_request_error",
             code: None,
-            message: message.into(),
+            message: message.into().into(),
             param: None,
             decline_code: None,
             rate_limited_reason: None,
@@ -43,12 +43,12 @@ impl ApiError {
     }
 
     pub fn code(mut self, code: impl Into<String>) -> Self {
-        self.code = Some(code.into());
+        self.code = Some(code.into().into());
         self
     }
 
     pub fn param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.param = Some(param.into().into());
         self
     }
 
@@ -123,7 +123,7 @@ impl ApiError {
     pub fn api(status: u16, code: Option<String>) -> Self {
         let mut error = Self::invalid("Something went wrong on our end.").status(status);
         error.kind = "api_error";
-        error.code = code;
+        error.code = code.map(Into::into);
         error
     }
 
@@ -157,8 +157,8 @@ impl ApiError {
     /// The same refusal of the item at `index` of the list `list`.
     pub fn inside(mut self, list: &str, index: usize) -> Self {
         self.param = self.param.map(|param| match param.split_once('[') {
-            Some((name, rest)) => format!("{list}[{index}][{name}][{rest}"),
-            None => format!("{list}[{index}][{param}]"),
+            Some((name, rest)) => format!("{list}[{index}][{name}][{rest}").into(),
+            None => format!("{list}[{index}][{param}]").into(),
         });
         self
     }

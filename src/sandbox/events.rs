@@ -11,12 +11,14 @@ use super::state::{API_VERSION, State};
 const RETENTION_S: i64 = 30 * 24 * 3600;
 
 /// One thing that happened, with the object as it was then.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Event {
     pub id: String,
     pub kind: String,
     created: i64,
-    data: Value,
+    object_id: String,
+    /// The rendered `data`, as text: events are many, and seldom read.
+    data: Box<str>,
     request: Value,
     /// Endpoints that have not answered 2xx yet.
     pub undelivered: u32,
@@ -25,14 +27,14 @@ pub(super) struct Event {
 impl Event {
     /// The id of the object that it is about.
     pub fn object_id(&self) -> String {
-        self.data["object"]["id"].as_str().unwrap_or_default().to_owned()
+        self.object_id.clone()
     }
 
     /// The event as `api_version` shows it.
     pub fn render(&self, api_version: &str, livemode: bool) -> Value {
         json!({
             "id": self.id, "object": "event", "api_version": api_version, "created": self.created,
-            "data": self.data, "livemode": livemode, "pending_webhooks": self.undelivered,
+            "data": serde_json::from_str::<Value>(&self.data).unwrap_or_default(), "livemode": livemode, "pending_webhooks": self.undelivered,
             "request": self.request, "type": self.kind,
         })
     }
@@ -55,17 +57,36 @@ const LIST: &[super::params::Param] = &[
 impl State {
     /// Records that `kind` happened to `object`, and queues the deliveries.
     pub fn emit(&mut self, kind: &str, object: Value, previous: Option<Value>) {
-        let id = self.new_id("evt");
+        let object_id = object["id"].as_str().unwrap_or_default().to_owned();
         let mut data = json!({ "object": object });
         if let Some(previous) = previous {
             data["previous_attributes"] = previous;
         }
+        let data = data.to_string().into();
         let request = json!({ "id": self.request_id, "idempotency_key": self.idempotency_key });
-        let created = self.now();
-        let mut event =
-            Event { id: id.clone(), kind: kind.to_owned(), created, data, request, undelivered: 0 };
-        event.undelivered = self.queue_deliveries(&id, kind);
-        self.events.insert(&id, event);
+        let (kind, created) = (kind.to_owned(), self.now());
+        self.store_event(Event {
+            id: String::new(),
+            kind,
+            created,
+            object_id,
+            data,
+            request,
+            undelivered: 0,
+        });
+    }
+
+    /// Stripe sometimes makes two events of one change: a second one like `id`, with an id of its own.
+    pub fn twin_event(&mut self, id: &str) {
+        if let Some(event) = self.events.get(id).cloned() {
+            self.store_event(event);
+        }
+    }
+
+    fn store_event(&mut self, mut event: Event) {
+        event.id = self.new_id("evt");
+        event.undelivered = self.queue_deliveries(&event.id, &event.kind);
+        self.events.insert(&event.id.clone(), event);
     }
 
     /// Forgets what is older than 30 days.

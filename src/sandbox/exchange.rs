@@ -95,7 +95,7 @@ impl Sandbox {
     }
 
     fn refuse(&self, error: ApiError, request_id: String) -> Reply {
-        let body = pretty(&error.body(&request_id, self.options().livemode));
+        let body = error.body(&request_id, self.options().livemode).to_string();
         let mut reply = Reply::whole(error.status, body, request_id);
         reply.rate_limited_reason = error.rate_limited_reason;
         reply.without_request_id = error.without_request_id;
@@ -194,7 +194,7 @@ impl Sandbox {
 
     fn finish(&self, answer: Result<Value, ApiError>, fault: Option<Fault>, request_id: String) -> Reply {
         let mut reply = match answer {
-            Ok(value) => Reply::whole(200, pretty(&value), request_id),
+            Ok(value) => Reply::whole(200, value.to_string(), request_id),
             Err(error) => self.refuse(error, request_id),
         };
         reply.kept = Kept::Shown;
@@ -339,10 +339,6 @@ fn api_key(authorization: Option<&str>) -> Option<String> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(credentials.trim()).ok()?;
     let decoded = String::from_utf8(decoded).ok()?;
     Some(decoded.split(':').next().unwrap_or_default().to_owned())
-}
-
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
 async fn read(request: Request<Body>) -> Result<Incoming, Response<Body>> {

@@ -19,6 +19,8 @@ pub enum Fault {
     CutAnswer,
     /// The webhook is handed out twice.
     WebhookDuplicate,
+    /// The change has two events, with an id and a webhook each.
+    EventTwice,
     /// The webhook never arrives, and is never tried again.
     WebhookDrop,
     /// The webhook waits for [`super::Sandbox::release_held_webhooks`].
@@ -27,7 +29,7 @@ pub enum Fault {
 
 impl Fault {
     fn is_about_webhooks(&self) -> bool {
-        matches!(self, Self::WebhookDuplicate | Self::WebhookDrop | Self::WebhookHold)
+        matches!(self, Self::WebhookDuplicate | Self::EventTwice | Self::WebhookDrop | Self::WebhookHold)
     }
 }
 

@@ -6,7 +6,7 @@ use super::currencies::has_three_decimals;
 use super::decimal::Decimal;
 use super::errors::{Answer, ApiError};
 use super::pages::{self, page};
-use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, optional, required};
+use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, both, optional, required};
 use super::products::{PRICE_DATA, unit_amount};
 use super::router::{Asked, Operation, delete, get, post};
 use super::state::{State, merge_metadata, text_or_null, token};
@@ -100,46 +100,42 @@ fn too_large() -> ApiError {
 const PERIOD: &[Param] = &[required("start", Kind::Time), required("end", Kind::Time)];
 const PRICING: &[Param] = &[optional("price", Kind::Id)];
 /// What lines and items have in common.
-pub(super) const FIELDS: [Param; 12] = [
+pub(super) const FIELDS: [Param; 11] = [
     METADATA,
     optional("amount", Kind::Integer),
     optional("description", Kind::Text(5000)),
     optional("discountable", Kind::Boolean),
-    optional("discounts", Kind::NotPlayed),
+    optional("discounts", Kind::Clearable(&Kind::NotPlayed)),
     optional("period", Kind::Object(PERIOD)),
     optional("price_data", Kind::Object(PRICE_DATA)),
     optional("pricing", Kind::Object(PRICING)),
     optional("quantity", Kind::Integer),
     optional("quantity_decimal", Kind::Decimal),
-    optional("tax_rates", Kind::NotPlayed),
-    EXPAND,
+    optional("tax_rates", Kind::Clearable(&Kind::NotPlayed)),
 ];
-const fn with<const N: usize>(more: &[Param]) -> [Param; N] {
-    let (mut params, mut at) = ([EXPAND; N], 0);
-    while at < FIELDS.len() {
-        params[at] = FIELDS[at];
-        at += 1;
-    }
-    while at < FIELDS.len() + more.len() {
-        params[at] = more[at - FIELDS.len()];
-        at += 1;
-    }
-    params
-}
-const CREATE: &[Param] = &with::<19>(&[
-    required("customer", Kind::Id),
-    optional("currency", Kind::Currency),
-    optional("invoice", Kind::Id),
-    optional("subscription", Kind::NotPlayed),
-    optional("tax_behavior", Kind::NotPlayed),
-    optional("tax_code", Kind::NotPlayed),
-    optional("unit_amount_decimal", Kind::Decimal),
-]);
-const UPDATE: &[Param] = &with::<15>(&[
-    optional("tax_behavior", Kind::NotPlayed),
-    optional("tax_code", Kind::NotPlayed),
-    optional("unit_amount_decimal", Kind::Decimal),
-]);
+const CREATE: &[Param] = &both::<20>(
+    &FIELDS,
+    &[
+        EXPAND,
+        required("customer", Kind::Id),
+        optional("currency", Kind::Currency),
+        optional("customer_account", Kind::NotPlayed),
+        optional("invoice", Kind::Id),
+        optional("subscription", Kind::NotPlayed),
+        optional("tax_behavior", Kind::NotPlayed),
+        optional("tax_code", Kind::Clearable(&Kind::NotPlayed)),
+        optional("unit_amount_decimal", Kind::Decimal),
+    ],
+);
+const UPDATE: &[Param] = &both::<15>(
+    &FIELDS,
+    &[
+        EXPAND,
+        optional("tax_behavior", Kind::NotPlayed),
+        optional("tax_code", Kind::Clearable(&Kind::NotPlayed)),
+        optional("unit_amount_decimal", Kind::Decimal),
+    ],
+);
 const LIST: &[Param] = &[
     PAGE[0],
     PAGE[1],
@@ -147,6 +143,7 @@ const LIST: &[Param] = &[
     PAGE[3],
     optional("created", Kind::Range),
     optional("customer", Kind::Id),
+    optional("customer_account", Kind::NotPlayed),
     optional("invoice", Kind::Id),
     optional("pending", Kind::Boolean),
 ];

@@ -8,7 +8,7 @@ use super::errors::{Answer, ApiError};
 use super::invoice_items::Item;
 use super::lines::too_many;
 use super::pages::{self, page};
-use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, optional, required};
+use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, both, optional, required};
 use super::payments::Payment;
 use super::router::{Asked, Operation, delete, get, post};
 use super::state::{ACCOUNT, State, merge_metadata, previous_attributes, text_or_null, token};
@@ -69,6 +69,8 @@ pub(super) struct Invoice {
     transitions: Transitions,
     webhooks_delivered_at: Option<i64>,
     last_finalization_error: Value,
+    /// The payment that finalization asked for.
+    pub payment: Option<String>,
     /// What finalization settled.
     sealed: Option<Sealed>,
 }
@@ -233,12 +235,12 @@ const UPDATE: [Param; 27] = [
     optional("number", Kind::Text(26)),
     optional("payment_settings", Kind::Object(PAYMENT_SETTINGS)),
     optional("statement_descriptor", Kind::Text(22)),
-    optional("account_tax_ids", Kind::NotPlayed),
+    optional("account_tax_ids", Kind::Clearable(&Kind::NotPlayed)),
     optional("application_fee_amount", Kind::NotPlayed),
     optional("automatic_tax", Kind::NotPlayed),
     optional("default_source", Kind::NotPlayed),
     optional("default_tax_rates", Kind::NotPlayed),
-    optional("discounts", Kind::NotPlayed),
+    optional("discounts", Kind::Clearable(&Kind::NotPlayed)),
     optional("issuer", Kind::NotPlayed),
     optional("on_behalf_of", Kind::NotPlayed),
     optional("rendering", Kind::NotPlayed),
@@ -246,19 +248,17 @@ const UPDATE: [Param; 27] = [
     optional("shipping_details", Kind::NotPlayed),
     optional("transfer_data", Kind::NotPlayed),
 ];
-const CREATE: &[Param] = &{
-    let (mut params, mut at) = ([EXPAND; 32], 0);
-    while at < UPDATE.len() {
-        params[at] = UPDATE[at];
-        at += 1;
-    }
-    params[27] = required("customer", Kind::Id);
-    params[28] = optional("currency", Kind::Currency);
-    params[29] = optional("pending_invoice_items_behavior", Kind::OneOf(&["include", "exclude"]));
-    params[30] = optional("subscription", Kind::NotPlayed);
-    params[31] = optional("from_invoice", Kind::NotPlayed);
-    params
-};
+const CREATE: &[Param] = &both::<33>(
+    &UPDATE,
+    &[
+        required("customer", Kind::Id),
+        optional("currency", Kind::Currency),
+        optional("customer_account", Kind::NotPlayed),
+        optional("from_invoice", Kind::NotPlayed),
+        optional("pending_invoice_items_behavior", Kind::OneOf(&["include", "exclude"])),
+        optional("subscription", Kind::NotPlayed),
+    ],
+);
 const LIST: &[Param] = &[
     PAGE[0],
     PAGE[1],
@@ -268,6 +268,7 @@ const LIST: &[Param] = &[
     optional("created", Kind::Range),
     optional("due_date", Kind::Range),
     optional("customer", Kind::Id),
+    optional("customer_account", Kind::NotPlayed),
     optional("status", Kind::OneOf(&["draft", "open", "paid", "uncollectible", "void"])),
     optional("subscription", Kind::NotPlayed),
 ];
@@ -430,12 +431,14 @@ impl State {
         self.wake(self.invoices.get(id).and_then(|invoice| invoice.next_payment_attempt), id);
     }
 
-    fn request_payment(&mut self, invoice: &str, amount: i64) {
-        let currency = self.invoices.get(invoice).map(|invoice| invoice.currency.clone()).unwrap_or_default();
-        let (id, created, invoice) = (self.new_id("inpay"), self.now(), invoice.to_owned());
-        let payment =
-            Payment { id: id.clone(), invoice, amount, currency, created, paid_at: None, canceled_at: None };
-        self.payments.insert(&id, payment);
+    fn request_payment(&mut self, id: &str, amount: i64) {
+        let (payment, created) = (self.new_id("inpay"), self.now());
+        let Some(invoice) = self.invoices.get_mut(id) else { return };
+        invoice.payment = Some(payment.clone());
+        let (invoice, currency) = (id.to_owned(), invoice.currency.clone());
+        let id = payment.clone();
+        let row = Payment { id, invoice, amount, currency, created, paid_at: None, canceled_at: None };
+        self.payments.insert(&payment, row);
     }
 
     /// Charges an open or uncollectible invoice.
@@ -503,13 +506,8 @@ impl State {
 
     fn settle_payment(&mut self, invoice: &str, canceled: bool) {
         let now = self.now();
-        let open = |payment: &Payment| payment.invoice == invoice && payment.canceled_at.is_none();
-        let Some(id) =
-            self.payments.newest_first().find(|(_, payment)| open(payment)).map(|(id, _)| id.to_owned())
-        else {
-            return;
-        };
-        let Some(payment) = self.payments.get_mut(&id) else { return };
+        let payment = self.invoices.get(invoice).and_then(|invoice| invoice.payment.as_deref());
+        let Some(payment) = payment.and_then(|payment| self.payments.get_mut(payment)) else { return };
         if canceled {
             payment.canceled_at = Some(now);
             return;
@@ -588,6 +586,7 @@ fn draft(id: String, customer: String, currency: String, now: i64) -> Invoice {
         transitions: Transitions::default(),
         webhooks_delivered_at: None,
         last_finalization_error: Value::Null,
+        payment: None,
         sealed: None,
     }
 }

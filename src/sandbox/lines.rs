@@ -5,34 +5,20 @@ use serde_json::{Value, json};
 use super::errors::{Answer, ApiError};
 use super::invoice_items::{FIELDS, Item};
 use super::pages::page;
-use super::params::{EXPAND, Kind, PAGE, Param, Params, optional, required};
+use super::params::{EXPAND, Kind, PAGE, Param, Params, both, optional, required};
 use super::router::{Asked, Operation, get, post};
 use super::state::{State, merge_metadata};
 
-const fn line<const N: usize>(more: &[Param]) -> [Param; N] {
-    let (mut params, mut at) = ([EXPAND; N], 0);
-    // All of them but the last: lines inside a list have no `expand`.
-    while at < FIELDS.len() - 1 {
-        params[at] = FIELDS[at];
-        at += 1;
-    }
-    let known = FIELDS.len() - 1;
-    while at < known + more.len() {
-        params[at] = more[at - known];
-        at += 1;
-    }
-    params
-}
-const ADDED: &[Param] =
-    &line::<13>(&[optional("invoice_item", Kind::Id), optional("tax_amounts", Kind::NotPlayed)]);
-const UPDATED: &[Param] = &line::<13>(&[required("id", Kind::Id), optional("tax_amounts", Kind::NotPlayed)]);
+const TAX_AMOUNTS: Param = optional("tax_amounts", Kind::Clearable(&Kind::NotPlayed));
+const ADDED: &[Param] = &both::<13>(&FIELDS, &[TAX_AMOUNTS, optional("invoice_item", Kind::Id)]);
+const UPDATED: &[Param] = &both::<13>(&FIELDS, &[TAX_AMOUNTS, required("id", Kind::Id)]);
 const REMOVED: &[Param] =
     &[required("id", Kind::Id), required("behavior", Kind::OneOf(&["delete", "unassign"]))];
 const INVOICE_METADATA: Param = optional("invoice_metadata", Kind::Metadata);
 const ADD: &[Param] = &[EXPAND, INVOICE_METADATA, required("lines", Kind::List(&Kind::Object(ADDED)))];
 const UPDATE: &[Param] = &[EXPAND, INVOICE_METADATA, required("lines", Kind::List(&Kind::Object(UPDATED)))];
 const REMOVE: &[Param] = &[EXPAND, INVOICE_METADATA, required("lines", Kind::List(&Kind::Object(REMOVED)))];
-const UPDATE_ONE: &[Param] = &line::<13>(&[EXPAND, optional("tax_amounts", Kind::NotPlayed)]);
+const UPDATE_ONE: &[Param] = &both::<13>(&FIELDS, &[TAX_AMOUNTS, EXPAND]);
 
 pub(super) const OPERATIONS: &[Operation] = &[
     post("/v1/invoices/{invoice}/add_lines", ADD, add),

@@ -28,7 +28,6 @@ mod router;
 mod serve;
 mod state;
 mod table;
-mod test_clocks;
 mod webhook_endpoints;
 
 use std::sync::{Arc, Mutex, PoisonError};

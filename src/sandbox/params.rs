@@ -64,6 +64,17 @@ pub(super) const PAGE: [Param; 4] = [
     optional("ending_before", Kind::Id),
 ];
 
+/// `some` and `more` in one list of `N`, at compile time.
+pub(super) const fn both<const N: usize>(some: &[Param], more: &[Param]) -> [Param; N] {
+    assert!(N == some.len() + more.len());
+    let (mut params, mut at) = ([EXPAND; N], 0);
+    while at < N {
+        params[at] = if at < some.len() { some[at] } else { more[at - some.len()] };
+        at += 1;
+    }
+    params
+}
+
 /// Checked parameters, typed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Params(pub Map<String, Value>);
@@ -300,10 +311,10 @@ fn metadata(given: Vec<(String, Node)>, path: &str) -> Result<Value, ApiError> {
     Ok(Value::Object(checked))
 }
 
-/// Clearing something that is never set, and switching off what is never on, are fine.
+/// Switching off what is never on is fine.
 fn not_played(node: Node, path: &str) -> Result<Value, ApiError> {
     let harmless = match &node {
-        Node::Leaf(text) => text.is_empty() || text == "false",
+        Node::Leaf(text) => text == "false",
         Node::Branch(children) => {
             children.iter().all(|(name, child)| name == "enabled" && *child == Node::Leaf("false".into()))
         }

@@ -107,11 +107,20 @@ const LIST: &[Param] = &[
     PAGE[2],
     PAGE[3],
     optional("customer", Kind::Id),
+    optional("customer_account", Kind::NotPlayed),
     optional("type", Kind::Id),
-    optional("allow_redisplay", Kind::OneOf(&["always", "limited", "unspecified"])),
+    optional("allow_redisplay", Kind::NotPlayed),
 ];
-const LIST_OF_CUSTOMER: &[Param] = &[PAGE[0], PAGE[1], PAGE[2], PAGE[3], optional("type", Kind::Id)];
-const ATTACH: &[Param] = &[EXPAND, required("customer", Kind::Id)];
+const LIST_OF_CUSTOMER: &[Param] = &[
+    PAGE[0],
+    PAGE[1],
+    PAGE[2],
+    PAGE[3],
+    optional("type", Kind::Id),
+    optional("allow_redisplay", Kind::NotPlayed),
+];
+const ATTACH: &[Param] =
+    &[EXPAND, required("customer", Kind::Id), optional("customer_account", Kind::NotPlayed)];
 const LIST_PAYMENTS: &[Param] = &[
     PAGE[0],
     PAGE[1],
@@ -120,6 +129,7 @@ const LIST_PAYMENTS: &[Param] = &[
     optional("invoice", Kind::Id),
     optional("status", Kind::OneOf(&["canceled", "open", "paid"])),
     optional("created", Kind::Range),
+    optional("payment", Kind::NotPlayed),
 ];
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -179,8 +189,9 @@ impl State {
 
     /// The payments of an invoice as a list.
     pub fn payments_of(&self, invoice: &str) -> Value {
-        let rows = self.payments.newest_first().filter(|(_, payment)| payment.invoice == invoice);
-        let data: Vec<Value> = rows.map(|(_, payment)| payment.render(self.livemode)).collect();
+        let payment =
+            self.invoices.get(invoice).and_then(|invoice| self.payments.get(invoice.payment.as_deref()?));
+        let data: Vec<Value> = payment.iter().map(|payment| payment.render(self.livemode)).collect();
         json!({ "object": "list", "data": data, "has_more": false, "url": "/v1/invoice_payments" })
     }
 

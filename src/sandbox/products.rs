@@ -36,6 +36,11 @@ const UPDATE_PRODUCT: &[Param] = &[
     optional("url", Kind::Text(5000)),
     optional("shippable", Kind::Boolean),
     optional("statement_descriptor", Kind::Text(22)),
+    optional("default_price", Kind::NotPlayed),
+    optional("images", Kind::NotPlayed),
+    optional("marketing_features", Kind::NotPlayed),
+    optional("package_dimensions", Kind::NotPlayed),
+    optional("tax_code", Kind::NotPlayed),
 ];
 const LIST_PRODUCTS: &[Param] = &[
     PAGE[0],
@@ -45,6 +50,8 @@ const LIST_PRODUCTS: &[Param] = &[
     optional("active", Kind::Boolean),
     optional("created", Kind::Range),
     optional("ids", Kind::List(&Kind::Id)),
+    optional("shippable", Kind::NotPlayed),
+    optional("url", Kind::NotPlayed),
 ];
 const PRODUCT_DATA: &[Param] = &[
     METADATA,
@@ -90,6 +97,7 @@ const UPDATE_PRICE: &[Param] = &[
     optional("lookup_key", Kind::Text(200)),
     optional("transfer_lookup_key", Kind::Boolean),
     optional("tax_behavior", TAX_BEHAVIOR),
+    optional("currency_options", Kind::NotPlayed),
 ];
 const LIST_PRICES: &[Param] = &[
     PAGE[0],
@@ -102,6 +110,7 @@ const LIST_PRICES: &[Param] = &[
     optional("lookup_keys", Kind::List(&Kind::Id)),
     optional("product", Kind::Id),
     optional("type", Kind::OneOf(&["one_time", "recurring"])),
+    optional("recurring", Kind::NotPlayed),
 ];
 /// An inline price of a line.
 pub(super) const PRICE_DATA: &[Param] = &[
@@ -198,7 +207,7 @@ impl State {
 fn recurring_object(params: &Params) -> Value {
     json!({
         "interval": params.text("interval"), "interval_count": params.integer("interval_count").unwrap_or(1),
-        "meter": null, "trial_period_days": null,
+        "meter": null,
         "usage_type": params.text("usage_type").unwrap_or("licensed"),
     })
 }

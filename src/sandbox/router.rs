@@ -4,8 +4,7 @@ use super::errors::Answer;
 use super::params::{EXPAND, Param, Params};
 use super::state::State;
 use super::{
-    account, customers, events, invoice_items, invoices, lines, payments, products, test_clocks,
-    webhook_endpoints,
+    account, customers, events, invoice_items, invoices, lines, payments, products, webhook_endpoints,
 };
 
 /// A request that has passed every check.
@@ -59,7 +58,6 @@ const FAMILIES: &[&[Operation]] = &[
     lines::OPERATIONS,
     payments::OPERATIONS,
     products::OPERATIONS,
-    test_clocks::OPERATIONS,
     webhook_endpoints::OPERATIONS,
 ];
 

@@ -1,47 +1,50 @@
 //! Tables: rows by id, in the order in which they were made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Rows of one kind of object.
 #[derive(Debug)]
 pub(super) struct Table<T> {
-    rows: HashMap<String, T>,
-    order: Vec<String>,
+    rows: HashMap<String, (u64, T)>,
+    order: BTreeMap<u64, String>,
+    made: u64,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), order: Vec::new() }
+        Self { rows: HashMap::new(), order: BTreeMap::new(), made: 0 }
     }
 }
 
 impl<T> Table<T> {
     pub fn get(&self, id: &str) -> Option<&T> {
-        self.rows.get(id)
+        self.rows.get(id).map(|(_, row)| row)
     }
 
     pub fn get_mut(&mut self, id: &str) -> Option<&mut T> {
-        self.rows.get_mut(id)
+        self.rows.get_mut(id).map(|(_, row)| row)
     }
 
+    /// Adds a row, or replaces it in its place.
     pub fn insert(&mut self, id: &str, row: T) {
-        if self.rows.insert(id.to_owned(), row).is_none() {
-            self.order.push(id.to_owned());
+        if let Some(known) = self.get_mut(id) {
+            *known = row;
+            return;
         }
+        self.made += 1;
+        self.rows.insert(id.to_owned(), (self.made, row));
+        self.order.insert(self.made, id.to_owned());
     }
 
     pub fn remove(&mut self, id: &str) -> Option<T> {
-        let row = self.rows.remove(id)?;
-        // What is removed is mostly young: look from the end.
-        if let Some(position) = self.order.iter().rposition(|known| known == id) {
-            self.order.remove(position);
-        }
+        let (made, row) = self.rows.remove(id)?;
+        self.order.remove(&made);
         Some(row)
     }
 
     /// Newest first, as every list of Stripe's.
     pub fn newest_first(&self) -> impl Iterator<Item = (&str, &T)> {
-        self.order.iter().rev().filter_map(|id| Some((id.as_str(), self.rows.get(id)?)))
+        self.order.values().rev().filter_map(|id| Some((id.as_str(), self.get(id)?)))
     }
 
     pub fn len(&self) -> usize {
@@ -50,8 +53,12 @@ impl<T> Table<T> {
 
     /// Drops the rows, oldest first, for as long as `expired` says so.
     pub fn prune(&mut self, expired: impl Fn(&T) -> bool) {
-        let count = self.order.iter().take_while(|id| self.rows.get(*id).is_some_and(&expired)).count();
-        for id in self.order.drain(..count) {
+        while let Some((made, id)) = self.order.first_key_value() {
+            if !self.get(id).is_none_or(&expired) {
+                break;
+            }
+            let (made, id) = (*made, id.clone());
+            self.order.remove(&made);
             self.rows.remove(&id);
         }
     }

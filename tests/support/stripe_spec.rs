@@ -74,13 +74,30 @@ impl SpecChecker {
         };
         let expanded =
             decode(&exchange.query).child("expand") || decode(&exchange.request_body).child("expand");
-        let key = format!("{} {} {expanded}", exchange.operation, exchange.status == 200);
+        let subject = if exchange.status == 200 { exchange.operation.as_str() } else { "error" };
+        let key = format!("{subject} {expanded}");
         let validator = self.validator(key, &schema, expanded);
         let about = format!("{} {}: answer", exchange.operation, exchange.status);
         let errors = validator.iter_errors(&exchange.response);
         errors
             .map(|error| format!("{about}{}: {}", error.instance_path(), short(&error.to_string())))
             .collect()
+    }
+
+    /// The names of the form's and the query's parameters of an operation, with the fields of lists of objects.
+    pub fn parameters(&self, method: &str, template: &str) -> Vec<String> {
+        let operation = &self.shared.spec["paths"][template][method.to_ascii_lowercase()];
+        let form = &operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"];
+        let mut names = Vec::new();
+        for (name, schema) in form["properties"].as_object().into_iter().flatten() {
+            let fields = schema["items"]["properties"].as_object();
+            names.extend(fields.into_iter().flatten().map(|(field, _)| format!("{name}[0][{field}]")));
+            names.push(name.clone());
+        }
+        let query = operation["parameters"].as_array().into_iter().flatten();
+        let query = query.filter(|parameter| parameter["in"] == "query");
+        names.extend(query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)));
+        names
     }
 
     fn operation(&self, exchange: &Exchange) -> Option<&Value> {
