@@ -11,6 +11,7 @@
 pub mod auth;
 pub mod check;
 pub mod customers;
+mod docs;
 mod edge;
 pub mod expand;
 pub mod extract;

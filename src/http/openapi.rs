@@ -6,8 +6,8 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi, RefOr};
 
-use super::problem;
 use super::routes::{Access, Built, RouteInfo};
+use super::{docs, html, problem};
 
 /// Usage-based billing on Stripe: one open tab for every customer.
 #[derive(utoipa::OpenApi)]
@@ -38,8 +38,12 @@ pub(crate) fn document(public_url: &str) -> OpenApi {
 /// Adds the document itself, and the page to read it on. They are public, as every route's description is.
 pub(crate) fn publish(mut built: Built) -> Built {
     let json = built.document.to_pretty_json().unwrap_or_default();
+    let page = docs::content(&serde_json::from_str(&json).unwrap_or_default());
     let json_route = get(move || async move { ([(CONTENT_TYPE, "application/json")], json) });
-    built.router = built.router.route("/openapi.json", json_route);
-    built.list.push(RouteInfo { method: "*", path: "/openapi.json".to_owned(), access: Access::Public });
+    let page_route = get(move || async move { html::page("API", &page) });
+    built.router = built.router.route("/openapi.json", json_route).route("/docs", page_route);
+    for path in ["/openapi.json", "/docs"] {
+        built.list.push(RouteInfo { method: "*", path: path.to_owned(), access: Access::Public });
+    }
     built
 }

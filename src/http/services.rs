@@ -90,7 +90,7 @@ impl CreateService {
 
 /// A day as `2026-11-21`, and nothing else that could be read as one.
 fn check_day(checks: &mut Checks, pointer: &str, text: &str) -> Option<NaiveDate> {
-    let day = text.parse::<NaiveDate>().ok().filter(|day| day.to_string() == text);
+    let day = text.parse::<NaiveDate>().ok().filter(|day| text.len() == 10 && day.to_string() == text);
     if day.is_none() {
         let detail = format!("`{}` is not a day such as 2026-11-21", shown(text));
         checks.fail(&kind::INVALID_TIMESTAMP, pointer, "invalid_day", detail);
