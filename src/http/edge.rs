@@ -128,3 +128,75 @@ pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     let detail = format!("{path} does not support {method}. Nothing was changed.");
     Problem::new(&kind::METHOD_NOT_ALLOWED, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use chrono::DateTime;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::app;
+    use crate::clock::{Clock, Ids};
+    use crate::config::Config;
+    use crate::store::{Db, Location, Store};
+    use crate::stripe::{Pacer, SendFuture, Stripe, Transport};
+
+    #[derive(Debug)]
+    struct Unreachable;
+
+    impl Transport for Unreachable {
+        fn send(&self, _: crate::stripe::Request) -> SendFuture<'_> {
+            Box::pin(async { Err("there is no Stripe here".to_owned()) })
+        }
+    }
+
+    async fn edge(limits: Limits) -> Edge {
+        let config = Config::from_sources([].into(), "").unwrap();
+        let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
+        let clock = Clock::set_at(DateTime::UNIX_EPOCH);
+        let stripe = Stripe::new(Arc::new(Unreachable), Pacer::unlimited());
+        Edge::new(app::build(config, clock.clone(), Ids::random(clock), store, stripe), limits)
+    }
+
+    /// The status of a GET through the edge, and the kind of problem.
+    async fn status(edge: &Edge, path: &str) -> (u16, String) {
+        let router: Router = Router::new()
+            .route("/fine", get(|| async { "fine" }))
+            .route(
+                "/panics",
+                get(|| async {
+                    if true {
+                        panic!("a mistake")
+                    }
+                }),
+            )
+            .route("/never", get(std::future::pending::<()>))
+            .layer(from_fn_with_state(edge.clone(), pass));
+        let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        (status, problem["type"].as_str().unwrap_or("").rsplit('/').next().unwrap_or("").to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_failed_request_and_no_more() {
+        let edge = edge(Limits::default()).await;
+        assert_eq!(status(&edge, "/panics").await, (500, "internal-error".into()));
+        assert_eq!(status(&edge, "/fine").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_or_has_no_room_is_told_to_come_again() {
+        let limits = Limits { answer: Duration::from_millis(1), ..Limits::default() };
+        assert_eq!(status(&edge(limits).await, "/never").await, (503, "overloaded".into()));
+        let full = Limits { at_once: 0, ..Limits::default() };
+        assert_eq!(status(&edge(full).await, "/fine").await, (503, "overloaded".into()));
+    }
+}

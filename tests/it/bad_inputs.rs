@@ -86,8 +86,7 @@ async fn rows_10_to_12_other_types_and_encodings_are_unsupported() {
 
 #[tokio::test]
 async fn rows_14_to_16_a_body_may_be_neither_too_large_nor_too_slow() {
-    let limits = Limits { body_pause: Duration::from_millis(50), ..Limits::default() };
-    let server = Server::with("2000", limits).await;
+    let server = Server::start().await;
     let mut wrong = Wrong::default();
     let large = format!("{{\"name\":\"{}\"}}", "a".repeat(3 * 1024 * 1024));
     wrong.expect("14", &server.send("POST", "/v1/customers", &large).await, 413, "payload-too-large");
@@ -97,6 +96,8 @@ async fn rows_14_to_16_a_body_may_be_neither_too_large_nor_too_slow() {
     let reply = server.raw(&server.head("POST", "/v1/customers", chunked), chunks.as_bytes()).await;
     wrong.expect("15", &reply, 413, "payload-too-large");
 
+    let limits = Limits { body_pause: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::with("2000", limits).await;
     let half =
         server.head("POST", "/v1/customers", "content-type: application/json\r\ncontent-length: 100\r\n");
     wrong.expect("16", &server.raw(&half, b"{\"name\":").await, 408, "request-timeout");

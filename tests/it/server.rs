@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
-use opentab::app::{App, Handles};
+use opentab::app::{self, App};
 use opentab::clock::{Clock, Ids};
 use opentab::commands::keys;
 use opentab::config::Config;
@@ -13,6 +13,7 @@ use opentab::http::extract::Limits;
 use opentab::http::{router_with, serve};
 use opentab::store::api_keys::Scope;
 use opentab::store::{Db, Location, Store};
+use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -123,6 +124,16 @@ fn read_reply(bytes: &[u8]) -> Reply {
     Reply { status: status.unwrap_or(0), headers, body: body.to_owned() }
 }
 
+/// A Stripe that nobody reaches: these tests end before it.
+#[derive(Debug)]
+struct Unreachable;
+
+impl Transport for Unreachable {
+    fn send(&self, _: Request) -> SendFuture<'_> {
+        Box::pin(async { Err("there is no Stripe here".to_owned()) })
+    }
+}
+
 async fn app(rate: &str) -> App {
     let settings = [
         ("DATABASE_URL", "sqlite::memory:"),
@@ -134,8 +145,8 @@ async fn app(rate: &str) -> App {
     let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
     store.db.migrate().await.unwrap();
     let clock = Clock::set_at(noon());
-    let ids = Ids::random(clock.clone());
-    Arc::new(Handles { config, clock, ids, store })
+    let stripe = Stripe::new(Arc::new(Unreachable), Pacer::unlimited());
+    app::build(config, clock.clone(), Ids::random(clock), store, stripe)
 }
 
 /// The text of a new key.
