@@ -8,6 +8,7 @@ use crate::clock::{Clock, Ids};
 use crate::config::Config;
 use crate::store::Store;
 use crate::stripe::Stripe;
+use crate::workflows::ingest::Ingest;
 
 /// Opentab's handles. Cloned freely; every clone is the same application.
 pub type App = Arc<Handles>;
@@ -20,11 +21,14 @@ pub struct Handles {
     pub ids: Ids,
     pub store: Store,
     pub stripe: Stripe,
+    /// Takes usage in.
+    pub ingest: Ingest,
     /// Wakes the workers: there is something to do.
     pub wake: Notify,
 }
 
-/// Puts the handles together.
+/// Puts the handles together, inside a Tokio runtime: usage is written by a task of its own.
 pub fn build(config: Config, clock: Clock, ids: Ids, store: Store, stripe: Stripe) -> App {
-    Arc::new(Handles { config, clock, ids, store, stripe, wake: Notify::new() })
+    let ingest = Ingest::start(store.clone(), clock.clone(), config.ingest_writers);
+    Arc::new(Handles { config, clock, ids, store, stripe, ingest, wake: Notify::new() })
 }

@@ -84,10 +84,10 @@ create index service_of_customer on service (customer_id);
 -- Append-only. The key holds for ever: a retry counts once, whenever it comes and whatever day it names.
 create table usage_event (
     customer_no bigint not null,
-    event_id text not null,
+    event_id text collate "C" not null,
     meter_no bigint not null,
     quantity bigint not null,
-    unique_value text,
+    unique_value text collate "C",
     at bigint not null,
     received_at bigint not null,
     primary key (customer_no, event_id)
@@ -95,13 +95,13 @@ create table usage_event (
 
 create table usage_total (
     customer_no bigint not null,
-    day text not null,
+    day text collate "C" not null,
     meter_no bigint not null,
     quantity bigint not null,
     events bigint not null,
-    -- Which event a `last` meter shows: the greatest (at, event id).
-    last_at bigint not null,
-    last_event_id text not null,
+    -- Which event a `last` meter shows: the greatest (at, event id). Null for other meters.
+    last_at bigint,
+    last_event_id text collate "C",
     primary key (customer_no, day, meter_no)
 );
 
@@ -109,9 +109,9 @@ create table usage_total (
 create table usage_unique (
     customer_no bigint not null,
     meter_no bigint not null,
-    cycle text not null,
-    unique_value text not null,
-    first_day text not null,
+    cycle text collate "C" not null,
+    unique_value text collate "C" not null,
+    first_day text collate "C" not null,
     primary key (customer_no, meter_no, cycle, unique_value)
 );
 

@@ -99,9 +99,9 @@ create table usage_total (
     meter_no integer not null,
     quantity integer not null,
     events integer not null,
-    -- Which event a `last` meter shows: the greatest (at, event id).
-    last_at integer not null,
-    last_event_id text not null,
+    -- Which event a `last` meter shows: the greatest (at, event id). Null for other meters.
+    last_at integer,
+    last_event_id text,
     primary key (customer_no, day, meter_no)
 ) strict, without rowid;
 

@@ -18,6 +18,7 @@ pub mod services;
 mod settings;
 mod statements;
 mod stripe_events;
+pub mod usage;
 
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Sql, Tx, both, split};

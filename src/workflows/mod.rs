@@ -8,6 +8,7 @@ pub mod close;
 pub mod current;
 pub mod customers;
 mod error;
+pub mod ingest;
 pub mod lease;
 pub mod notice;
 pub mod poll;

@@ -1,0 +1,314 @@
+//! Event: one usage event as it is sent, and what it must hold to be counted.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+use chrono::NaiveDate;
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
+
+use super::directory::{Day, Known, Meter};
+use crate::billing::{Aggregation, Quantity, QuantityError};
+use crate::store::usage::UsageRow;
+
+/// How far a sender's clock may be ahead of ours.
+const FUTURE_MS: i64 = 5 * 60 * 1000;
+const LONGEST_ID: usize = 128;
+const LONGEST_VALUE: usize = 256;
+
+/// A usage event as the wire has it.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewEvent<'a> {
+    /// The sender's own id of this event; sent again, it counts once.
+    #[serde(borrow)]
+    pub id: Text<'a>,
+    /// Our customer id or the external id.
+    #[serde(borrow)]
+    pub customer: Text<'a>,
+    /// A meter's event name or id.
+    #[serde(borrow)]
+    pub meter: Text<'a>,
+    /// A number or a decimal string, exact. Each event of a count or unique meter is 1.
+    #[serde(borrow, default, deserialize_with = "decimal")]
+    pub quantity: Option<Cow<'a, str>>,
+    /// RFC 3339 with a zone; when it came, if absent.
+    #[serde(borrow, default)]
+    pub timestamp: Option<Text<'a>>,
+    /// What a unique meter counts.
+    #[serde(borrow, default)]
+    pub value: Option<Text<'a>>,
+    /// Allows a quantity below nought: takes back usage that was sent before.
+    #[serde(default)]
+    pub correction: bool,
+}
+
+/// A string that stays where it was read, unless it had to be unescaped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Text<'a>(pub Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Text<'a> {
+        Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text(Cow::Owned(text))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'a>, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Borrow).map(Text)
+    }
+}
+
+/// Reads a JSON number or string as the text it was written as: no digit is lost.
+pub(super) fn decimal<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Cow<'a, str>>, D::Error> {
+    let Some(raw) = Option::<&'de RawValue>::deserialize(deserializer)? else { return Ok(None) };
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<Text<'de>>(text)
+            .map(|text| Some(text.0))
+            .map_err(|error| serde::de::Error::custom(format_args!("quantity: {error}"))),
+        Some(b'-' | b'0'..=b'9') => Ok(Some(Cow::Borrowed(text))),
+        _ => Err(serde::de::Error::custom("quantity: expected a number or a decimal string")),
+    }
+}
+
+/// Why an event is not counted: a slug that programs can rely on, and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Such as `unknown-meter`.
+    pub code: &'static str,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+impl Rejection {
+    fn new(code: &'static str, detail: impl Into<String>) -> Rejection {
+        Rejection { code, detail: detail.into() }
+    }
+
+    /// The event cannot be read at all.
+    pub fn invalid(detail: impl Into<String>) -> Rejection {
+        Rejection::new("validation-failed", detail)
+    }
+
+    pub(super) fn total_overflow() -> Rejection {
+        Rejection::new("amount-overflow", "quantity: the total of its day would not fit 64 bits")
+    }
+}
+
+/// An event that can be stored.
+#[derive(Debug)]
+pub struct Checked {
+    pub row: UsageRow,
+    /// Its billing cycle has ended.
+    pub late: bool,
+}
+
+impl NewEvent<'_> {
+    /// Everything that can be said about an event without asking what is stored.
+    pub(super) fn check(&self, known: &Known<'_>, now: i64) -> Result<Checked, Rejection> {
+        check_id(&self.id)?;
+        let customer = known.customer(&self.customer).ok_or_else(|| {
+            Rejection::new("unknown-customer", format!("customer: there is no {}", shown(&self.customer)))
+        })?;
+        let meter = known.meter(&self.meter).ok_or_else(|| {
+            Rejection::new("unknown-meter", format!("meter: there is no {}", shown(&self.meter)))
+        })?;
+        let at = self.timestamp.as_deref().map(|text| instant(text, now)).transpose()?;
+        let quantity = self.units(meter)?;
+        let unique_value = self.counted_value(meter)?;
+        let Day { on, cycle_end, .. } = &*customer.day_at(at.unwrap_or(now));
+        let row = UsageRow {
+            on: on.clone(),
+            meter_no: meter.no,
+            aggregation: meter.aggregation,
+            event_id: (*self.id).into(),
+            quantity,
+            unique_value: unique_value.map(Into::into),
+            at: at.unwrap_or(now),
+            at_given: at.is_some(),
+        };
+        Ok(Checked { row, late: *cycle_end <= now })
+    }
+
+    /// The quantity in the meter's smallest unit.
+    fn units(&self, meter: Meter) -> Result<i64, Rejection> {
+        let counts_events = matches!(meter.aggregation, Aggregation::Count | Aggregation::Unique);
+        let units = match &self.quantity {
+            None if counts_events => 1,
+            None => return Err(Rejection::invalid("quantity: is required for this meter")),
+            // One event is one, whatever decimals the meter shows.
+            Some(text) if counts_events => parse_units(text, 0)?,
+            Some(text) => parse_units(text, meter.decimals)?,
+        };
+        if units < 0 && !self.correction {
+            let detail =
+                "quantity: is below nought; to take usage back, send a new event with \"correction\": true";
+            return Err(Rejection::new("negative-quantity", detail));
+        }
+        let may_correct = matches!(meter.aggregation, Aggregation::Count | Aggregation::Sum);
+        if self.correction && !may_correct {
+            return Err(Rejection::invalid("correction: only count and sum meters can be corrected"));
+        }
+        if counts_events && units.abs() != 1 {
+            let detail =
+                "quantity: this meter counts each event as 1; leave the quantity away, or use a sum meter";
+            return Err(Rejection::invalid(detail));
+        }
+        Ok(units)
+    }
+
+    fn counted_value(&self, meter: Meter) -> Result<Option<&str>, Rejection> {
+        match (self.value.as_deref(), meter.aggregation) {
+            (Some(value), Aggregation::Unique) => check_value(value).map(Some),
+            (None, Aggregation::Unique) => {
+                Err(Rejection::invalid("value: is required, a unique meter counts different values"))
+            }
+            (Some(_), _) => Err(Rejection::invalid("value: only events of a unique meter have one")),
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+/// For a message: short, and without what could disturb a terminal.
+fn shown(name: &str) -> String {
+    let short: String = name.chars().take(80).collect();
+    format!("{short:?}")
+}
+
+fn check_id(id: &str) -> Result<(), Rejection> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
+    match !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(plain) {
+        true => Ok(()),
+        false => {
+            Err(Rejection::new("invalid-id", "id: must be 1 to 128 of the characters A-Z a-z 0-9 _ . : -"))
+        }
+    }
+}
+
+fn check_value(value: &str) -> Result<&str, Rejection> {
+    if value.is_empty() || value.chars().count() > LONGEST_VALUE {
+        return Err(Rejection::invalid("value: must have 1 to 256 characters"));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(Rejection::new("invalid-characters", "value: must not hold control characters"));
+    }
+    Ok(value)
+}
+
+fn parse_units(text: &str, decimals: u8) -> Result<i64, Rejection> {
+    // Most quantities are a few digits.
+    if let (1..=9, true) = (text.len(), text.bytes().all(|byte| byte.is_ascii_digit()))
+        && decimals == 0
+    {
+        return Ok(text.bytes().fold(0, |units, digit| units * 10 + i64::from(digit - b'0')));
+    }
+    match Quantity::parse(text, decimals) {
+        Ok(quantity) => i64::try_from(quantity.units).map_err(|_| out_of_range()),
+        Err(QuantityError::OutOfRange) => Err(out_of_range()),
+        Err(QuantityError::TooManyDecimals(_)) if has_too_many_digits(text) => Err(out_of_range()),
+        Err(error) => Err(Rejection::invalid(format!("quantity: {error}"))),
+    }
+}
+
+fn has_too_many_digits(text: &str) -> bool {
+    text.bytes().filter(u8::is_ascii_digit).count() > 28
+}
+
+fn out_of_range() -> Rejection {
+    Rejection::new("number-out-of-range", "quantity: must fit 64 bits in the meter's smallest unit")
+}
+
+/// Reads a time and refuses those that cannot be meant. Unix milliseconds.
+fn instant(text: &str, now: i64) -> Result<i64, Rejection> {
+    let Some(at) = rfc3339_ms(text) else {
+        let detail =
+            "timestamp: must be RFC 3339 with a zone, from the year 2000 on, such as 2026-11-21T09:30:00Z";
+        return Err(Rejection::new("invalid-timestamp", detail));
+    };
+    match at > now + FUTURE_MS {
+        true => Err(Rejection::new(
+            "timestamp-in-future",
+            "timestamp: is more than 5 minutes ahead of the server",
+        )),
+        false => Ok(at),
+    }
+}
+
+/// `2026-11-21T09:30:00.123+01:00` as unix milliseconds, finer digits cut off. None for anything else, for a leap
+/// second, which has no place in unix time, and for years that only a mistake writes.
+pub(super) fn rfc3339_ms(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let (date, rest) = bytes.split_at_checked(10)?;
+    let (time, rest) = rest.split_at_checked(9)?;
+    let [.., b'-', _, _, b'-', _, _] = date else { return None };
+    let [b'T' | b't', _, _, b':', _, _, b':', _, _] = time else { return None };
+    let year = digits(&date[..4])?;
+    let day = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, digits(&date[5..7])?, digits(&date[8..])?)?;
+    if !(2000..9999).contains(&year) {
+        return None;
+    }
+    let (millis, zone) = fraction(rest)?;
+    let at =
+        day.and_hms_milli_opt(digits(&time[1..3])?, digits(&time[4..6])?, digits(&time[7..])?, millis)?;
+    Some(at.and_utc().timestamp_millis() - offset_ms(zone)?)
+}
+
+fn digits(text: &[u8]) -> Option<u32> {
+    text.iter()
+        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
+}
+
+/// The milliseconds after the point, and what follows them.
+fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
+    let [b'.', text @ ..] = text else { return Some((0, text)) };
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (fraction, zone) = text.split_at(length);
+    let millis = digits(&fraction[..length.min(3)])? * [0, 100, 10, 1][length.min(3)];
+    (1..=30).contains(&length).then_some((millis, zone))
+}
+
+fn offset_ms(zone: &[u8]) -> Option<i64> {
+    match zone {
+        b"Z" | b"z" => Some(0),
+        [sign @ (b'+' | b'-'), hours @ .., b':', m1, m2] if hours.len() == 2 => {
+            let (hours, minutes) = (digits(hours)?, digits(&[*m1, *m2])?);
+            let ms = (i64::from(hours) * 60 + i64::from(minutes)) * 60_000;
+            (hours < 24 && minutes < 60).then_some(if *sign == b'-' { -ms } else { ms })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,86 @@
+//! Ingest: check usage events, store and count each once, and say what became of it.
+
+mod directory;
+mod event;
+mod writer;
+
+pub use event::{NewEvent, Rejection, Text};
+pub use writer::Ingest;
+
+use crate::app::App;
+use crate::store::usage::{Recorded, UsageRow};
+use event::Checked;
+
+/// What became of one usage event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored and counted, durably. `late`: its billing cycle had ended before it came, so the difference shows up on
+    /// the current draft.
+    Accepted { late: bool },
+    /// The same event was stored before; nothing changed.
+    Duplicate,
+    /// Another event with this id was stored before, and stands.
+    Conflict,
+    /// Not stored, and why.
+    Rejected(Rejection),
+}
+
+/// Why events were not looked at, or may not have been stored. Sending all of them again is always right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// More is waiting than can be stored soon: come back in a second.
+    #[error("too much usage is waiting to be stored")]
+    Busy,
+    /// This process is about to stop.
+    #[error("the service is stopping")]
+    Stopping,
+    /// The database is not there, or refuses.
+    #[error("storage is unavailable")]
+    StorageUnavailable,
+}
+
+/// Takes usage events in and answers, in their order, what became of each. When this returns `Ok`, what is accepted
+/// is on disk.
+pub async fn ingest(app: &App, events: Vec<NewEvent<'_>>) -> Result<Vec<Outcome>, IngestError> {
+    app.ingest.ingest(&events).await
+}
+
+impl Ingest {
+    /// As [`ingest`], for whoever has no [`App`].
+    pub async fn ingest(&self, events: &[NewEvent<'_>]) -> Result<Vec<Outcome>, IngestError> {
+        let now = self.clock().now_ms();
+        let known = self.directory().look_up(self.store(), events, now).await?;
+        let checked: Vec<Result<Checked, Rejection>> =
+            events.iter().map(|event| event.check(&known, now)).collect();
+        let mut outcomes = Vec::with_capacity(checked.len());
+        let mut rows: Vec<UsageRow> = Vec::with_capacity(checked.len());
+        for event in checked {
+            outcomes.push(match event {
+                Err(why) => Outcome::Rejected(why),
+                Ok(Checked { row, late }) => {
+                    rows.push(row);
+                    Outcome::Accepted { late }
+                }
+            });
+        }
+        let mut written = self.write(rows).await?.into_iter();
+        for outcome in &mut outcomes {
+            if let Outcome::Accepted { late } = *outcome {
+                *outcome = settle(written.next(), late);
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+fn settle(written: Option<writer::Written>, late: bool) -> Outcome {
+    match written {
+        Some(Ok(Recorded::New)) => Outcome::Accepted { late },
+        Some(Ok(Recorded::Duplicate)) => Outcome::Duplicate,
+        Some(Ok(Recorded::Conflict)) => Outcome::Conflict,
+        Some(Err(writer::TotalOverflow)) | None => Outcome::Rejected(Rejection::total_overflow()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
