@@ -3,3 +3,4 @@
 mod api;
 mod bad_inputs;
 mod server;
+mod usage;
