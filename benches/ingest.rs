@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use opentab::app::{App, Handles};
+use opentab::app::{self, App};
 use opentab::billing::Aggregation;
 use opentab::clock::{Clock, Ids};
 use opentab::commands::keys;
@@ -19,6 +19,7 @@ use opentab::config::Config;
 use opentab::store::api_keys::Scope;
 use opentab::store::usage::{CustomerDay, Known, UsageRow, record};
 use opentab::store::{Db, Location, Store, both};
+use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
 use opentab::workflows::ingest::{Ingest, NewEvent, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -579,7 +580,7 @@ async fn http() -> Result<()> {
     const HTTP_BATCH: usize = 500;
     let batches = number("BENCH_BATCHES", 25);
     let folder = tempfile::tempdir()?;
-    let app = app(&folder.path().join("http.db")).await?;
+    let app = open_app(&folder.path().join("http.db")).await?;
     let scopes = BTreeSet::from([Scope::UsageWrite]);
     let key = keys::create(&app.store, &app.ids, app.clock.now(), "bench", scopes, false, None).await?.secret;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -608,15 +609,24 @@ async fn http() -> Result<()> {
     Ok(())
 }
 
-async fn app(database: &std::path::Path) -> Result<App> {
+async fn open_app(database: &std::path::Path) -> Result<App> {
     let settings = [("OPENTAB_REQUESTS_PER_SECOND", "1000000")];
     let settings: BTreeMap<String, String> = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let config = Config::from_sources(settings, "")?;
     let store = prepare(&Location::File(database.to_owned())).await?;
     let clock = Clock::set_at(now()?);
     let ids = Ids::random(clock.clone());
-    let ingest = Ingest::start(store.clone(), clock.clone(), 1);
-    Ok(Arc::new(Handles { config, clock, ids, store, ingest }))
+    Ok(app::build(config, clock, ids, store, Stripe::new(Arc::new(Nobody), Pacer::unlimited())))
+}
+
+/// Usage needs no Stripe.
+#[derive(Debug)]
+struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, _: Request) -> SendFuture<'_> {
+        Box::pin(async { Err("nobody is asked".to_owned()) })
+    }
 }
 
 fn request(key: &str, body: &str) -> Vec<u8> {

@@ -4,15 +4,19 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::open;
+use crate::config::Config;
 use crate::workflows::ingest::{Ingest, IngestError, NewEvent, Outcome, Rejection};
 
 /// Events in one transaction.
@@ -107,24 +111,44 @@ impl Summary {
     }
 }
 
-/// Imports a file (`-` is standard input) and prints a summary; answers the exit code, 0 or 1.
-///
-/// # Errors
-/// It could not run to the end: no such file, not the right columns, or the database is not there (exit code 2). What
-/// was imported until then stays, and importing the whole file again counts nothing twice.
-pub async fn run(ingest: &Ingest, file: &str, format: Option<Format>, as_json: bool) -> anyhow::Result<u8> {
+/// What can be done with usage.
+#[derive(Debug, Subcommand)]
+pub enum UsageCommand {
+    /// Import usage events from a CSV or JSON lines file. Importing it again counts nothing twice
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// FILE.csv, with a header line of id,customer,meter,quantity,timestamp,value,correction; FILE.jsonl, with the
+    /// API's events; or - for standard input
+    file: String,
+    /// csv or jsonl, where the file's name does not say it
+    #[arg(long)]
+    format: Option<Format>,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// Imports straight into the database, beside a running server or without one. 0: every event counts, now or before;
+/// 1: some do not. An error means that it could not run to the end: what was imported until then stays.
+pub async fn usage(config: Config, command: UsageCommand) -> anyhow::Result<ExitCode> {
+    let UsageCommand::Import(ImportArgs { file, format, json }) = command;
+    let app = open::for_a_command(config).await?;
+    let summary = import_file(&app.ingest, &file, format).await?;
+    print(&summary, json)?;
+    Ok(ExitCode::from(summary.exit_code()))
+}
+
+async fn import_file(ingest: &Ingest, file: &str, format: Option<Format>) -> anyhow::Result<Summary> {
     let format = format.or_else(|| format_of(file)).unwrap_or(Format::Jsonl);
-    let (input, size): (Box<dyn Read + Send>, Option<u64>) = match file {
-        "-" => (Box::new(io::stdin()), None),
-        path => {
-            let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
-            let size = file.metadata().ok().map(|metadata| metadata.len());
-            (Box::new(file), size)
-        }
-    };
-    let summary = import(ingest, input, format, &progress(size)).await?;
-    print(&summary, as_json)?;
-    Ok(summary.exit_code())
+    if file == "-" {
+        return import(ingest, Box::new(io::stdin()), format, &progress(None)).await;
+    }
+    let input = File::open(file).with_context(|| format!("cannot open {file}"))?;
+    let size = input.metadata().ok().map(|metadata| metadata.len());
+    import(ingest, Box::new(input), format, &progress(size)).await
 }
 
 fn format_of(file: &str) -> Option<Format> {
