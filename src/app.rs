@@ -27,7 +27,7 @@ pub struct Handles {
     pub wake: Notify,
 }
 
-/// Puts the handles together.
+/// Puts the handles together, inside a Tokio runtime: usage is written by a task of its own.
 pub fn build(config: Config, clock: Clock, ids: Ids, store: Store, stripe: Stripe) -> App {
     let ingest = Ingest::start(store.clone(), clock.clone(), config.ingest_writers);
     Arc::new(Handles { config, clock, ids, store, stripe, ingest, wake: Notify::new() })

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{demo, doctor, jobs, keys, log, open, sandbox, serve, sync, webhooks};
+use super::{demo, doctor, jobs, keys, log, open, sandbox, serve, sync, usage, webhooks};
 use crate::config::{Config, SETTINGS, duration, toml_key};
 use crate::store::api_keys::Scope;
 
@@ -26,6 +26,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve the stand-in for Stripe on a port of its own
     Sandbox(sandbox::SandboxArgs),
+    /// Send usage events from a file
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
     /// Bring draft invoices in step with what is owed, now
     Sync(sync::SyncArgs),
     /// Make, list and revoke API keys
@@ -114,6 +117,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
     log::start(&config.log, config.log_json)?;
     match command {
         Command::Serve => serve::serve(config).await,
+        Command::Usage(command) => usage::usage(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,
         Command::Webhooks(command) => webhooks::webhooks(config, command).await,

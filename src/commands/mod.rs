@@ -10,6 +10,7 @@ pub mod open;
 mod sandbox;
 pub mod serve;
 mod sync;
+pub mod usage;
 mod webhooks;
 
 pub use cli::{Cli, run};

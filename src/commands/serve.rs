@@ -44,7 +44,8 @@ pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) -> an
     let workers = tokio::spawn(work(app.clone(), stop.clone()));
     let schedule = tokio::spawn(run_schedule(app.clone(), stop.clone()));
     let stopped = stop.clone();
-    http::serve::serve(listener, http::router(app), async move { stopped.cancelled().await }).await?;
+    http::serve::serve(listener, http::router(app.clone()), async move { stopped.cancelled().await }).await?;
+    app.ingest.drain().await;
     schedule.await??;
     workers.await?;
     Ok(())

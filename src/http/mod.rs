@@ -29,6 +29,7 @@ pub mod routes;
 pub mod serve;
 pub mod services;
 mod sync;
+pub mod usage;
 mod webhooks;
 
 use axum::Router;
@@ -67,6 +68,7 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(services::retrieve))
         .add(WRITE, handlers!(services::update))
         .add(READ, handlers!(incidents::list))
+        .add(Access::Key(Scope::UsageWrite), handlers!(usage::send))
         .add(Access::Public, handlers!(health::alive))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))

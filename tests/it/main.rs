@@ -7,3 +7,4 @@ mod server;
 #[path = "../support/stripe_spec.rs"]
 mod stripe_spec;
 mod tab;
+mod usage;

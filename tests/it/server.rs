@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
-use opentab::app::App;
+use opentab::app::{self, App};
 use opentab::clock::{Clock, Ids};
 use opentab::commands::keys;
 use opentab::config::Config;
@@ -124,6 +124,16 @@ fn read_reply(bytes: &[u8]) -> Reply {
     Reply { status: status.unwrap_or(0), headers, body: body.to_owned() }
 }
 
+/// A Stripe that nobody reaches: these tests end before it.
+#[derive(Debug)]
+struct Unreachable;
+
+impl Transport for Unreachable {
+    fn send(&self, _: Request) -> SendFuture<'_> {
+        Box::pin(async { Err("there is no Stripe here".to_owned()) })
+    }
+}
+
 async fn app(rate: &str) -> App {
     let settings = [
         ("DATABASE_URL", "sqlite::memory:"),
@@ -135,9 +145,8 @@ async fn app(rate: &str) -> App {
     let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
     store.db.migrate().await.unwrap();
     let clock = Clock::set_at(noon());
-    let ids = Ids::random(clock.clone());
-    let stripe = Stripe::new(Arc::new(Nowhere), Pacer::unlimited());
-    opentab::app::build(config, clock, ids, store, stripe)
+    let stripe = Stripe::new(Arc::new(Unreachable), Pacer::unlimited());
+    app::build(config, clock.clone(), Ids::random(clock), store, stripe)
 }
 
 /// The text of a new key.
@@ -145,14 +154,4 @@ pub async fn new_key(app: &App, scope: Scope, livemode: bool, expires_at: Option
     let scopes = BTreeSet::from([scope]);
     let now = app.clock.now();
     keys::create(&app.store, &app.ids, now, "test", scopes, livemode, expires_at).await.unwrap().secret
-}
-
-/// Stripe is not there.
-#[derive(Debug)]
-struct Nowhere;
-
-impl Transport for Nowhere {
-    fn send(&self, _: Request) -> SendFuture<'_> {
-        Box::pin(async { Err("Stripe cannot be reached".to_owned()) })
-    }
 }

@@ -48,6 +48,13 @@ pub struct NewEvent<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Text<'a>(pub Cow<'a, str>);
 
+impl Text<'_> {
+    /// The same text, holding it itself.
+    pub fn into_owned(self) -> Text<'static> {
+        Text(Cow::Owned(self.0.into_owned()))
+    }
+}
+
 impl Deref for Text<'_> {
     type Target = str;
 
@@ -100,8 +107,63 @@ pub(super) fn decimal<'de: 'a, 'a, D: Deserializer<'de>>(
         Some(b'"') => serde_json::from_str::<Text<'de>>(text)
             .map(|text| Some(text.0))
             .map_err(|error| serde::de::Error::custom(format_args!("quantity: {error}"))),
-        Some(b'-' | b'0'..=b'9') => Ok(Some(Cow::Borrowed(text))),
+        Some(b'-' | b'0'..=b'9') if !text.contains(['e', 'E']) => Ok(Some(Cow::Borrowed(text))),
+        Some(b'-' | b'0'..=b'9') => {
+            Err(serde::de::Error::custom("quantity: write the number without an exponent"))
+        }
         _ => Err(serde::de::Error::custom("quantity: expected a number or a decimal string")),
+    }
+}
+
+/// A CloudEvent 1.0 that carries usage. Attributes that have no meaning here are ignored; so is `source`: an event's
+/// id is unique per customer, whoever sends it.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub struct CloudEvent<'a> {
+    #[serde(borrow)]
+    specversion: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    /// The meter.
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    /// The customer.
+    #[serde(borrow, default)]
+    subject: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    time: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    data: Option<CloudData<'a>>,
+}
+
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+struct CloudData<'a> {
+    #[serde(borrow, default, deserialize_with = "decimal")]
+    quantity: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    value: Option<Text<'a>>,
+    #[serde(default)]
+    correction: bool,
+}
+
+impl<'a> TryFrom<CloudEvent<'a>> for NewEvent<'a> {
+    type Error = Rejection;
+
+    fn try_from(event: CloudEvent<'a>) -> Result<NewEvent<'a>, Rejection> {
+        if &*event.specversion != "1.0" {
+            return Err(Rejection::invalid("specversion: must be 1.0"));
+        }
+        let data = event.data.unwrap_or_default();
+        Ok(NewEvent {
+            id: event.id,
+            customer: event
+                .subject
+                .ok_or_else(|| Rejection::invalid("subject: is required, it names the customer"))?,
+            meter: event.kind,
+            quantity: data.quantity,
+            timestamp: event.time,
+            value: data.value,
+            correction: data.correction,
+        })
     }
 }
 
@@ -138,15 +200,26 @@ pub struct Checked {
 }
 
 impl NewEvent<'_> {
+    /// The same event, holding all its text itself.
+    pub fn into_owned(self) -> NewEvent<'static> {
+        NewEvent {
+            id: self.id.into_owned(),
+            customer: self.customer.into_owned(),
+            meter: self.meter.into_owned(),
+            quantity: self.quantity.map(|text| Cow::Owned(text.into_owned())),
+            timestamp: self.timestamp.map(Text::into_owned),
+            value: self.value.map(Text::into_owned),
+            correction: self.correction,
+        }
+    }
+
     /// Everything that can be said about an event without asking what is stored.
     pub(super) fn check(&self, known: &Known<'_>, now: i64) -> Result<Checked, Rejection> {
         check_id(&self.id)?;
-        let customer = known.customer(&self.customer).ok_or_else(|| {
-            Rejection::new("unknown-customer", format!("customer: there is no {}", shown(&self.customer)))
-        })?;
-        let meter = known.meter(&self.meter).ok_or_else(|| {
-            Rejection::new("unknown-meter", format!("meter: there is no {}", shown(&self.meter)))
-        })?;
+        let customer = known
+            .customer(&self.customer)
+            .ok_or_else(|| unknown("unknown-customer", "customer", &self.customer))?;
+        let meter = known.meter(&self.meter).ok_or_else(|| unknown("unknown-meter", "meter", &self.meter))?;
         let at = self.timestamp.as_deref().map(|text| instant(text, now)).transpose()?;
         let quantity = self.units(meter)?;
         let unique_value = self.counted_value(meter)?;
@@ -203,10 +276,13 @@ impl NewEvent<'_> {
     }
 }
 
-/// For a message: short, and without what could disturb a terminal.
-fn shown(name: &str) -> String {
+fn unknown(code: &'static str, field: &str, name: &str) -> Rejection {
+    if name.chars().any(char::is_control) {
+        return Rejection::new("invalid-characters", format!("{field}: must not hold control characters"));
+    }
+    // Short, and without what could disturb a terminal.
     let short: String = name.chars().take(80).collect();
-    format!("{short:?}")
+    Rejection::new(code, format!("{field}: there is no {short:?}"))
 }
 
 fn check_id(id: &str) -> Result<(), Rejection> {

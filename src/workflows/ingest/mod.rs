@@ -4,7 +4,7 @@ mod directory;
 mod event;
 mod writer;
 
-pub use event::{NewEvent, Rejection, Text};
+pub use event::{CloudEvent, NewEvent, Rejection, Text};
 pub use writer::Ingest;
 
 use crate::app::App;
@@ -41,8 +41,8 @@ pub enum IngestError {
 
 /// Takes usage events in and answers, in their order, what became of each. When this returns `Ok`, what is accepted
 /// is on disk.
-pub async fn ingest(app: &App, events: Vec<NewEvent<'_>>) -> Result<Vec<Outcome>, IngestError> {
-    app.ingest.ingest(&events).await
+pub async fn ingest(app: &App, events: &[NewEvent<'_>]) -> Result<Vec<Outcome>, IngestError> {
+    app.ingest.ingest(events).await
 }
 
 impl Ingest {

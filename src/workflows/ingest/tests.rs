@@ -278,7 +278,7 @@ async fn bad_input_is_named() {
         ("invalid-id", event(&long, "sum", "1", "")),
         ("invalid-id", event("e\u{301}", "sum", "1", "")),
         ("unknown-customer", NewEvent { customer: "nobody".into(), ..sum("a", "1") }),
-        ("unknown-customer", NewEvent { customer: "\0".into(), ..sum("a", "1") }),
+        ("invalid-characters", NewEvent { customer: "\0".into(), ..sum("a", "1") }),
         ("unknown-meter", event("a", "nonsense", "1", "")),
         ("validation-failed", sum("a", "1.5")),
         ("validation-failed", sum("a", "many")),
