@@ -9,6 +9,7 @@
 //! and in [`routes`]: `.add(Access::Key(Scope::UsageWrite), routes!(usage::send))`.
 
 pub mod auth;
+pub mod billing;
 pub mod check;
 pub mod customers;
 mod edge;
@@ -18,6 +19,7 @@ mod health;
 pub(crate) mod html;
 pub mod idempotency;
 pub mod incidents;
+pub mod invoices;
 pub mod kind;
 pub mod list;
 pub mod meters;
@@ -66,6 +68,10 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(services::retrieve))
         .add(WRITE, handlers!(services::update))
         .add(READ, handlers!(incidents::list))
+        .add(READ, handlers!(billing::retrieve))
+        .add(WRITE, handlers!(billing::create_link))
+        .add(READ, handlers!(invoices::list))
+        .add(READ, handlers!(invoices::retrieve))
         .add(Access::Public, handlers!(health::alive))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))
