@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod billing;
+pub mod billing_page;
 pub mod check;
 pub mod customers;
 mod edge;
@@ -32,10 +33,10 @@ pub mod services;
 mod sync;
 mod webhooks;
 
-use axum::Router;
 use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use utoipa_axum::routes as handlers;
 
 use crate::app::App;
@@ -72,6 +73,25 @@ fn routes(routes: Routes) -> Routes {
         .add(WRITE, handlers!(billing::create_link))
         .add(READ, handlers!(invoices::list))
         .add(READ, handlers!(invoices::retrieve))
+        .page(Access::Checked("a billing link"), "/billing/{token}", get(billing_page::open))
+        .page(Access::Checked("a billing link's session"), "/billing", get(billing_page::page))
+        .page(
+            Access::Checked("a billing link's session"),
+            "/billing/invoices/{id}",
+            get(billing_page::invoice),
+        )
+        .page(
+            Access::Checked("a billing link's session"),
+            "/billing/events",
+            get(billing_page::events).layer(Extension(billing_page::Watchers::default())),
+        )
+        .page(
+            Access::Checked("the request comes from the page"),
+            "/billing/sign-out",
+            post(billing_page::sign_out),
+        )
+        .page(Access::Public, "/billing/assets/billing.css", get(billing_page::style))
+        .page(Access::Public, "/billing/assets/billing.js", get(billing_page::script))
         .add(Access::Public, handlers!(health::alive))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))

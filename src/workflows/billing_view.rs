@@ -210,6 +210,7 @@ pub struct SealedLine {
     pub amount_formatted: String,
     /// What Stripe holds; none where another line carries it.
     pub stripe_amount: Option<i64>,
+    pub stripe_amount_formatted: Option<String>,
     /// What a human changed before the invoice was finalized: Stripe's amount less ours. It is never charged again by
     /// itself.
     #[serde(rename = "override")]
@@ -459,6 +460,7 @@ fn sealed_line(currency: Currency, line: LedgerLine) -> SealedLine {
         amount: line.amount,
         amount_formatted: shown(currency, line.amount),
         stripe_amount: line.stripe_amount,
+        stripe_amount_formatted: line.stripe_amount.map(|held| shown(currency, held)),
         overridden: gap,
         overridden_formatted: gap.map(|gap| shown(currency, gap)),
         period: Period { start: from_ms(line.period_start), end: from_ms(line.period_end) },
