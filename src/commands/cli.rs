@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{demo, doctor, jobs, keys, log, open, sandbox, serve, sync, usage, webhooks};
+use super::{demo, doctor, jobs, keys, link, log, open, sandbox, serve, sync, usage, webhooks};
 use crate::config::{Config, SETTINGS, duration, toml_key};
 use crate::store::api_keys::Scope;
 
@@ -31,6 +31,8 @@ enum Command {
     Usage(usage::UsageCommand),
     /// Bring draft invoices in step with what is owed, now
     Sync(sync::SyncArgs),
+    /// Make a link to a customer's billing page
+    Link(link::LinkArgs),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -117,6 +119,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
     log::start(&config.log, config.log_json)?;
     match command {
         Command::Serve => serve::serve(config).await,
+        Command::Link(args) => link::link(config, args).await,
         Command::Usage(command) => usage::usage(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,

@@ -5,12 +5,13 @@ pub mod demo;
 mod doctor;
 pub mod jobs;
 pub mod keys;
+mod link;
 mod log;
 pub mod open;
 mod sandbox;
 pub mod serve;
 mod sync;
-pub mod usage;
+mod usage;
 mod webhooks;
 
 pub use cli::{Cli, run};

@@ -9,6 +9,8 @@
 //! and in [`routes`]: `.add(Access::Key(Scope::UsageWrite), routes!(usage::send))`.
 
 pub mod auth;
+pub mod billing;
+pub mod billing_page;
 pub mod check;
 pub mod customers;
 mod docs;
@@ -19,6 +21,7 @@ mod health;
 pub(crate) mod html;
 pub mod idempotency;
 pub mod incidents;
+pub mod invoices;
 pub mod kind;
 pub mod list;
 pub mod meters;
@@ -32,10 +35,10 @@ mod sync;
 pub mod usage;
 mod webhooks;
 
-use axum::Router;
 use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use utoipa_axum::routes as handlers;
 
 use crate::app::App;
@@ -69,6 +72,29 @@ fn routes(routes: Routes) -> Routes {
         .add(WRITE, handlers!(services::update))
         .add(READ, handlers!(incidents::list))
         .add(Access::Key(Scope::UsageWrite), handlers!(usage::send))
+        .add(READ, handlers!(billing::retrieve))
+        .add(WRITE, handlers!(billing::create_link))
+        .add(READ, handlers!(invoices::list))
+        .add(READ, handlers!(invoices::retrieve))
+        .page(Access::Checked("a billing link"), "/billing/{token}", get(billing_page::open))
+        .page(Access::Checked("a billing link's session"), "/billing", get(billing_page::page))
+        .page(
+            Access::Checked("a billing link's session"),
+            "/billing/invoices/{id}",
+            get(billing_page::invoice),
+        )
+        .page(
+            Access::Checked("a billing link's session"),
+            "/billing/events",
+            get(billing_page::events).layer(Extension(billing_page::Watchers::default())),
+        )
+        .page(
+            Access::Checked("the request comes from the page"),
+            "/billing/sign-out",
+            post(billing_page::sign_out),
+        )
+        .page(Access::Public, "/billing/assets/billing.css", get(billing_page::style))
+        .page(Access::Public, "/billing/assets/billing.js", get(billing_page::script))
         .add(Access::Public, handlers!(health::alive))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))

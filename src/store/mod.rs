@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod api_keys;
 pub mod audit;
+mod billing_view;
 pub mod customers;
 mod cycles;
 mod db;
@@ -20,6 +21,7 @@ mod statements;
 mod stripe_events;
 pub mod usage;
 
+pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Sql, Tx, both, split};
 pub use incidents::{Incident, NewIncident};

@@ -1,6 +1,8 @@
 //! One file per thing the service does. The only place where effects happen in order.
 
 pub mod ask;
+pub mod billing_links;
+pub mod billing_view;
 pub mod by;
 pub mod carry_out;
 pub mod catalog;

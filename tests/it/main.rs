@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_inputs;
+mod billing_page;
 mod life;
 mod server;
 #[path = "../support/stripe_spec.rs"]

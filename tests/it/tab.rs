@@ -241,7 +241,7 @@ impl Tab {
         });
         let text = event.to_string();
         let event: NewEvent<'_> = serde_json::from_str(&text).unwrap();
-        ingest(&self.app, vec![event]).await.unwrap().remove(0)
+        ingest(&self.app, &[event]).await.unwrap().remove(0)
     }
 
     /// What the schedule would do by now: ask for everything that changed or is due, and work until nothing is left.

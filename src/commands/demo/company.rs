@@ -129,6 +129,17 @@ impl Company {
         Ok(ids)
     }
 
+    /// Whether each customer has a finalized invoice by now.
+    pub async fn everybody_billed(&self) -> anyhow::Result<bool> {
+        for buyer in &self.customers {
+            let invoices = self.app.store.invoices_of(&buyer.id, "~", 1_000).await?;
+            if invoices.iter().all(|invoice| invoice.sealed_at.is_none()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Tells of the invoices that were finalized since; answers whether there were any.
     pub async fn tell(&self, world: &World, before: &BTreeSet<String>) -> anyhow::Result<bool> {
         let mut told = false;
@@ -201,10 +212,14 @@ async fn sign_up(
     time_zone: &str,
     collection: &str,
 ) -> anyhow::Result<Buyer> {
-    let customer = json!({
+    let mut customer = json!({
         "name": name, "currency": currency, "time_zone": time_zone, "collection_method": collection,
         "email": format!("billing@{}.example", name.split(' ').next().unwrap_or(name).to_lowercase()),
     });
+    if collection == "charge_automatically" {
+        // They are Stripe's customers already, with a card; the others are created there on the first sync.
+        customer["stripe_customer_id"] = json!(world.customer_with_card(name).await?);
+    }
     let customer = world.post("/v1/customers", &customer).await?;
     let id = customer["id"].as_str().context("a customer has an id")?.to_owned();
     let mut meters = Vec::new();

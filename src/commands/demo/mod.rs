@@ -38,7 +38,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     introduce(&world, &company);
     if args.once {
         let first = world.app.clock.now();
-        while company.finalized().await?.len() < company.customers.len() {
+        while !company.everybody_billed().await? {
             anyhow::ensure!(world.app.clock.now() - first < TimeDelta::days(40), "the cycle did not close");
             step(&world, &company, Duration::ZERO).await?;
         }
@@ -53,9 +53,9 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The story begins as a month does.
+/// The story begins on the 1st of November 2026, which it is by then in every customer's time zone.
 fn start() -> DateTime<Utc> {
-    DateTime::from_timestamp(1_793_491_200, 0).unwrap_or_default()
+    DateTime::from_timestamp(1_793_534_400, 0).unwrap_or_default()
 }
 
 fn introduce(world: &World, company: &Company) {
