@@ -97,7 +97,8 @@ impl World {
         ];
         let body: Vec<String> = form.iter().map(|(key, value)| format!("{key}={}", percent(value))).collect();
         let request = self.client.post(format!("{}/v1/customers", self.stripe_base)).bearer_auth(STRIPE_KEY);
-        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body.join("&"));
+        let request =
+            request.header("content-type", "application/x-www-form-urlencoded").body(body.join("&"));
         let customer = answer("/v1/customers", request).await?;
         Ok(customer["id"].as_str().context("a customer has an id")?.to_owned())
     }
