@@ -56,7 +56,15 @@ const OTHER_CLOCKS: &[(&str, &str)] = &[
 ];
 
 /// What anybody may ask for without a key: nothing here shows anybody's data.
-const PUBLIC: &[&str] = &["GET /healthz", "GET /metrics", "GET /readyz", "* /problems", "* /problems/{slug}"];
+const PUBLIC: &[&str] = &[
+    "* /docs",
+    "* /openapi.json",
+    "* /problems",
+    "* /problems/{slug}",
+    "GET /healthz",
+    "GET /metrics",
+    "GET /readyz",
+];
 
 /// What the README may name beside the settings: only tests read these.
 const FOR_TESTS: &[&str] =
@@ -334,6 +342,7 @@ fn plain(statement: &str) -> String {
         (" collate \"C\"", ""),
         (" bigint", " integer"),
         (" boolean", " integer"),
+        (" default false", " default 0"),
         (" bytea", " blob"),
     ];
     other_words.iter().fold(words, |text, (theirs, ours)| text.replace(theirs, ours))

@@ -70,6 +70,8 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(incidents::list))
         .add(Access::Key(Scope::UsageWrite), handlers!(usage::send))
         .add(Access::Public, handlers!(health::alive))
+        .add(Access::Public, handlers!(health::ready))
+        .add(Access::Public, handlers!(health::metrics))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))
 }

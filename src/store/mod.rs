@@ -19,6 +19,7 @@ mod settings;
 mod statements;
 mod stripe_events;
 pub mod usage;
+mod waiting;
 
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Sql, Tx, both, split};
@@ -30,6 +31,7 @@ pub use leases::Lease;
 pub use page::Page;
 pub use statements::{PricedService, UsageDay};
 pub use stripe_events::{NewStripeEvent, StripeEvent};
+pub use waiting::Waiting;
 
 /// The database, with one method per thing that is asked of it or recorded in it. Methods that must happen together
 /// take a [`Tx`].
