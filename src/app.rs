@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Ids};
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::stripe::Stripe;
 use crate::workflows::ingest::Ingest;
@@ -21,6 +22,8 @@ pub struct Handles {
     pub ids: Ids,
     pub store: Store,
     pub stripe: Stripe,
+    /// Counts what happens.
+    pub metrics: Arc<Metrics>,
     /// Stores usage, many requests in one commit.
     pub ingest: Ingest,
     /// Wakes the workers: there is something to do.
@@ -30,5 +33,7 @@ pub struct Handles {
 /// Puts the handles together, inside a Tokio runtime: usage is written by a task of its own.
 pub fn build(config: Config, clock: Clock, ids: Ids, store: Store, stripe: Stripe) -> App {
     let ingest = Ingest::start(store.clone(), clock.clone(), config.ingest_writers);
-    Arc::new(Handles { config, clock, ids, store, stripe, ingest, wake: Notify::new() })
+    let metrics = Arc::new(Metrics::new());
+    let stripe = stripe.observed_by(metrics.clone());
+    Arc::new(Handles { config, clock, ids, store, stripe, metrics, ingest, wake: Notify::new() })
 }

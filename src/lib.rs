@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod http;
 pub mod jobs;
+pub mod metrics;
 pub mod pages;
 pub mod sandbox;
 pub mod store;

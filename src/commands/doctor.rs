@@ -8,7 +8,7 @@ use stripe_client_core::StripeRequest;
 use super::open;
 use crate::app::App;
 use crate::config::Config;
-use crate::store::{Db, both};
+use crate::store::Db;
 use crate::stripe::{StripeError, account};
 
 /// Webhooks signed further away than this are refused.
@@ -138,14 +138,12 @@ async fn durability(app: &App) -> Check {
             Err(error) => wrong("durability", error.to_string()),
         },
         Db::Pg(_) => {
-            let setting = |name: &'static str| {
-                app.store.db.one::<(String,)>(both("select current_setting($1)"), (name,))
-            };
+            let setting = |name| app.store.db.postgres_setting(name);
             match (setting("fsync").await, setting("synchronous_commit").await) {
-                (Ok((fsync,)), Ok((commit,))) if fsync == "on" && commit != "off" => {
+                (Ok(fsync), Ok(commit)) if fsync == "on" && commit != "off" => {
                     fine("durability", format!("PostgreSQL: fsync on, synchronous_commit {commit}"))
                 }
-                (Ok((fsync,)), Ok((commit,))) => wrong(
+                (Ok(fsync), Ok(commit)) => wrong(
                     "durability",
                     format!(
                         "PostgreSQL: fsync {fsync}, synchronous_commit {commit}: a power cut would lose acknowledged usage"

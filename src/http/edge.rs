@@ -50,6 +50,7 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
     let response = answer(&edge, request, next).await.unwrap_or_else(Problem::into_response);
     let mut response = problem::finish(response, &app.config.public_url, &id);
     add_headers(response.headers_mut(), &id);
+    app.metrics.http_request(method.as_str(), path.as_deref(), response.status().as_u16());
     log(&method, path.as_deref(), response.status(), app.clock.now_ms() - began, &id);
     response
 }

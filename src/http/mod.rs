@@ -96,6 +96,8 @@ fn routes(routes: Routes) -> Routes {
         .page(Access::Public, "/billing/assets/billing.css", get(billing_page::style))
         .page(Access::Public, "/billing/assets/billing.js", get(billing_page::script))
         .add(Access::Public, handlers!(health::alive))
+        .add(Access::Public, handlers!(health::ready))
+        .add(Access::Public, handlers!(health::metrics))
         .page(Access::Public, "/problems", get(problem::index))
         .page(Access::Public, "/problems/{slug}", get(problem::page))
 }

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use opentab_webhooks::{SignatureError, read, verify};
+use axum::http::{HeaderMap, StatusCode};
+use opentab_webhooks::{Event, SignatureError, read, verify};
 
 use super::extract::{limits_of, read_body};
 use super::kind;
@@ -21,17 +21,24 @@ use crate::workflows::receive::receive;
 pub async fn stripe(State(app): State<App>, request: Request) -> Result<StatusCode, Problem> {
     let (parts, body): (_, Body) = request.into_parts();
     let bytes = read_body(body, &parts.headers, &limits_of(&parts)).await?;
-    let header = parts.headers.get("stripe-signature").map(|value| value.to_str().unwrap_or("unreadable"));
+    let (event, payload) =
+        believe(&app, &parts.headers, &bytes).inspect_err(|_| app.metrics.stripe_event("refused"))?;
+    receive(&app, &event, payload).await?;
+    Ok(StatusCode::OK)
+}
+
+/// The event, if Stripe signed these bytes a moment ago.
+fn believe<'b>(app: &App, headers: &HeaderMap, bytes: &'b [u8]) -> Result<(Event<'b>, &'b str), Problem> {
+    let header = headers.get("stripe-signature").map(|value| value.to_str().unwrap_or("unreadable"));
     let Some(secrets) = &app.config.stripe_webhook_secrets else {
         let detail = "STRIPE_WEBHOOK_SECRET is not set, so no webhook can be believed.";
         return Err(Problem::new(&kind::WEBHOOK_SIGNATURE_INVALID, detail));
     };
-    verify(&bytes, header, secrets, app.clock.now().timestamp()).map_err(|error| not_believed(&error))?;
+    verify(bytes, header, secrets, app.clock.now().timestamp()).map_err(|error| not_believed(&error))?;
     let unreadable = || Problem::new(&kind::MALFORMED_JSON, "The body is signed, but it is not an event.");
-    let event = read(&bytes).map_err(|_| unreadable())?;
-    let payload = std::str::from_utf8(&bytes).map_err(|_| unreadable())?;
-    receive(&app, &event, payload).await?;
-    Ok(StatusCode::OK)
+    let event = read(bytes).map_err(|_| unreadable())?;
+    let payload = std::str::from_utf8(bytes).map_err(|_| unreadable())?;
+    Ok((event, payload))
 }
 
 fn not_believed(error: &SignatureError) -> Problem {

@@ -284,6 +284,12 @@ impl Db {
         Ok((journal, level))
     }
 
+    /// What PostgreSQL has set, such as `on` for `fsync`.
+    pub async fn postgres_setting(&self, name: &str) -> sqlx::Result<String> {
+        let (value,): (String,) = self.one(both("select current_setting($1)"), (name,)).await?;
+        Ok(value)
+    }
+
     /// `postgresql` or `sqlite`, for people.
     pub fn engine(&self) -> &'static str {
         match self {

@@ -20,6 +20,7 @@ mod settings;
 mod statements;
 mod stripe_events;
 pub mod usage;
+mod waiting;
 
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use cycles::{ChangedCycle, CustomerToSync};
@@ -32,6 +33,7 @@ pub use leases::Lease;
 pub use page::Page;
 pub use statements::{PricedService, UsageDay};
 pub use stripe_events::{NewStripeEvent, StripeEvent};
+pub use waiting::Waiting;
 
 /// The database, with one method per thing that is asked of it or recorded in it. Methods that must happen together
 /// take a [`Tx`].

@@ -81,16 +81,30 @@ impl StripeClientErr for StripeError {
     }
 }
 
+/// Is told of every call that has ended, to count it.
+pub trait Observer: Send + Sync + fmt::Debug {
+    /// `operation` is a method and a path without ids. `ending` is `ok`, `no_answer`, `slow_down` (429),
+    /// `unauthorized`, `refused` or `unreadable`.
+    fn called(&self, operation: &str, ending: &'static str);
+}
+
 /// One Stripe account: a transport, and the pace that the account allows. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Stripe {
     transport: Arc<dyn Transport>,
     pacer: Arc<Pacer>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Stripe {
     pub fn new(transport: Arc<dyn Transport>, pacer: Pacer) -> Stripe {
-        Stripe { transport, pacer: Arc::new(pacer) }
+        Stripe { transport, pacer: Arc::new(pacer), observer: None }
+    }
+
+    /// The same account, and somebody who is told of its calls.
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Stripe {
+        self.observer = Some(observer);
+        self
     }
 
     /// Sends a recorded write once, under its key.
@@ -124,11 +138,19 @@ impl Stripe {
     async fn call(&self, request: Request, deadline_ms: i64) -> Result<Bytes, StripeError> {
         let endpoint = super::pacing::endpoint(request.method, &request.path);
         self.pacer.wait(&endpoint, deadline_ms).await;
-        let answer = self.transport.send(request).await.map_err(StripeError::NoAnswer)?;
-        if answer.status == 429 {
-            self.pacer.slow_down(&endpoint, answer.limited_reason.as_deref());
+        let outcome = match self.transport.send(request).await {
+            Err(why) => Err(StripeError::NoAnswer(why)),
+            Ok(answer) => {
+                if answer.status == 429 {
+                    self.pacer.slow_down(&endpoint, answer.limited_reason.as_deref());
+                }
+                judge(answer)
+            }
+        };
+        if let Some(observer) = &self.observer {
+            observer.called(&endpoint, ending(&outcome));
         }
-        judge(answer)
+        outcome
     }
 }
 
@@ -144,6 +166,17 @@ impl StripeClient for Stripe {
             _ => None,
         };
         self.call(on_the_wire(request, key), i64::MAX).await
+    }
+}
+
+fn ending(outcome: &Result<Bytes, StripeError>) -> &'static str {
+    match outcome {
+        Ok(_) => "ok",
+        Err(StripeError::NoAnswer(_)) => "no_answer",
+        Err(StripeError::Later { .. }) => "slow_down",
+        Err(StripeError::Unauthorized(_)) => "unauthorized",
+        Err(StripeError::Refused(_)) => "refused",
+        Err(StripeError::Unreadable(_)) => "unreadable",
     }
 }
 

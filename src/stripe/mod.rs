@@ -7,7 +7,7 @@ mod requests;
 mod transport;
 
 pub use answers::{CustomerAnswer, EventAnswer, InvoiceAnswer, LineAnswer, LinesPage, List, ObjectAnswer};
-pub use client::{Refusal, Stripe, StripeError};
+pub use client::{Observer, Refusal, Stripe, StripeError};
 pub use pacing::{Pacer, Rates};
 pub use requests::{
     DraftLine, Method, NewInvoice, Write, account, add_lines, create_customer, create_invoice,

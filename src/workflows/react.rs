@@ -41,6 +41,7 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
             tx.enqueue(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline: now, now }).await?;
         }
         tx.commit().await?;
+        app.metrics.stripe_event(state);
     }
     app.wake.notify_waiters();
     Ok(())

@@ -48,6 +48,10 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
             .await?;
     }
     tx.commit().await?;
+    app.metrics.stripe_event(if is_new { "received" } else { "duplicate" });
+    if is_new && ignored.is_some() {
+        app.metrics.stripe_event("ignored");
+    }
     app.wake.notify_one();
     Ok(is_new)
 }

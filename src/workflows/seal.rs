@@ -35,6 +35,7 @@ pub(super) async fn seal(
         report_override(run, &mut tx, &invoice, change).await?;
     }
     tx.commit().await?;
+    run.app.metrics.invoice_finalized();
     run.synced.finalized.push(invoice.id.clone());
     tracing::info!(customer.id = %invoice.customer_id, invoice.id = %invoice.id, total = answer.total,
         "Finalized invoice {} of customer {}", answer.number.as_deref().unwrap_or(&invoice.id), invoice.customer_id);

@@ -42,7 +42,13 @@ pub enum IngestError {
 /// Takes usage events in and answers, in their order, what became of each. When this returns `Ok`, what is accepted
 /// is on disk.
 pub async fn ingest(app: &App, events: &[NewEvent<'_>]) -> Result<Vec<Outcome>, IngestError> {
-    app.ingest.ingest(events).await
+    let outcomes = app.ingest.ingest(events).await?;
+    let counted = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count() as u64;
+    app.metrics.usage_events("accepted", counted(|o| matches!(o, Outcome::Accepted { .. })));
+    app.metrics.usage_events("duplicate", counted(|o| matches!(o, Outcome::Duplicate)));
+    app.metrics.usage_events("conflict", counted(|o| matches!(o, Outcome::Conflict)));
+    app.metrics.usage_events("rejected", counted(|o| matches!(o, Outcome::Rejected(_))));
+    Ok(outcomes)
 }
 
 impl Ingest {

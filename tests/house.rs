@@ -1,0 +1,417 @@
+//! The house's own rules, held against its sources: which room may know which, and what is said in two places.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use opentab::clock::{Clock, Ids};
+use opentab::config::{Config, SETTINGS, toml_key};
+use opentab::http::route_list;
+use opentab::http::routes::Access;
+use opentab::store::{Db, Location, Store};
+use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
+
+/// Each room, and the rooms that it may know beside itself.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("billing", &[]),
+    ("sandbox", &[]),
+    ("clock", &[]),
+    ("metrics", &["store", "stripe"]),
+    // `DATABASE_URL` is read into the store's own type.
+    ("config", &["store"]),
+    ("store", &["billing", "clock"]),
+    ("stripe", &["billing", "clock", "config"]),
+    ("mailer", &["billing", "clock", "config"]),
+    ("app", &["clock", "config", "mailer", "metrics", "store", "stripe", "workflows"]),
+    ("workflows", &["app", "billing", "clock", "config", "mailer", "metrics", "store", "stripe"]),
+    ("jobs", &["app", "billing", "clock", "config", "metrics", "store", "stripe", "workflows"]),
+    // What a page shows is what a workflow has put together.
+    ("pages", &["billing", "workflows"]),
+    ("http", &["app", "billing", "clock", "config", "metrics", "pages", "store", "stripe", "workflows"]),
+];
+
+/// Rooms at the end of every arrow: they may know all others.
+const ENDS: &[&str] = &["commands", "lib", "main"];
+
+/// Crates that a room has no use for: it would do more than its one thing.
+const STRANGERS: &[(&str, &[&str])] = &[
+    ("billing", &["tokio", "sqlx", "axum", "tracing", "reqwest", "rand", "hyper"]),
+    ("store", &["axum", "reqwest", "stripe_client_core", "stripe_billing", "stripe_core", "hyper"]),
+    ("stripe", &["sqlx", "axum"]),
+    ("sandbox", &["sqlx", "opentab_webhooks", "stripe_client_core", "stripe_billing", "stripe_core"]),
+    ("pages", &["sqlx", "tokio", "reqwest"]),
+    ("http", &["reqwest"]),
+];
+
+/// Who reads a clock beside `clock.rs`, and why that is right.
+const OTHER_CLOCKS: &[(&str, &str)] = &[
+    (
+        "src/sandbox/mod.rs",
+        "the sandbox knows none of the house, so it brings a clock that its users replace",
+    ),
+    ("src/stripe/pacing.rs", "a pace is kept in the runtime's time, which tests stop and move"),
+    ("src/workflows/ask.rs", "a person waits for an answer, in the runtime's time"),
+];
+
+/// What anybody may ask for without a key: nothing here shows anybody's data.
+const PUBLIC: &[&str] = &[
+    "* /docs",
+    "* /openapi.json",
+    "* /problems",
+    "* /problems/{slug}",
+    "GET /healthz",
+    "GET /metrics",
+    "GET /readyz",
+];
+
+/// What the README may name beside the settings: only tests read these.
+const FOR_TESTS: &[&str] =
+    &["OPENTAB_SIGNATURE_VECTORS", "STRIPE_OPENAPI_SPEC", "TEST_DATABASE", "TEST_POSTGRES_URL"];
+
+/// One source file.
+struct Source {
+    /// From the package's folder, such as `src/billing/money.rs`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn room(&self) -> &str {
+        let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inside.split('/').next().unwrap_or("").trim_end_matches(".rs")
+    }
+
+    /// Without comments.
+    fn code(&self) -> String {
+        let lines = self.text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Without comments and tests.
+    fn product(&self) -> String {
+        if self.path.ends_with("/tests.rs") {
+            return String::new();
+        }
+        let code = self.code();
+        code.split("#[cfg(test)]").next().unwrap_or("").to_owned()
+    }
+
+    /// How many modules deep the file is: 1 for `src/app.rs` and `src/store/mod.rs`.
+    fn depth(&self) -> usize {
+        let names = self.path.matches('/').count();
+        if self.path.ends_with("/mod.rs") { names - 1 } else { names }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every Rust file below these folders.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut files = Vec::new();
+    folders.iter().for_each(|folder| find_rust(&root().join(folder), &mut files));
+    files.sort();
+    let source = |file: PathBuf| {
+        let path = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        Source { text: read(&path), path }
+    };
+    files.into_iter().map(source).collect()
+}
+
+fn find_rust(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.unwrap().path();
+        match path.extension() {
+            _ if path.is_dir() => find_rust(&path, found),
+            Some(ending) if ending == "rs" => found.push(path),
+            _ => {}
+        }
+    }
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Where the text holds this, not as the end of a longer name.
+fn places<'t>(text: &'t str, what: &'t str) -> impl Iterator<Item = usize> + 't {
+    let found = text.match_indices(what).map(|(at, _)| at);
+    found.filter(move |&at| !text[..at].ends_with(is_name))
+}
+
+/// Whether the text holds this name, whole.
+fn names(text: &str, name: &str) -> bool {
+    places(text, name).any(|at| !text[at + name.len()..].starts_with(is_name))
+}
+
+/// The rooms that the text names after `crate::`, also in braces.
+fn rooms_named(text: &str) -> BTreeSet<String> {
+    let rests = places(text, "crate::").map(|at| &text[at + "crate::".len()..]);
+    rests.flat_map(first_names).collect()
+}
+
+fn first_names(rest: &str) -> Vec<String> {
+    let name = |text: &str| text.trim_start().chars().take_while(|&c| is_name(c)).collect::<String>();
+    match rest.strip_prefix('{') {
+        None => vec![name(rest)],
+        Some(group) => split_outside(group, ',').iter().map(|part| name(part)).collect(),
+    }
+}
+
+/// The parts between separators that stand in no brackets, up to the bracket that closes them all.
+fn split_outside(text: &str, separator: char) -> Vec<String> {
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in text.chars() {
+        match c {
+            '(' | '{' => depth += 1,
+            ')' | '}' if depth == 0 => break,
+            ')' | '}' => depth -= 1,
+            _ => {}
+        }
+        match parts.last_mut() {
+            Some(part) if c != separator || depth > 0 => part.push(c),
+            _ => parts.push(String::new()),
+        }
+    }
+    parts.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+fn none_of(found: Vec<String>) {
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_arrows_between_rooms_point_one_way() {
+    let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources(&["src"]) {
+        let room = source.room();
+        if ENDS.contains(&room) {
+            continue;
+        }
+        let Some(may_know) = arrows.get(room) else {
+            wrong.push(format!("{}: no arrow says what the room {room} may know", source.path));
+            continue;
+        };
+        let strange = |known: &String| known != room && !may_know.contains(&known.as_str());
+        let strange = rooms_named(&source.code()).into_iter().filter(strange);
+        wrong.extend(strange.map(|known| format!("{}: {room} may not know {known}", source.path)));
+    }
+    none_of(wrong);
+}
+
+#[test]
+fn no_room_is_left_by_climbing_out_of_it() {
+    let climbs = |source: &Source| source.product().contains(&"super::".repeat(source.depth()));
+    none_of(sources(&["src"]).iter().filter(|source| climbs(source)).map(|s| s.path.clone()).collect());
+}
+
+#[test]
+fn a_room_has_only_the_crates_that_its_one_thing_needs() {
+    let mut wrong = Vec::new();
+    for source in sources(&["src"]) {
+        let strangers = STRANGERS.iter().filter(|(room, _)| *room == source.room());
+        for stranger in strangers.flat_map(|(_, crates)| *crates) {
+            if places(&source.code(), &format!("{stranger}::")).next().is_some() {
+                wrong.push(format!("{}: {stranger}", source.path));
+            }
+        }
+    }
+    none_of(wrong);
+}
+
+#[test]
+fn the_webhooks_crate_is_pure() {
+    let manifest = read("webhooks/Cargo.toml");
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
+    for io in ["opentab", "tokio", "sqlx", "reqwest", "axum", "chrono"] {
+        assert!(!dependencies.lines().any(|line| line.split([' ', '=', '.']).next() == Some(io)), "{io}");
+    }
+    for source in sources(&["webhooks/src"]) {
+        for io in ["std::fs", "std::net", "std::env", "SystemTime", "Instant"] {
+            assert!(!names(&source.product(), io), "{}: {io}", source.path);
+        }
+    }
+}
+
+#[test]
+fn only_the_clock_reads_the_time() {
+    let reads = |source: &Source| {
+        let text = source.product();
+        ["Utc::now", "Local::now", "SystemTime::now", "Instant::now"].iter().any(|name| names(&text, name))
+    };
+    let found: Vec<String> =
+        sources(&["src", "webhooks/src"]).iter().filter(|s| reads(s)).map(|s| s.path.clone()).collect();
+    let mut expected: Vec<&str> = OTHER_CLOCKS.iter().map(|(path, _)| *path).collect();
+    expected.push("src/clock.rs");
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn only_the_clocks_file_makes_ids() {
+    let makes = |source: &Source| names(&source.product(), "ulid") || names(&source.product(), "Ulid");
+    let found: Vec<String> = sources(&["src"]).iter().filter(|s| makes(s)).map(|s| s.path.clone()).collect();
+    assert_eq!(found, ["src/clock.rs"]);
+}
+
+#[test]
+fn sql_is_written_only_in_the_store() {
+    const SIGNS: &[&str] = &[
+        "sqlx::query",
+        "both(\"",
+        "split(\n",
+        "\"select ",
+        "\"insert into ",
+        "\"delete from ",
+        "\"create table ",
+        "\"pragma ",
+    ];
+    let mut wrong = Vec::new();
+    for source in sources(&["src"]).iter().filter(|source| source.room() != "store") {
+        let text = source.product();
+        let signs = SIGNS.iter().filter(|sign| text.contains(*sign));
+        wrong.extend(signs.map(|sign| format!("{}: {sign}", source.path)));
+    }
+    none_of(wrong);
+}
+
+#[test]
+fn every_file_says_first_what_its_one_subject_is() {
+    let all =
+        sources(&["src", "tests", "benches", "webhooks/src", "webhooks/tests", "webhooks/fuzz/fuzz_targets"]);
+    let silent = all.iter().filter(|source| !source.text.starts_with("//! "));
+    none_of(silent.map(|source| source.path.clone()).collect());
+}
+
+#[test]
+fn no_float_comes_near_money() {
+    let mut wrong = Vec::new();
+    for source in sources(&["src/billing", "src/store", "src/workflows"]) {
+        let floats = ["f32", "f64"].into_iter().filter(|float| names(&source.code(), float));
+        wrong.extend(floats.map(|float| format!("{}: {float}", source.path)));
+    }
+    none_of(wrong);
+}
+
+#[test]
+fn unsafe_code_is_forbidden_in_every_crate() {
+    assert!(read("Cargo.toml").contains("\nunsafe_code = \"forbid\"\n"));
+    for manifest in ["Cargo.toml", "webhooks/Cargo.toml"] {
+        assert!(read(manifest).contains("\n[lints]\nworkspace = true\n"), "{manifest} has its own lints");
+    }
+}
+
+/// Table or index name to what it says, in one database's words or the other's.
+type Schema = BTreeMap<String, Vec<String>>;
+
+fn schema(folder: &str) -> Schema {
+    let mut schema = Schema::new();
+    for file in migrations(folder) {
+        let text = read(&format!("migrations/{folder}/{file}"));
+        let lines = text.lines().map(|line| line.split("--").next().unwrap_or(""));
+        let text = lines.collect::<Vec<_>>().join(" ");
+        for statement in text.split(';').map(plain).filter(|statement| !statement.is_empty()) {
+            let (name, parts) = read_statement(&statement);
+            schema.entry(name).or_default().extend(parts);
+        }
+    }
+    schema
+}
+
+/// The name of a table, and its columns and constraints; any other statement says what it says.
+fn read_statement(statement: &str) -> (String, Vec<String>) {
+    match statement.strip_prefix("create table ").and_then(|rest| rest.split_once(" (")) {
+        Some((name, columns)) => (name.to_owned(), split_outside(columns, ',')),
+        None => (statement.to_owned(), Vec::new()),
+    }
+}
+
+/// In the words that both databases share: of what one of them spells otherwise, SQLite's.
+fn plain(statement: &str) -> String {
+    let words = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+    let other_words = [
+        ("bigint generated always as identity primary key", "integer primary key autoincrement"),
+        (" collate \"C\"", ""),
+        (" bigint", " integer"),
+        (" boolean", " integer"),
+        (" default false", " default 0"),
+        (" bytea", " blob"),
+    ];
+    other_words.iter().fold(words, |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
+fn migrations(folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(root().join("migrations").join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn both_databases_have_the_same_schema() {
+    assert_eq!(migrations("sqlite"), migrations("postgres"));
+    let (lite, pg) = (schema("sqlite"), schema("postgres"));
+    assert!(lite.len() > 15 && lite.values().any(|columns| columns.len() > 5), "nothing was read");
+    let names = |schema: &Schema| schema.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&lite), names(&pg));
+    for (name, columns) in &lite {
+        assert_eq!(columns, &pg[name], "{name}");
+    }
+}
+
+#[test]
+fn the_readme_lists_exactly_the_settings_that_there_are() {
+    let text = read("README.md");
+    let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+    let ours = |word: &&str| {
+        let named = ["OPENTAB_", "STRIPE_", "DATABASE_"].iter().any(|start| word.starts_with(start));
+        named && !word.ends_with('_') && !FOR_TESTS.contains(word)
+    };
+    let listed: BTreeSet<&str> = words.filter(ours).collect();
+    let settings: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(listed, settings);
+}
+
+#[test]
+fn help_shows_every_setting() {
+    for arguments in [&["--help"][..], &["serve", "--help"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_opentab")).args(arguments).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        for setting in SETTINGS {
+            let line = format!("{} ({})", setting.name, toml_key(setting.name));
+            assert!(text.contains(&line), "{arguments:?} does not show {line}");
+        }
+    }
+}
+
+/// Nobody is there.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Transport for Nowhere {
+    fn send(&self, _: Request) -> SendFuture<'_> {
+        Box::pin(async { Err("nobody is there".to_owned()) })
+    }
+}
+
+#[tokio::test]
+async fn what_anybody_may_ask_for_without_a_key_is_spelled_out() {
+    let config = Config::from_sources(BTreeMap::new(), "").unwrap();
+    let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
+    let clock = Clock::system();
+    let stripe = Stripe::new(Arc::new(Nowhere), Pacer::unlimited());
+    let app = opentab::app::build(config, clock.clone(), Ids::random(clock), store, stripe);
+    let public = route_list(&app).into_iter().filter(|route| route.access == Access::Public);
+    let mut public: Vec<String> = public.map(|route| format!("{} {}", route.method, route.path)).collect();
+    public.sort();
+    let mut expected = PUBLIC.to_vec();
+    expected.sort();
+    assert_eq!(public, expected);
+}
