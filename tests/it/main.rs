@@ -2,8 +2,17 @@
 
 mod api;
 mod bad_inputs;
+mod dashboard;
+mod folded;
+mod late;
 mod life;
+mod quarter;
+mod refusals;
+mod replicas;
 mod server;
 #[path = "../support/stripe_spec.rs"]
 mod stripe_spec;
+mod sync_cost;
 mod tab;
+mod unknown;
+mod webhooks;
