@@ -71,14 +71,14 @@ async fn lines_move_into_and_out_of_the_folded_one() {
     use_all(&t, &ada, 4, "few").await;
     t.settle().await;
     assert_eq!(t.draft(&ada).await.len(), 4);
-    t.uses(&ada, "m5", 100, "more").await;
-    t.uses(&ada, "m4", 50, "more").await;
+    t.uses(&ada, "m5", 100, "more5").await;
+    t.uses(&ada, "m4", 50, "more4").await;
     t.settle().await;
     assert_eq!((t.draft(&ada).await.len(), t.draft_total(&ada).await), (4, 160));
     t.in_step(&ada).await;
     t.uses(&ada, "m0", 900, "grows").await;
-    t.uses(&ada, "m5", -100, "shrinks").await;
-    t.uses(&ada, "m4", -50, "shrinks").await;
+    t.uses(&ada, "m5", -100, "shrinks5").await;
+    t.uses(&ada, "m4", -50, "shrinks4").await;
     t.settle().await;
     assert_eq!((t.draft(&ada).await.len(), t.draft_total(&ada).await), (4, 910));
     t.in_step(&ada).await;

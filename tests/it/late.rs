@@ -23,7 +23,7 @@ async fn finalize_by_hand(t: &Tab, customer: &Customer) {
 #[tokio::test]
 async fn a_finalization_by_hand_in_mid_cycle_carries_the_rest_to_the_next_draft() {
     let (t, ada) = with_ada().await;
-    t.uses(&ada, "calls", 50, "not synced yet").await;
+    t.uses(&ada, "calls", 50, "not-synced-yet").await;
     finalize_by_hand(&t, &ada).await;
     t.settle().await;
     assert_eq!(t.billed(&ada).await, 200);
@@ -75,7 +75,7 @@ async fn late_usage_and_a_finalization_by_hand_at_once_are_each_billed_once() {
     t.settle().await;
     t.used(&ada, "calls", 3, "later", "2026-11-30T12:00:01Z").await;
     finalize_by_hand(&t, &ada).await;
-    t.uses(&ada, "calls", 1, "december 2").await;
+    t.uses(&ada, "calls", 1, "december-2").await;
     t.settle().await;
     assert_eq!((t.billed(&ada).await, t.draft_total(&ada).await), (200 + 20 + 14, 6 + 2));
     t.at("2027-01-01T01:00:00Z");

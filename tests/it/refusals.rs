@@ -78,7 +78,11 @@ async fn a_customer_that_stripe_does_not_know_stops_alone() {
 async fn a_revoked_key_loses_nothing_and_goes_on_with_the_next_one() {
     for status in [401, 403] {
         let (t, bob, ada) = with_bob_in_step().await;
-        t.sandbox.faults().often("", refusal(status, "api_key_expired"), 1_000);
+        t.sandbox.faults().often(
+            "",
+            Fault::Status { status, code: None, stored: false, executed: false },
+            1_000,
+        );
         t.uses(&bob, "calls", 9, "k3").await;
         for _ in 0..30 {
             t.settle().await;
@@ -108,6 +112,9 @@ async fn a_refusal_that_reading_does_not_explain_ends_before_a_human() {
     assert_eq!(t.incidents().await, ["out_of_step"]);
     bob_goes_on(&t, &bob).await;
     t.sandbox.faults().clear();
+    let job = t.app.store.jobs_in_state("failed", 1).await.unwrap().remove(0);
+    assert!(job.last_error.is_some_and(|why| why.contains("resource_missing")));
+    t.app.store.revive_job(&job.id, t.clock.now_ms()).await.unwrap();
     t.recover().await;
     assert_eq!(t.draft_total(&ada).await, 4);
     assert!(t.incidents().await.is_empty());
@@ -123,7 +130,7 @@ async fn fewer_lines_in_one_call_are_tried_where_stripe_takes_issue() {
     let ada = t.customer("Ada").await;
     for n in 0..60 {
         t.sells(&ada, &format!("m{n}"), "1").await;
-        t.uses(&ada, &format!("m{n}"), 1, "k1").await;
+        t.uses(&ada, &format!("m{n}"), 1, &format!("k{n}")).await;
     }
     t.recover().await;
     assert_eq!(t.draft_total(&ada).await, 60);

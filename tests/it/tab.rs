@@ -279,7 +279,9 @@ impl Tab {
         });
         let text = event.to_string();
         let event: NewEvent<'_> = serde_json::from_str(&text).unwrap();
-        ingest(&self.app, vec![event]).await.unwrap().remove(0)
+        let outcome = ingest(&self.app, vec![event]).await.unwrap().remove(0);
+        assert!(matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate), "{event_id}: {outcome:?}");
+        outcome
     }
 
     /// What the schedule would do by now: ask for everything that changed or is due, and work until nothing is left.
@@ -448,7 +450,9 @@ impl Tab {
     pub async fn sealed(&self, customer: &Customer) -> Vec<Invoice> {
         let mut all = self.app.store.invoices_of(&customer.id, "~", 1_000).await.unwrap();
         all.retain(|invoice| invoice.sealed_at.is_some());
-        all.reverse();
+        all.sort_by(|one, other| {
+            (&one.cycle, one.sealed_at, &one.id).cmp(&(&other.cycle, other.sealed_at, &other.id))
+        });
         all
     }
 
