@@ -383,7 +383,7 @@ impl Tab {
 
     /// Works through pauses until no job waits for another try.
     pub async fn recover(&self) {
-        for _ in 0..40 {
+        for _ in 0..120 {
             self.settle().await;
             let waiting = self.jobs("queued").await;
             if waiting.is_empty() {
