@@ -78,7 +78,8 @@ pub async fn tick(app: &App, entry: Tick) -> sqlx::Result<bool> {
     }
     let id = app.ids.new_id(prefix::JOB);
     let new = NewJob { id: &id, kind: entry.name, subject: "all", run_at: now, deadline: now + every, now };
-    app.store.enqueue(&new).await?;
+    // A tick that failed before is no reason to stay away from the next.
+    app.store.enqueue_anew(&new).await?;
     app.wake.notify_one();
     Ok(true)
 }

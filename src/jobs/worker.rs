@@ -125,8 +125,7 @@ fn pause_ms(job: &Job, error: &WorkflowError) -> Option<i64> {
     if !forever && job.attempts >= TRIES {
         return None;
     }
-    let backoff =
-        1_000_i64.checked_shl(u32::try_from(job.attempts - 1).unwrap_or(0)).unwrap_or(LONGEST_PAUSE_MS);
+    let backoff = 1_000_i64 << (job.attempts - 1).clamp(0, 20);
     let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
     let pause = if forever { backoff } else { backoff.saturating_mul(20) };
     Some(jittered(pause.clamp(1, longest)))

@@ -27,6 +27,20 @@ pub enum Effect {
     DeletePendingItem,
 }
 
+impl Effect {
+    /// Its place in a plan: what makes room goes first.
+    pub fn turn(&self) -> u8 {
+        match self {
+            Effect::CreateCustomer | Effect::OpenInvoice | Effect::DeletePendingItem => 0,
+            Effect::RemoveLines { .. } => 1,
+            Effect::UpdateLines { .. } => 2,
+            Effect::AddLines { .. } => 3,
+            Effect::SetDueDate { .. } => 4,
+            Effect::Finalize => 5,
+        }
+    }
+}
+
 /// A write to Stripe.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Intent {
@@ -139,6 +153,17 @@ impl Store {
              from intent where customer_id = $1 and state = 'open' order by id",
         );
         self.db.all(sql, (customer_id,)).await
+    }
+
+    /// Writes to an invoice that may have taken effect though no answer ever said so, the newest first.
+    pub async fn unsure_intents(&self, invoice_id: &str) -> sqlx::Result<Vec<Intent>> {
+        let sql = both(
+            "select id, customer_id, invoice_id, idempotency_key, method, path, body, effect, attempts, created_at
+             from intent
+             where invoice_id = $1 and (state = 'open' or (state = 'abandoned' and attempts > 0))
+             order by created_at desc, id desc",
+        );
+        self.db.all(sql, (invoice_id,)).await
     }
 
     /// No answer came.

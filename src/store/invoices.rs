@@ -305,18 +305,24 @@ impl Tx {
         Ok(sum)
     }
 
-    /// What was read back: the sum of others' lines, and nothing more to read.
-    pub async fn invoice_was_read(&mut self, id: &str, foreign_amount: i64) -> sqlx::Result<()> {
-        let sql = both("update invoice set foreign_amount = $1, read_back = $2 where id = $3");
-        self.run(sql, (foreign_amount, false, id)).await.map(|_| ())
+    /// What was read back: what stands there beside our lines. Nothing more is to be read, unless somebody asked for it
+    /// after `as_of`, the row's `updated_at` before the reading: that may have missed what they saw.
+    pub async fn invoice_was_read(&mut self, id: &str, foreign_amount: i64, as_of: i64) -> sqlx::Result<()> {
+        let sql = both("update invoice set foreign_amount = $1, read_back = (updated_at > $2) where id = $3");
+        self.run(sql, (foreign_amount, as_of, id)).await.map(|_| ())
     }
 
     /// Somebody else may have changed the draft: it is read before the next plan.
-    pub async fn read_invoice_back(&mut self, id: &str) -> sqlx::Result<()> {
-        self.run(both("update invoice set read_back = $1 where id = $2"), (true, id)).await.map(|_| ())
+    pub async fn read_invoice_back(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update invoice set read_back = $1,
+                 updated_at = case when updated_at >= $2 then updated_at + 1 else $2 end
+             where id = $3",
+        );
+        self.run(sql, (true, now, id)).await.map(|_| ())
     }
 
-    /// Copies a line into the ledger, once.
+    /// Copies a line into the ledger. What an invoice holds under one key adds up.
     pub async fn insert_ledger_line(
         &mut self,
         invoice_id: &str,
@@ -326,7 +332,10 @@ impl Tx {
         let sql = both(
             "insert into invoice_line (invoice_id, item_key, customer_id, amount, stripe_amount, description,
                                        period_start, period_end, stripe_line_id)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             on conflict (invoice_id, item_key) do update set
+                 amount = invoice_line.amount + excluded.amount,
+                 stripe_amount = coalesce(invoice_line.stripe_amount, excluded.stripe_amount)",
         );
         let args = (
             invoice_id,

@@ -35,26 +35,38 @@ pub struct NewJob<'a> {
 }
 
 impl Tx {
-    /// Enqueues, or asks the live one again: sooner and more urgently, where that is asked.
+    /// Enqueues, or asks the live one again: sooner and more urgently, where that is asked. One that failed keeps its
+    /// pause, or goes on waiting for a human: that somebody asks by routine changes nothing for it.
     pub async fn enqueue(&mut self, job: &NewJob<'_>) -> sqlx::Result<String> {
         let sql = split(
             "insert into job (id, kind, subject, state, run_at, deadline, created_at)
              values ($1, $2, $3, 'queued', $4, $5, $6)
              on conflict (kind, subject) where state in ('queued', 'running', 'failed') do update
              set asked = job.asked + 1,
-                 run_at = least(job.run_at, excluded.run_at),
+                 run_at = case when job.last_error is null then least(job.run_at, excluded.run_at) else job.run_at end,
                  deadline = least(job.deadline, excluded.deadline)
              returning id",
             "insert into job (id, kind, subject, state, run_at, deadline, created_at)
              values ($1, $2, $3, 'queued', $4, $5, $6)
              on conflict (kind, subject) where state in ('queued', 'running', 'failed') do update
              set asked = job.asked + 1,
-                 run_at = min(job.run_at, excluded.run_at),
+                 run_at = case when job.last_error is null then min(job.run_at, excluded.run_at) else job.run_at end,
                  deadline = min(job.deadline, excluded.deadline)
              returning id",
         );
         let args = (job.id, job.kind, job.subject, job.run_at, job.deadline, job.now);
         let (id,): (String,) = self.one(sql, args).await?;
+        Ok(id)
+    }
+
+    /// Enqueues because something moved outside: one that failed before is tried again at once.
+    pub async fn enqueue_anew(&mut self, job: &NewJob<'_>) -> sqlx::Result<String> {
+        let id = self.enqueue(job).await?;
+        let sql = both(
+            "update job set state = 'queued', attempts = 0, run_at = $2, finished_at = null
+             where id = $1 and state in ('queued', 'failed') and last_error is not null",
+        );
+        self.run(sql, (&id, job.run_at)).await?;
         Ok(id)
     }
 }
@@ -64,6 +76,14 @@ impl Store {
     pub async fn enqueue(&self, job: &NewJob<'_>) -> sqlx::Result<String> {
         let mut tx = self.db.begin().await?;
         let id = tx.enqueue(job).await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
+    /// Enqueues what is due again whatever became of it last time.
+    pub async fn enqueue_anew(&self, job: &NewJob<'_>) -> sqlx::Result<String> {
+        let mut tx = self.db.begin().await?;
+        let id = tx.enqueue_anew(job).await?;
         tx.commit().await?;
         Ok(id)
     }

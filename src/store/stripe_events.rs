@@ -82,6 +82,21 @@ impl Tx {
         self.run(sql, (state, reason, now, id)).await.map(|_| ())
     }
 
+    /// Our id of the customer that Stripe calls so.
+    pub async fn customer_named(&mut self, stripe_customer_id: &str) -> sqlx::Result<Option<String>> {
+        let sql = both("select id from customer where stripe_customer_id = $1");
+        let found: Option<(String,)> = self.opt(sql, (stripe_customer_id,)).await?;
+        Ok(found.map(|(id,)| id))
+    }
+
+    /// Stripe no longer has this customer; false where that is known.
+    pub async fn customer_gone(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update customer set state = 'gone_at_stripe', updated_at = $1 where id = $2 and state = 'active'",
+        );
+        Ok(self.run(sql, (now, customer_id)).await? == 1)
+    }
+
     /// Makes an event wait for a reaction again; false where there is no such event.
     pub async fn replay_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
         let sql =

@@ -190,8 +190,12 @@ pub fn customers_since(since: i64, starting_after: Option<&str>) -> ListCustomer
 }
 
 /// A customer's items that the next invoice to include pending ones would sweep up.
-pub fn pending_items(stripe_customer_id: &str) -> ListInvoiceItem {
-    ListInvoiceItem::new().customer(stripe_customer_id).pending(true).limit(100)
+pub fn pending_items(stripe_customer_id: &str, starting_after: Option<&str>) -> ListInvoiceItem {
+    let request = ListInvoiceItem::new().customer(stripe_customer_id).pending(true).limit(100);
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
 }
 
 /// Deletes an item that is on no invoice, `ii_…`.

@@ -22,8 +22,8 @@ pub enum Carried {
     Done,
     /// Stripe has finalized the invoice, and this is what it says.
     Finalized(Box<InvoiceAnswer>),
-    /// Stripe's object is not as we know it: read it, then make a new plan.
-    ReadBack,
+    /// Stripe's object is not as we know it, and how that was noticed: read it, then make a new plan.
+    ReadBack(String),
     /// Stripe took issue with the number of lines in one call.
     TooManyLines,
 }
@@ -69,14 +69,24 @@ pub async fn carry_out(
     let write =
         Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
     match app.stripe.write(&write, &intent.idempotency_key, deadline_ms).await {
+        Ok(answer) if !names_what_it_made(&intent.effect, &answer) => {
+            unanswered(app, intent, "Stripe's answer cannot be read".to_owned()).await
+        }
         Ok(answer) => acknowledged(app, lease, intent, &answer).await,
         Err(StripeError::Refused(refusal)) => refused(app, lease, intent, refusal).await,
-        Err(StripeError::NoAnswer(why)) => {
-            app.store.intent_unanswered(&intent.id, &why, app.clock.now_ms()).await?;
-            Err(WorkflowError::StripeUnavailable(why))
-        }
+        Err(StripeError::NoAnswer(why)) => unanswered(app, intent, why).await,
         Err(error) => Err(WorkflowError::of_stripe(what(&intent.effect), error)),
     }
+}
+
+async fn unanswered(app: &App, intent: &Intent, why: String) -> Result<Carried, WorkflowError> {
+    app.store.intent_unanswered(&intent.id, &why, app.clock.now_ms()).await?;
+    Err(WorkflowError::StripeUnavailable(why))
+}
+
+/// Without its id nothing can be done with what was made. Under the same key Stripe says it again.
+fn names_what_it_made(effect: &Effect, answer: &Bytes) -> bool {
+    !matches!(effect, Effect::CreateCustomer | Effect::OpenInvoice) || ObjectAnswer::parse(answer).is_ok()
 }
 
 /// Whether asking again under the same key is pointless or dangerous, so that the truth has to be read.
@@ -131,12 +141,12 @@ async fn apply(app: &App, tx: &mut Tx, intent: &Intent, answer: &Bytes) -> Resul
         }
         Effect::SetDueDate { .. } | Effect::DeletePendingItem => {}
         // The seal follows. Should this process die before, the next run reads the invoice back and seals it.
-        Effect::Finalize => tx.read_invoice_back(invoice_id).await?,
+        Effect::Finalize => tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?,
     }
     let Some(answer) = invoice else {
         // It was done, and the answer cannot be read: never ask again, look.
-        tx.read_invoice_back(invoice_id).await?;
-        return Ok(Carried::ReadBack);
+        tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?;
+        return Ok(Carried::ReadBack("an answer could not be read".to_owned()));
     };
     let carried = see(app, tx, invoice_id, &answer).await?;
     match intent.effect {
@@ -170,8 +180,8 @@ async fn see(
     match still_draft && answer.subtotal != ours {
         false => Ok(Carried::Done),
         true => {
-            tx.read_invoice_back(invoice_id).await?;
-            Ok(Carried::ReadBack)
+            tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?;
+            Ok(Carried::ReadBack(format!("Stripe says {} where {ours} were expected", answer.subtotal)))
         }
     }
 }
@@ -211,8 +221,11 @@ pub async fn adopt_customer(
     stripe_id: &str,
 ) -> Result<(), WorkflowError> {
     if let Some(mut customer) = customers::lock(tx, customer_id).await? {
-        customer.stripe_customer_id = Some(stripe_id.to_owned());
-        customers::update(tx, &customer).await?;
+        // Somebody linked another meanwhile: theirs counts.
+        if customer.stripe_customer_id.is_none() {
+            customer.stripe_customer_id = Some(stripe_id.to_owned());
+            customers::update(tx, &customer).await?;
+        }
         let detail = json!({ "stripe_customer_id": stripe_id });
         By::service("sync").note(app, tx, "customer.created_at_stripe", customer_id, detail).await?;
     }
@@ -251,7 +264,7 @@ async fn refused(
     tx.settle_intent(&intent.id, Ending::Refused, Some(&refusal.to_string()), now).await?;
     let carried = policy(intent, &refusal);
     match (&carried, &intent.invoice_id) {
-        (Some(Carried::ReadBack), Some(invoice_id)) => tx.read_invoice_back(invoice_id).await?,
+        (Some(Carried::ReadBack(_)), Some(invoice_id)) => tx.read_invoice_back(invoice_id, now).await?,
         (None, _) => report(app, &mut tx, intent, &refusal).await?,
         _ => {}
     }
@@ -272,7 +285,7 @@ fn policy(intent: &Intent, refusal: &Refusal) -> Option<Carried> {
         Effect::AddLines { .. } | Effect::UpdateLines { .. } | Effect::RemoveLines { .. }
     );
     if on_draft && (gone(refusal) || refusal.is("invoice_not_editable")) {
-        return Some(Carried::ReadBack);
+        return Some(Carried::ReadBack(format!("Stripe refused to {}: {refusal}", what(&intent.effect))));
     }
     let too_many = about_lines && refusal.code.is_none() && refusal.param.as_deref() == Some("lines");
     too_many.then_some(Carried::TooManyLines)

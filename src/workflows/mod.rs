@@ -23,5 +23,6 @@ pub mod seal;
 pub mod services;
 pub mod statement;
 pub mod sync;
+mod unsure;
 
 pub use error::WorkflowError;

@@ -6,7 +6,6 @@ use super::WorkflowError;
 use super::by::By;
 use crate::app::App;
 use crate::clock::prefix;
-use crate::store::customers::{self, CustomerState};
 use crate::store::{NewIncident, Tx};
 
 /// Opens an incident, once per cause.
@@ -26,14 +25,8 @@ pub async fn report(
 
 /// The customer was deleted at Stripe: usage is still counted, and nothing is synced until an operator links another.
 pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<(), WorkflowError> {
-    if let Some(mut customer) = customers::lock(tx, customer_id).await?
-        && customer.state == CustomerState::Active
-    {
-        customer.state = CustomerState::GoneAtStripe;
-        customer.updated_at = app.clock.now();
-        customers::update(tx, &customer).await?;
-        let detail = json!({ "stripe_customer_id": customer.stripe_customer_id });
-        By::service("webhook").note(app, tx, "customer.gone_at_stripe", customer_id, detail).await?;
+    if tx.customer_gone(customer_id, app.clock.now_ms()).await? {
+        By::service("sync").note(app, tx, "customer.gone_at_stripe", customer_id, json!({})).await?;
     }
     let message = "The customer was deleted at Stripe. Usage is still counted, but nothing is billed: \
                    set another stripe_customer_id on the customer to go on.";

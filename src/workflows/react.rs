@@ -38,7 +38,8 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
         if let Outcome::Sync { customer_id } = outcome {
             let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
             let subject = &customer_id;
-            tx.enqueue(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline: now, now }).await?;
+            tx.enqueue_anew(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline: now, now })
+                .await?;
         }
         tx.commit().await?;
         app.metrics.stripe_event(state);
@@ -89,7 +90,7 @@ async fn invoice_event(
         return Ok(Outcome::Handled("our own write"));
     }
     // Finalized, deleted, or changed by somebody else: the payload may be old, so the draft itself is read.
-    tx.read_invoice_back(&invoice.id).await?;
+    tx.read_invoice_back(&invoice.id, app.clock.now_ms()).await?;
     Ok(Outcome::Sync { customer_id: invoice.customer_id.clone() })
 }
 
@@ -139,7 +140,7 @@ async fn unknown_invoice(
     answer: &InvoiceAnswer,
 ) -> Result<Outcome, WorkflowError> {
     let customer = answer.customer.as_deref().unwrap_or("");
-    if app.store.customer_by_stripe_id(customer).await?.is_some() {
+    if tx.customer_named(customer).await?.is_some() {
         return Ok(Outcome::Ignored("not an invoice that Opentab opened"));
     }
     let message =
@@ -155,11 +156,11 @@ async fn customer_event(
     event: &opentab_webhooks::Event<'_>,
 ) -> Result<Outcome, WorkflowError> {
     let stripe_id = event.object_id.as_deref().unwrap_or("");
-    let Some(customer) = app.store.customer_by_stripe_id(stripe_id).await? else {
+    let Some(customer_id) = tx.customer_named(stripe_id).await? else {
         return Ok(Outcome::Ignored("not a customer of ours"));
     };
     if event.kind == "customer.deleted" {
-        notice::customer_gone(app, tx, &customer.id).await?;
+        notice::customer_gone(app, tx, &customer_id).await?;
         return Ok(Outcome::Handled("nothing is synced any more"));
     }
     Ok(Outcome::Handled("nothing that Opentab keeps has changed"))

@@ -10,6 +10,7 @@ use super::current::{begin_invoice, cycle_of};
 use super::lease::begin_as_writer;
 use super::seal::seal;
 use super::sync::{Round, Run};
+use super::unsure::Unsure;
 use super::{WorkflowError, notice};
 use crate::billing::InvoiceState;
 use crate::store::{Effect, Ending, Intent, Invoice, Item, Tx};
@@ -68,6 +69,13 @@ pub(super) async fn read_lines(run: &mut Run<'_>, invoice: &Invoice) -> Result<(
     adopt_lines(run, invoice, &lines, None).await
 }
 
+/// What stands on the draft beside our lines, lines of others and discounts alike. Unless it makes up the sum that
+/// Stripe says, every further answer would look like somebody's change.
+fn beside_ours(answer: &InvoiceAnswer, lines: &[LineAnswer]) -> i64 {
+    let ours = lines.iter().filter(|line| line.item_key().is_some());
+    ours.fold(answer.subtotal, |rest, line| rest.saturating_sub(line.amount))
+}
+
 async fn take_over(
     run: &mut Run<'_>,
     invoice: &Invoice,
@@ -85,33 +93,35 @@ async fn adopt_lines(
     answer: Option<&InvoiceAnswer>,
 ) -> Result<(), WorkflowError> {
     let items = run.app.store.items(&invoice.id).await?;
+    let unsure = Unsure::of(run.app, &invoice.id).await?;
     let mut known: HashMap<&str, &Item> = items.iter().map(|item| (item.item_key.as_str(), item)).collect();
     let mut seen_keys: HashMap<&str, &str> = HashMap::new();
     let mut twice = Vec::new();
     let mut edits = Vec::new();
-    let mut foreign = 0_i64;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     for line in lines {
-        let Some(key) = line.item_key() else {
-            foreign = foreign.saturating_add(line.amount);
-            continue;
-        };
+        let Some(key) = line.item_key() else { continue };
         if seen_keys.insert(key, &line.id).is_some() {
             twice.push(line.id.clone());
             continue;
         }
         let before = known.remove(key);
-        let item = as_item(invoice, key, line, before);
-        if before.is_some_and(|before| before.amount != item.amount || before.description != item.description)
-        {
+        let written = unsure.item(key, line.amount);
+        let same = before.filter(|before| before.amount == line.amount);
+        let item = as_item(invoice, key, line, same.or(written).or(before));
+        let other = |before: &Item| before.amount != item.amount || before.description != item.description;
+        if written.is_none() && before.is_some_and(other) {
             edits.push(format!("{key} was edited"));
         }
         tx.put_item(&invoice.id, &item).await?;
     }
     for key in known.into_keys() {
-        edits.push(format!("{key} was removed"));
+        if !unsure.removed(key) {
+            edits.push(format!("{key} was removed"));
+        }
         tx.drop_item(&invoice.id, key).await?;
     }
+    let foreign = answer.map_or(invoice.foreign_amount, |answer| beside_ours(answer, lines));
     finish_reading(run, &mut tx, invoice, answer, foreign, &edits).await?;
     tx.commit().await?;
     remove_twins(run, invoice, twice).await
@@ -125,8 +135,8 @@ async fn finish_reading(
     foreign: i64,
     edits: &[String],
 ) -> Result<(), WorkflowError> {
-    tx.invoice_was_read(&invoice.id, foreign).await?;
     if let Some(answer) = answer {
+        tx.invoice_was_read(&invoice.id, foreign, invoice.updated_at).await?;
         tx.invoice_seen(&invoice.id, &seen(answer), run.app.clock.now_ms()).await?;
     }
     if !edits.is_empty() {
@@ -134,12 +144,14 @@ async fn finish_reading(
             format!("Somebody changed lines of ours on the draft; they are put back: {}", edits.join(", "));
         By::service("sync").note(run.app, tx, "draft.edited", &invoice.id, json!({ "edits": edits })).await?;
         notice::report(run.app, tx, "draft_edited", &invoice.id, &message).await?;
+        // Until they are back the draft does not show what is owed: finalized before that, the rest is carried over.
+        tx.unsync_cycles(&invoice.customer_id).await?;
     }
     if foreign != invoice.foreign_amount {
         let detail = json!({ "before": invoice.foreign_amount, "now": foreign });
         By::service("sync").note(run.app, tx, "draft.foreign_lines", &invoice.id, detail).await?;
         let message = format!(
-            "The draft holds lines that are not ours, {foreign} in minor units of {}. They are left alone and finalized with it.",
+            "The draft holds {foreign} in minor units of {} beside our lines. That is left alone and finalized with it.",
             invoice.currency
         );
         notice::report(run.app, tx, "foreign_lines", &invoice.id, &message).await?;
@@ -177,6 +189,8 @@ fn as_item(invoice: &Invoice, key: &str, line: &LineAnswer, before: Option<&Item
 
 /// The draft was deleted at Stripe: another one is opened for the same cycle, and an operator hears of it.
 async fn deleted(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, WorkflowError> {
+    // First, while the draft is still known to be in doubt: should this process die in between, the next run sweeps.
+    sweep_pending_items(run).await?;
     let cycle = cycle_of(&run.customer, invoice)?;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     tx.invoice_state(&invoice.id, InvoiceState::Deleted.as_str(), run.app.clock.now_ms()).await?;
@@ -187,26 +201,29 @@ async fn deleted(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, Workflow
     let message = "Somebody deleted the draft at Stripe. Another one is opened with everything that is owed.";
     notice::report(run.app, &mut tx, "draft_deleted", &invoice.id, message).await?;
     tx.commit().await?;
-    sweep_pending_items(run).await?;
+    run.looks = 0;
     Ok(Round::Again)
 }
 
 /// What stood on a deleted draft is pending now, and another invoice would sweep it up: ours go.
 async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
     let Some(customer) = run.customer.stripe_customer_id.clone() else { return Ok(()) };
+    let mut after: Option<String> = None;
     loop {
         let page: List<LineAnswer> = run
             .app
             .stripe
-            .read(stripe::pending_items(&customer), run.app.clock.now_ms())
+            .read(stripe::pending_items(&customer, after.as_deref()), run.app.clock.now_ms())
             .await
             .map_err(|error| WorkflowError::of_stripe("read the pending items", error))?;
-        let ours: Vec<_> = page.data.iter().filter(|item| item.item_key().is_some()).collect();
-        if ours.is_empty() {
-            return Ok(());
-        }
-        for item in ours {
+        for item in page.data.iter().filter(|item| item.item_key().is_some()) {
             run.carry_out_alone(stripe::delete_item(&item.id), Effect::DeletePendingItem).await?;
+        }
+        // A deleted item is no cursor: behind a page with one of ours the list is read from its beginning.
+        let foreign_only = page.data.iter().all(|item| item.item_key().is_none());
+        after = page.data.last().map(|last| last.id.clone()).filter(|_| foreign_only);
+        if !page.has_more {
+            return Ok(());
         }
     }
 }
@@ -218,19 +235,23 @@ pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), Wo
         Effect::OpenInvoice => find_invoice(run, intent).await?,
         _ => None,
     };
-    let mut tx = begin_as_writer(run.app, run.lease).await?;
     let ending = if found.is_some() { Ending::Done } else { Ending::Abandoned };
     let why = format!("nobody answered {} times; read back instead", intent.attempts);
-    tx.settle_intent(&intent.id, ending, Some(&why), run.app.clock.now_ms()).await?;
+    let now = run.app.clock.now_ms();
+    // It may have been sent by somebody who died over it: what Stripe holds is read with that in mind.
+    run.app.store.intent_unanswered(&intent.id, &why, now).await?;
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    tx.settle_intent(&intent.id, ending, Some(&why), now).await?;
     match (&found, &intent.effect, &intent.invoice_id) {
         (Some(id), Effect::CreateCustomer, _) => {
             adopt_customer(run.app, &mut tx, &intent.customer_id, id).await?
         }
         (Some(id), Effect::OpenInvoice, Some(invoice_id)) => {
             adopt_invoice(run.app, &mut tx, invoice_id, id).await?;
-            tx.read_invoice_back(invoice_id).await?;
+            tx.read_invoice_back(invoice_id, now).await?;
         }
-        (_, _, Some(invoice_id)) => tx.read_invoice_back(invoice_id).await?,
+        (None, Effect::OpenInvoice, _) => {}
+        (_, _, Some(invoice_id)) => tx.read_invoice_back(invoice_id, now).await?,
         _ => {}
     }
     let detail = json!({ "intent": intent.id, "what": what(&intent.effect), "found": found });

@@ -10,6 +10,7 @@ use super::current::{begin_invoice, cycle_after};
 use super::lease::begin_as_writer;
 use super::read_back::all_lines;
 use super::sync::{FOLD_KEY, Run};
+use super::unsure::Unsure;
 use super::{WorkflowError, notice};
 use crate::billing::InvoiceState;
 use crate::store::{Invoice, Item, LedgerLine, Tx};
@@ -23,11 +24,12 @@ pub(super) async fn seal(
 ) -> Result<(), WorkflowError> {
     let lines = all_lines(run, answer).await?;
     let items = run.app.store.items(&invoice.id).await?;
+    let unsure = Unsure::of(run.app, &invoice.id).await?;
     let next = cycle_after(&run.customer, invoice, run.app.clock.now())?;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     let sealed = tx.lock_invoice(&invoice.id).await?.filter(|invoice| invoice.sealed_at.is_none());
     let Some(invoice) = sealed else { return Ok(()) };
-    let overrides = write_ledger(&mut tx, &invoice, &items, &lines).await?;
+    let overrides = write_ledger(&mut tx, &invoice, &items, &lines, &unsure).await?;
     mark_sealed(run, &mut tx, &invoice, answer).await?;
     tx.mark_cycles_settled(&invoice.customer_id, &invoice.cycle).await?;
     begin_invoice(run.app, &mut tx, &run.customer, &next).await?;
@@ -37,6 +39,7 @@ pub(super) async fn seal(
     tx.commit().await?;
     run.app.metrics.invoice_finalized();
     run.synced.finalized.push(invoice.id.clone());
+    run.looks = 0;
     tracing::info!(customer.id = %invoice.customer_id, invoice.id = %invoice.id, total = answer.total,
         "Finalized invoice {} of customer {}", answer.number.as_deref().unwrap_or(&invoice.id), invoice.customer_id);
     Ok(())
@@ -55,15 +58,18 @@ async fn write_ledger(
     invoice: &Invoice,
     items: &[Item],
     lines: &[LineAnswer],
+    unsure: &Unsure,
 ) -> Result<Vec<Override>, WorkflowError> {
-    let mut at_stripe: HashMap<&str, &LineAnswer> = HashMap::new();
-    for line in lines {
-        line.item_key().map(|key| at_stripe.insert(key, line));
-    }
+    let mut at_stripe = by_key(lines);
     let mut overrides = Vec::new();
     for item in items {
-        let line = at_stripe.remove(item.item_key.as_str());
-        let held = line.map_or(0, |line| line.amount);
+        let (_, held) = at_stripe.remove(item.item_key.as_str()).unwrap_or_default();
+        // What an unanswered write of ours explains, we have put there: it is no override.
+        let item = match unsure.item(&item.item_key, held) {
+            Some(written) if held != item.amount => written,
+            _ if held == 0 && unsure.removed(&item.item_key) => continue,
+            _ => item,
+        };
         if held != item.amount {
             overrides.push(Override { item_key: item.item_key.clone(), ours: item.amount, at_stripe: held });
         }
@@ -72,10 +78,28 @@ async fn write_ledger(
         }
     }
     // Ours by its key, though we never learned that it arrived: it is billed all the same.
-    for (key, line) in at_stripe {
-        tx.insert_ledger_line(&invoice.id, &invoice.customer_id, &unknown_line(invoice, key, line)).await?;
+    for (key, (line, held)) in at_stripe {
+        let entries = match (unsure.item(key, held), line) {
+            (Some(written), _) => ledger_lines(written, held),
+            (None, Some(line)) => vec![unknown_line(invoice, key, line, held)],
+            (None, None) => Vec::new(),
+        };
+        for entry in entries {
+            tx.insert_ledger_line(&invoice.id, &invoice.customer_id, &entry).await?;
+        }
     }
     Ok(overrides)
+}
+
+/// A line of each of our keys at Stripe, and the sum of all of that key.
+fn by_key(lines: &[LineAnswer]) -> HashMap<&str, (Option<&LineAnswer>, i64)> {
+    let mut sums: HashMap<&str, (Option<&LineAnswer>, i64)> = HashMap::new();
+    for line in lines {
+        let Some(key) = line.item_key() else { continue };
+        let sum = sums.entry(key).or_default();
+        *sum = (Some(line), sum.1.saturating_add(line.amount));
+    }
+    sums
 }
 
 /// The line itself; of a folded one, what it carries beside it.
@@ -101,13 +125,13 @@ fn ledger_lines(item: &Item, held: i64) -> Vec<LedgerLine> {
     }
 }
 
-fn unknown_line(invoice: &Invoice, key: &str, line: &LineAnswer) -> LedgerLine {
+fn unknown_line(invoice: &Invoice, key: &str, line: &LineAnswer, held: i64) -> LedgerLine {
     let period =
         line.period.map_or((invoice.period_start, invoice.period_end), |p| (p.start * 1_000, p.end * 1_000));
     LedgerLine {
         item_key: key.to_owned(),
-        amount: line.amount,
-        stripe_amount: Some(line.amount),
+        amount: held,
+        stripe_amount: Some(held),
         description: line.description.clone().unwrap_or_default(),
         period_start: period.0,
         period_end: period.1,
@@ -126,6 +150,7 @@ async fn mark_sealed(
     tx.invoice_seen(&invoice.id, &seen(answer), now).await?;
     tx.invoice_state(&invoice.id, state.as_str(), now).await?;
     tx.invoice_sealed(&invoice.id, now).await?;
+    tx.resolve_incident("finalization_failed", &invoice.id, now).await?;
     let detail = json!({
         "number": answer.number, "total": answer.total, "currency": invoice.currency, "cycle": invoice.cycle,
     });

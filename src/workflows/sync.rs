@@ -9,7 +9,7 @@ use super::carry_out::{Carried, carry_out, intend, must_be_read};
 use super::current::{begin_invoice, cycle_of, roll_invoice};
 use super::lease::{as_only_writer, begin_as_writer};
 use super::statement::{LoadedStatement, load_statement};
-use super::{WorkflowError, close, read_back};
+use super::{WorkflowError, close, notice, read_back};
 use crate::app::App;
 use crate::billing::{DraftItem, Plan, WantedItem, fold, reconcile};
 use crate::clock::from_ms;
@@ -21,6 +21,8 @@ use crate::stripe::{self, DraftLine, NewInvoice, Write};
 pub const FOLD_KEY: &str = "folded";
 /// More rounds than any history needs: opening, planning, closing and the next cycle take one each.
 const ROUNDS: usize = 1_000;
+/// A draft that is still not as it was written after so many looks will not be by itself.
+const LOOKS: usize = 12;
 
 /// What a sync did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,9 +46,12 @@ pub(super) struct Run<'a> {
     pub app: &'a App,
     pub lease: &'a Lease,
     pub customer: Customer,
-    pub synced: &'a mut Synced,
+    pub synced: Synced,
     /// Lines in one call: halved where Stripe takes issue.
     pub lines_per_call: usize,
+    /// How often this draft was read back, and why the last time.
+    pub looks: usize,
+    pub looked_because: String,
 }
 
 /// Brings the customer's draft in step with what they owe, and closes what is due.
@@ -55,26 +60,49 @@ pub(super) struct Run<'a> {
 /// Whatever was recorded stays, and the next run goes on from there.
 pub async fn sync(app: &App, customer_id: &str) -> Result<Synced, WorkflowError> {
     as_only_writer(app, customer_id, async |lease| {
-        let mut synced = Synced::default();
-        let mut lines_per_call = app.config.lines_per_call;
+        let mut run = Run::begin(app, lease, customer_id).await?;
         for _ in 0..ROUNDS {
-            let customer = app.store.customer(customer_id).await?;
-            let customer =
-                customer.ok_or_else(|| WorkflowError::NotFound(format!("customer {customer_id}")))?;
-            let mut run = Run { app, lease, customer, synced: &mut synced, lines_per_call };
-            let round = run.round().await?;
-            lines_per_call = run.lines_per_call;
-            if matches!(round, Round::InStep) {
-                return Ok(synced);
+            if let Round::InStep = run.round().await? {
+                return Ok(run.synced);
             }
         }
-        let why = format!("the draft did not come to rest in {ROUNDS} rounds");
-        Err(WorkflowError::Unbillable { customer_id: customer_id.to_owned(), why })
+        Err(run.restless(format!("the draft did not come to rest in {ROUNDS} rounds")))
     })
     .await
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    async fn begin(app: &'a App, lease: &'a Lease, customer_id: &str) -> Result<Run<'a>, WorkflowError> {
+        let customer = app.store.customer(customer_id).await?;
+        let customer = customer.ok_or_else(|| WorkflowError::NotFound(format!("customer {customer_id}")))?;
+        Ok(Run {
+            app,
+            lease,
+            customer,
+            synced: Synced::default(),
+            lines_per_call: app.config.lines_per_call,
+            looks: 0,
+            looked_because: String::new(),
+        })
+    }
+
+    fn restless(&self, why: String) -> WorkflowError {
+        WorkflowError::Unbillable { customer_id: self.customer.id.clone(), why }
+    }
+
+    /// Reads the draft back, unless that has not helped before: a refusal that comes again and again is for a human.
+    async fn look(&mut self, invoice: &Invoice) -> Result<Round, WorkflowError> {
+        self.looks += 1;
+        if self.looks <= LOOKS {
+            return read_back::read_back(self, invoice).await;
+        }
+        let why = format!("the draft at Stripe does not become what was written: {}", self.looked_because);
+        let mut tx = begin_as_writer(self.app, self.lease).await?;
+        notice::report(self.app, &mut tx, "out_of_step", &invoice.id, &why).await?;
+        tx.commit().await?;
+        Err(self.restless(why))
+    }
+
     async fn round(&mut self) -> Result<Round, WorkflowError> {
         self.finish_open_intents().await?;
         if self.customer.state == CustomerState::GoneAtStripe {
@@ -84,7 +112,7 @@ impl Run<'_> {
             return self.begin_current().await;
         };
         if invoice.read_back && invoice.stripe_invoice_id.is_some() {
-            return read_back::read_back(self, &invoice).await;
+            return self.look(&invoice).await;
         }
         let cycle = cycle_of(&self.customer, &invoice)?;
         let loaded = load_statement(self.app, &self.customer, &cycle).await?;
@@ -116,14 +144,19 @@ impl Run<'_> {
 
     /// First what was begun: nothing new is planned while nobody knows how an earlier write ended.
     async fn finish_open_intents(&mut self) -> Result<(), WorkflowError> {
-        for intent in self.app.store.open_intents(&self.customer.id).await? {
+        let mut intents = self.app.store.open_intents(&self.customer.id).await?;
+        // Those of one moment in the order of a plan: ids of the same millisecond are in none.
+        intents.sort_by_key(|intent| (intent.created_at, intent.effect.turn()));
+        for intent in intents {
             match must_be_read(&intent, self.app.clock.now_ms()) {
                 true => read_back::resolve(self, &intent).await?,
                 false => {
                     let deadline = self.app.clock.now_ms();
-                    let carried = carry_out(self.app, self.lease, &intent, deadline).await?;
-                    self.synced.writes +=
-                        usize::from(matches!(carried, Carried::Done | Carried::Finalized(_)));
+                    match carry_out(self.app, self.lease, &intent, deadline).await? {
+                        Carried::Done | Carried::Finalized(_) => self.synced.writes += 1,
+                        Carried::ReadBack(why) => self.looked_because = why,
+                        Carried::TooManyLines => {}
+                    }
                 }
             }
         }
@@ -199,10 +232,16 @@ impl Run<'_> {
         }
         let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
         let writes = writes_of(plan, wanted, stripe_id, self.lines_per_call);
-        if let Carried::TooManyLines = self.carry_out_all(invoice, writes).await? {
-            self.lines_per_call = (self.lines_per_call / 2).max(1);
+        match self.carry_out_all(invoice, writes).await? {
+            Carried::TooManyLines if self.lines_per_call == 1 => {
+                Err(self.restless("Stripe takes issue with a call of a single line".to_owned()))
+            }
+            Carried::TooManyLines => {
+                self.lines_per_call = (self.lines_per_call / 2).max(1);
+                Ok(Round::Again)
+            }
+            _ => Ok(Round::Again),
         }
-        Ok(Round::Again)
     }
 
     /// Writes all of them down, then sends one after another. Stops where Stripe's draft is not as we know it.
@@ -221,6 +260,9 @@ impl Run<'_> {
                     return Ok(finalized);
                 }
                 Ok(other) => {
+                    if let Carried::ReadBack(why) = &other {
+                        self.looked_because.clone_from(why);
+                    }
                     self.abandon(&intents[sent + 1..], "planned behind a write that changed the plan")
                         .await?;
                     return Ok(other);
@@ -273,7 +315,10 @@ impl Run<'_> {
             tx.put_item(&invoice.id, &Item { folded: wanted.folded.clone(), ..item.clone() }).await?;
         }
         tx.mark_cycles_synced(&self.customer.id, &loaded.cycles).await?;
-        tx.invoice_synced(&invoice.id, self.app.clock.now_ms()).await?;
+        let now = self.app.clock.now_ms();
+        tx.invoice_synced(&invoice.id, now).await?;
+        tx.resolve_incident("stripe_refused", &self.customer.id, now).await?;
+        tx.resolve_incident("out_of_step", &invoice.id, now).await?;
         tx.commit().await?;
         Ok(Round::InStep)
     }

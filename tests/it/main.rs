@@ -3,9 +3,18 @@
 mod api;
 mod bad_inputs;
 mod billing_page;
+mod dashboard;
+mod folded;
+mod late;
 mod life;
+mod quarter;
+mod refusals;
+mod replicas;
 mod server;
 #[path = "../support/stripe_spec.rs"]
 mod stripe_spec;
+mod sync_cost;
 mod tab;
+mod unknown;
 mod usage;
+mod webhooks;

@@ -21,9 +21,10 @@ use opentab::workflows::catalog::NewMeter;
 use opentab::workflows::customers::NewCustomer;
 use opentab::workflows::ingest::{NewEvent, Outcome, ingest};
 use opentab::workflows::services::NewService;
-use opentab::workflows::{ask, catalog, customers, services};
+use opentab::workflows::{ask, catalog, customers, preview, services};
 use opentab::{http, store};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tower::ServiceExt;
 
 use crate::stripe_spec::SpecChecker;
@@ -79,9 +80,25 @@ fn stripe_version() -> &'static str {
 
 /// The database to test on: SQLite in memory, or a fresh one on the PostgreSQL server of `TEST_POSTGRES_URL`.
 pub async fn fresh_store() -> Store {
-    let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
+    let location = match std::env::var("TEST_DATABASE").as_deref() {
+        Ok("postgres") => Location::Postgres(fresh_postgres().await),
+        _ => Location::Memory,
+    };
+    let store = Store { db: Db::open(&location).await.unwrap() };
     store.db.migrate().await.unwrap();
     store
+}
+
+/// A new database on the server of `TEST_POSTGRES_URL`; its address.
+async fn fresh_postgres() -> String {
+    let server = std::env::var("TEST_POSTGRES_URL").expect("TEST_DATABASE=postgres needs TEST_POSTGRES_URL");
+    let name = format!("tab_{:032x}", rand::random::<u128>());
+    let mut admin = PgConnection::connect(&server).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+    admin.close().await.unwrap();
+    let (address, options) = server.split_once('?').unwrap_or((&server, ""));
+    let address = address.rsplit_once('/').map_or(address, |(address, _)| address);
+    format!("{address}/{name}?{options}")
 }
 
 pub fn time(text: &str) -> DateTime<Utc> {
@@ -152,18 +169,28 @@ impl Tab {
     }
 
     pub async fn customer_with(&self, name: &str, currency: &str, collection: CollectionMethod) -> Customer {
-        let new = NewCustomer {
+        self.customer_like(name, |new| {
+            new.currency = Currency::parse(currency).unwrap();
+            new.collection_method = collection;
+        })
+        .await
+    }
+
+    /// A customer in dollars and calendar months, but for what is changed.
+    pub async fn customer_like(&self, name: &str, change: impl FnOnce(&mut NewCustomer)) -> Customer {
+        let mut new = NewCustomer {
             name: name.to_owned(),
             email: Some(format!("{}@example.com", name.to_lowercase())),
             external_id: Some(name.to_lowercase()),
-            currency: Currency::parse(currency).unwrap(),
+            currency: Currency::parse("usd").unwrap(),
             time_zone: chrono_tz::UTC,
             anchor_day: 1,
-            collection_method: collection,
+            collection_method: CollectionMethod::ChargeAutomatically,
             days_until_due: 30,
             stripe_customer_id: None,
             metadata: BTreeMap::new(),
         };
+        change(&mut new);
         customers::create(&self.app, new, &By::operator()).await.unwrap()
     }
 
@@ -211,11 +238,22 @@ impl Tab {
     /// Attaches a price to a customer from the first day of their running cycle on.
     pub async fn serves(&self, customer: &Customer, price_id: &str) -> String {
         let from = customer.cycle_rule().cycle_at(self.clock.now()).first_day;
+        self.serves_from(customer, price_id, &from.to_string(), None).await
+    }
+
+    /// Attaches a price to a customer from a day until before another.
+    pub async fn serves_from(
+        &self,
+        customer: &Customer,
+        price_id: &str,
+        from: &str,
+        until: Option<&str>,
+    ) -> String {
         let new = NewService {
             customer_id: customer.id.clone(),
             price_id: price_id.to_owned(),
-            from: Some(from),
-            until: None,
+            from: Some(from.parse().unwrap()),
+            until: until.map(|day| day.parse().unwrap()),
         };
         services::create(&self.app, new, &By::operator()).await.unwrap().id
     }
@@ -241,7 +279,9 @@ impl Tab {
         });
         let text = event.to_string();
         let event: NewEvent<'_> = serde_json::from_str(&text).unwrap();
-        ingest(&self.app, &[event]).await.unwrap().remove(0)
+        let outcome = ingest(&self.app, &[event]).await.unwrap().remove(0);
+        assert!(matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate), "{event_id}: {outcome:?}");
+        outcome
     }
 
     /// What the schedule would do by now: ask for everything that changed or is due, and work until nothing is left.
@@ -306,9 +346,7 @@ impl Tab {
     }
 
     pub async fn lines_of(&self, stripe_id: &str) -> BTreeMap<String, i64> {
-        let page = self.stripe("GET", &format!("/invoices/{stripe_id}/lines?limit=100"), "").await;
-        assert_eq!(page["has_more"], false, "more lines than this helper reads");
-        let lines = page["data"].as_array().unwrap();
+        let lines = self.all(&format!("/invoices/{stripe_id}/lines?limit=100")).await;
         let key = |line: &Value| {
             line["metadata"]["opentab_item"].as_str().or(line["id"].as_str()).unwrap().to_owned()
         };
@@ -318,11 +356,103 @@ impl Tab {
         all
     }
 
+    /// Every object of a list at Stripe.
+    pub async fn all(&self, path: &str) -> Vec<Value> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let after = all.last().map(|last| format!("&starting_after={}", last["id"].as_str().unwrap()));
+            let page = self.stripe("GET", &format!("{path}{}", after.unwrap_or_default()), "").await;
+            all.extend(page["data"].as_array().unwrap_or_else(|| panic!("no list: {page}")).iter().cloned());
+            if page["has_more"] == false {
+                return all;
+            }
+        }
+    }
+
+    /// The lines of the customer's draft at Stripe as `(il_…, amount)`, ours and others'.
+    pub async fn lines_at_stripe(&self, customer: &Customer) -> Vec<(String, i64)> {
+        let id = self.current(customer).await.stripe_invoice_id.expect("no draft at Stripe");
+        let lines = self.all(&format!("/invoices/{id}/lines?limit=100")).await;
+        lines.iter().map(|l| (l["id"].as_str().unwrap().to_owned(), l["amount"].as_i64().unwrap())).collect()
+    }
+
+    /// What stands on the draft, in all.
+    pub async fn draft_total(&self, customer: &Customer) -> i64 {
+        self.draft(customer).await.values().sum()
+    }
+
+    /// Works through pauses until no job waits for another try.
+    pub async fn recover(&self) {
+        for _ in 0..120 {
+            self.settle().await;
+            let waiting = self.jobs("queued").await;
+            if waiting.is_empty() {
+                return;
+            }
+            self.pass(Duration::minutes(1));
+        }
+        panic!("jobs never came to rest: {:?}", self.jobs("queued").await);
+    }
+
+    /// Kind, subject and last error of the jobs in a state.
+    pub async fn jobs(&self, state: &str) -> Vec<(String, String, String)> {
+        let jobs = self.app.store.jobs_in_state(state, 1_000).await.unwrap();
+        jobs.into_iter().map(|job| (job.kind, job.subject, job.last_error.unwrap_or_default())).collect()
+    }
+
+    /// The promises that hold whenever nothing is under way: the draft is what is owed, at Stripe, here and on the
+    /// statement; every write has an end; every state lies on the drawn graph.
+    pub async fn in_step(&self, customer: &Customer) {
+        let store = &self.app.store;
+        let customer = store.customer(&customer.id).await.unwrap().unwrap();
+        let shown = preview::preview(&self.app, &customer).await.unwrap().expect("no current invoice");
+        assert!(shown.plan.is_empty(), "{} is behind: {:?}", customer.name, shown.plan);
+        assert!(store.open_intents(&customer.id).await.unwrap().is_empty(), "a write has no end");
+        let items = store.items(&shown.invoice.id).await.unwrap();
+        let ours: BTreeMap<String, i64> =
+            items.into_iter().map(|item| (item.item_key, item.amount)).collect();
+        assert_eq!(ours.values().sum::<i64>(), shown.total, "statement and draft differ");
+        let Some(stripe_id) = &shown.invoice.stripe_invoice_id else { return assert!(ours.is_empty()) };
+        let mut theirs = self.lines_of(stripe_id).await;
+        theirs.retain(|key, _| !key.starts_with("il_"));
+        assert_eq!(ours, theirs, "Stripe and ledger differ");
+        for invoice in self.sealed(&customer).await {
+            let lines = store.ledger_lines(&invoice.id).await.unwrap();
+            let at_stripe = self.lines_of(invoice.stripe_invoice_id.as_deref().unwrap()).await;
+            let held: i64 = lines.iter().filter_map(|line| line.stripe_amount).sum();
+            let ours = at_stripe.iter().filter(|(key, _)| !key.starts_with("il_"));
+            assert_eq!(held, ours.map(|(_, amount)| amount).sum::<i64>(), "a sealed invoice differs");
+        }
+    }
+
+    /// Another replica: the same database, Stripe and time.
+    pub fn replica(&self) -> App {
+        let app = &self.app;
+        let ids = Ids::random(self.clock.clone());
+        app::build(app.config.clone(), self.clock.clone(), ids, app.store.clone(), app.stripe.clone())
+    }
+
+    /// Invoices that Stripe has for a customer of ours, drafts and others.
+    pub async fn invoices_at_stripe(&self, customer: &Customer) -> Vec<Value> {
+        let customer = self.app.store.customer(&customer.id).await.unwrap().unwrap();
+        let id = customer.stripe_customer_id.expect("Stripe does not know them");
+        self.all(&format!("/invoices?customer={id}&limit=100")).await
+    }
+
+    /// What was written down about a subject.
+    pub async fn audited(&self, action: &str) -> usize {
+        let sql = store::both("select id from audit where action = $1");
+        let rows: Vec<(String,)> = self.app.store.db.all(sql, (action,)).await.unwrap();
+        rows.len()
+    }
+
     /// Every sealed invoice of a customer, oldest first.
     pub async fn sealed(&self, customer: &Customer) -> Vec<Invoice> {
         let mut all = self.app.store.invoices_of(&customer.id, "~", 1_000).await.unwrap();
         all.retain(|invoice| invoice.sealed_at.is_some());
-        all.reverse();
+        all.sort_by(|one, other| {
+            (&one.cycle, one.sealed_at, &one.id).cmp(&(&other.cycle, other.sealed_at, &other.id))
+        });
         all
     }
 

@@ -1,0 +1,249 @@
+//! What people do in Stripe's dashboard is met by policy, reported, and never bills anything twice.
+
+use opentab::sandbox::Fault;
+use opentab::store::customers::Customer;
+use serde_json::Value;
+
+use crate::tab::Tab;
+
+/// Ada's draft shows 100 calls at 2 cents and 10 mails at 3.
+async fn with_ada() -> (Tab, Customer) {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.sells(&ada, "mails", "3").await;
+    t.uses(&ada, "calls", 100, "k1").await;
+    t.uses(&ada, "mails", 10, "k2").await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 230);
+    (t, ada)
+}
+
+async fn by_hand(t: &Tab, customer: &Customer, rest: &str, body: &str) -> Value {
+    let id = t.current(customer).await.stripe_invoice_id.unwrap();
+    let answer = t.stripe("POST", &format!("/invoices/{id}{rest}"), body).await;
+    assert!(answer["error"].is_null(), "{answer}");
+    answer
+}
+
+/// The line that costs so much.
+async fn line(t: &Tab, customer: &Customer, amount: i64) -> String {
+    let lines = t.lines_at_stripe(customer).await;
+    lines.into_iter().find(|line| line.1 == amount).unwrap().0
+}
+
+async fn remove_the_mails(t: &Tab, ada: &Customer) {
+    let id = line(t, ada, 30).await;
+    by_hand(t, ada, "/remove_lines", &format!("lines[0][id]={id}&lines[0][behavior]=delete")).await;
+}
+
+async fn edit_the_calls(t: &Tab, ada: &Customer, amount: i64) {
+    let id = line(t, ada, 200).await;
+    by_hand(t, ada, &format!("/lines/{id}"), &format!("amount={amount}")).await;
+}
+
+async fn add_a_line(t: &Tab, ada: &Customer, amount: i64) {
+    let invoice = t.current(ada).await.stripe_invoice_id.unwrap();
+    let customer = t.app.store.customer(&ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+    let body =
+        format!("customer={customer}&invoice={invoice}&amount={amount}&currency=usd&description=Consulting");
+    let answer = t.stripe("POST", "/invoiceitems", &body).await;
+    assert!(answer["error"].is_null(), "{answer}");
+}
+
+async fn delete_the_draft(t: &Tab, ada: &Customer) {
+    let id = t.current(ada).await.stripe_invoice_id.unwrap();
+    let answer = t.stripe("DELETE", &format!("/invoices/{id}"), "").await;
+    assert_eq!(answer["deleted"], true, "{answer}");
+}
+
+async fn close(t: &Tab) {
+    t.at("2026-12-01T01:00:00Z");
+    t.recover().await;
+}
+
+#[tokio::test]
+async fn a_line_that_somebody_removed_is_put_back() {
+    let (t, ada) = with_ada().await;
+    remove_the_mails(&t, &ada).await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 230);
+    assert_eq!((t.incidents().await, t.audited("draft.edited").await), (vec!["draft_edited".to_owned()], 1));
+    close(&t).await;
+    assert_eq!(t.billed(&ada).await, 230);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_line_that_somebody_edited_is_put_back() {
+    let (t, ada) = with_ada().await;
+    edit_the_calls(&t, &ada, 1).await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 230);
+    assert_eq!((t.incidents().await, t.audited("draft.edited").await), (vec!["draft_edited".to_owned()], 1));
+    close(&t).await;
+    assert_eq!(t.billed(&ada).await, 230);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn an_edit_that_nobody_reported_is_found_by_the_next_write() {
+    let (t, ada) = with_ada().await;
+    t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
+    edit_the_calls(&t, &ada, 1).await;
+    t.uses(&ada, "mails", 1, "k3").await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 233);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn lines_of_others_are_left_alone_and_finalized_with_ours() {
+    let (t, ada) = with_ada().await;
+    add_a_line(&t, &ada, 5_000).await;
+    t.settle().await;
+    t.uses(&ada, "calls", 1, "k3").await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 5_232);
+    assert_eq!(t.incidents().await, ["foreign_lines"]);
+    t.in_step(&ada).await;
+    close(&t).await;
+    let sealed = t.sealed(&ada).await;
+    assert_eq!((sealed.len(), sealed[0].total), (1, 5_232));
+    assert_eq!(t.draft_total(&ada).await, 0);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_draft_with_only_lines_of_others_is_finalized_not_rolled() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.settle().await;
+    add_a_line(&t, &ada, 5_000).await;
+    t.settle().await;
+    close(&t).await;
+    assert_eq!(t.sealed(&ada).await.iter().map(|invoice| invoice.total).collect::<Vec<_>>(), [5_000]);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_deleted_draft_is_opened_again_and_its_items_never_bill() {
+    for reported in [true, false] {
+        let (t, ada) = with_ada().await;
+        if !reported {
+            t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
+        }
+        delete_the_draft(&t, &ada).await;
+        t.uses(&ada, "calls", 1, "k3").await;
+        t.settle().await;
+        assert_eq!(t.draft_total(&ada).await, 232);
+        let customer = t.app.store.customer(&ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+        let pending = t.all(&format!("/invoiceitems?customer={customer}&pending=true&limit=100")).await;
+        assert!(pending.is_empty(), "would bill later: {pending:?}");
+        assert_eq!(
+            (t.incidents().await, t.audited("draft.deleted").await),
+            (vec!["draft_deleted".to_owned()], 1)
+        );
+        close(&t).await;
+        assert_eq!(t.billed(&ada).await, 232);
+        t.in_step(&ada).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_that_dies_half_way_is_finished() {
+    for fault in [Fault::LoseAnswer, Fault::DropBefore] {
+        let (t, ada) = with_ada().await;
+        delete_the_draft(&t, &ada).await;
+        t.sandbox.faults().next("DELETE /v1/invoiceitems", fault);
+        t.recover().await;
+        let pending = t.all("/invoiceitems?pending=true&limit=100").await;
+        assert!(pending.is_empty(), "would bill later: {pending:?}");
+        close(&t).await;
+        assert_eq!(t.billed(&ada).await, 230);
+        t.in_step(&ada).await;
+    }
+}
+
+#[tokio::test]
+async fn a_draft_deleted_after_its_cycle_is_opened_again_and_closed() {
+    let (t, ada) = with_ada().await;
+    t.at("2026-12-01T00:30:00Z");
+    delete_the_draft(&t, &ada).await;
+    close(&t).await;
+    assert_eq!(t.billed(&ada).await, 230);
+    assert_eq!(t.sealed(&ada).await[0].cycle, "2026-11-01");
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn an_edit_that_was_finalized_by_hand_is_respected_and_shown() {
+    let (t, ada) = with_ada().await;
+    edit_the_calls(&t, &ada, 150).await;
+    by_hand(&t, &ada, "/finalize", "").await;
+    t.settle().await;
+    let sealed = t.sealed(&ada).await;
+    assert_eq!((sealed.len(), sealed[0].total), (1, 180));
+    assert_eq!(t.draft_total(&ada).await, 0, "an override is never charged again by itself");
+    assert_eq!(t.incidents().await, ["finalized_early", "line_overridden"]);
+    assert_eq!(t.audited("invoice.overridden").await, 1);
+    close(&t).await;
+    assert_eq!(t.sealed(&ada).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_edit_that_was_finalized_before_it_could_be_put_back_is_carried_over() {
+    let (t, ada) = with_ada().await;
+    edit_the_calls(&t, &ada, 150).await;
+    // Read back, and then Stripe is away until somebody has finalized.
+    t.sandbox.faults().next("POST /v1/invoices/{invoice}/update_lines", Fault::DropBefore);
+    t.deliver().await;
+    t.work().await;
+    by_hand(&t, &ada, "/finalize", "").await;
+    t.recover().await;
+    assert_eq!(t.billed(&ada).await + t.draft_total(&ada).await, 230);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_voided_invoice_stays_billed() {
+    let (t, ada) = with_ada().await;
+    by_hand(&t, &ada, "/finalize", "").await;
+    by_hand(&t, &ada, "/void", "").await;
+    t.settle().await;
+    let sealed = t.sealed(&ada).await;
+    assert_eq!((sealed.len(), sealed[0].state.as_str()), (1, "void"));
+    assert_eq!(t.draft_total(&ada).await, 0);
+    close(&t).await;
+    assert_eq!(t.sealed(&ada).await.len(), 1);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_line_that_is_there_twice_is_charged_once() {
+    let (t, ada) = with_ada().await;
+    let key = t.items(&ada).await.remove(0).item_key;
+    let twin = format!("lines[0][amount]=200&lines[0][description]=x&lines[0][metadata][opentab_item]={key}");
+    by_hand(&t, &ada, "/add_lines", &twin).await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 230);
+    close(&t).await;
+    assert_eq!(t.billed(&ada).await, 230);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn usage_of_a_customer_deleted_at_stripe_is_kept_and_nothing_is_synced() {
+    let (t, ada) = with_ada().await;
+    let id = t.app.store.customer(&ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+    t.stripe("DELETE", &format!("/customers/{id}"), "").await;
+    t.settle().await;
+    t.sandbox.reset_calls();
+    t.uses(&ada, "calls", 1, "k3").await;
+    t.settle().await;
+    assert_eq!(t.writes(), [""; 0]);
+    assert_eq!(t.incidents().await, ["customer_gone_at_stripe"]);
+    assert_eq!(t.audited("customer.gone_at_stripe").await, 1);
+    assert!(t.jobs("failed").await.is_empty());
+}

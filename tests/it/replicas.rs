@@ -1,0 +1,99 @@
+//! Several replicas on one database: whoever does the work, it is done once.
+
+use chrono::Duration;
+use opentab::app::App;
+use opentab::jobs;
+use opentab::store::customers::Customer;
+use opentab::workflows::{ask, sync};
+
+use crate::tab::Tab;
+
+async fn with_customers(count: i64) -> (Tab, Vec<Customer>) {
+    let t = Tab::new().await;
+    let mut all = Vec::new();
+    for n in 0..count {
+        let customer = t.customer(&format!("Customer{n}")).await;
+        t.sells(&customer, &format!("calls{n}"), "2").await;
+        t.uses(&customer, &format!("calls{n}"), 10 + n, "k1").await;
+        all.push(customer);
+    }
+    (t, all)
+}
+
+/// Syncs again and again; somebody else being at work is no failure.
+async fn sync_all(app: App, customers: Vec<Customer>) {
+    for _ in 0..5 {
+        for customer in &customers {
+            let _ = sync::sync(&app, &customer.id).await;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn at_once(t: &Tab, customers: &[Customer]) {
+    let replicas = [t.replica(), t.replica(), t.replica()];
+    let mut running = Vec::new();
+    for app in replicas {
+        running.push(tokio::spawn(sync_all(app, customers.to_vec())));
+    }
+    for run in running {
+        run.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_sync_the_same_customers_double_nothing() {
+    let (t, customers) = with_customers(4).await;
+    at_once(&t, &customers).await;
+    t.recover().await;
+    for (n, customer) in customers.iter().enumerate() {
+        assert_eq!(t.draft_total(customer).await, 2 * (10 + n as i64));
+        assert_eq!(t.invoices_at_stripe(customer).await.len(), 1);
+        t.in_step(customer).await;
+    }
+    assert_eq!(t.all("/customers?limit=100").await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_close_the_same_invoices_finalize_each_once() {
+    let (t, customers) = with_customers(4).await;
+    t.settle().await;
+    t.at("2026-12-01T01:00:00Z");
+    at_once(&t, &customers).await;
+    t.recover().await;
+    for (n, customer) in customers.iter().enumerate() {
+        assert_eq!(t.billed(customer).await, 2 * (10 + n as i64));
+        assert_eq!(t.invoices_at_stripe(customer).await.len(), 2);
+        t.in_step(customer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_of_two_replicas_share_one_queue() {
+    let (t, customers) = with_customers(6).await;
+    ask::ask_for_changed(&t.app).await.unwrap();
+    let (one, other) = (t.replica(), t.replica());
+    let (one, other) = (
+        tokio::spawn(async move { jobs::run_due(&one).await }),
+        tokio::spawn(async move { jobs::run_due(&other).await }),
+    );
+    let done = one.await.unwrap().unwrap() + other.await.unwrap().unwrap();
+    assert_eq!(done, 6, "each job runs once");
+    for customer in &customers {
+        t.in_step(customer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_slept_through_its_lease_changes_nothing() {
+    let (t, customers) = with_customers(1).await;
+    let ada = &customers[0];
+    let now = t.clock.now_ms();
+    let asleep = t.app.store.acquire_lease(&ada.id, "asleep", now, now + 15_000).await.unwrap().unwrap();
+    assert!(sync::sync(&t.app, &ada.id).await.is_err(), "one writer at a time");
+    t.pass(Duration::seconds(16));
+    sync::sync(&t.app, &ada.id).await.unwrap();
+    assert!(opentab::workflows::lease::begin_as_writer(&t.app, &asleep).await.is_err());
+    t.recover().await;
+    t.in_step(ada).await;
+}

@@ -1,0 +1,158 @@
+//! Webhooks: whatever comes twice, early, late, out of order or not at all, the end is the same.
+
+use opentab::sandbox::Fault;
+use opentab::store::customers::Customer;
+use opentab::workflows::{poll, react, receive};
+use serde_json::{Value, json};
+
+use crate::tab::Tab;
+
+const CREATE: &str = "POST /v1/invoices";
+
+/// Ada's November is over, and nothing of it has been closed yet.
+async fn at_the_end_of_november() -> (Tab, Customer) {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 100, "k1").await;
+    t.settle().await;
+    t.at("2026-12-01T01:00:00Z");
+    (t, ada)
+}
+
+async fn one_next_draft(t: &Tab, customer: &Customer) {
+    t.recover().await;
+    assert_eq!(t.billed(customer).await, 200);
+    assert_eq!(t.current(customer).await.cycle, "2026-12-01");
+    let at_stripe = t.invoices_at_stripe(customer).await;
+    let drafts = at_stripe.iter().filter(|invoice| invoice["status"] == "draft");
+    assert_eq!((at_stripe.len(), drafts.count()), (2, 1));
+    t.in_step(customer).await;
+}
+
+/// Stores an event as if Stripe had sent it, and reacts.
+async fn hear(t: &Tab, kind: &str, livemode: bool, object: Value) -> (String, String) {
+    let event = json!({
+        "id": format!("evt_{kind}"), "object": "event", "type": kind, "created": 1_793_000_000, "livemode": livemode,
+        "api_version": "2026-09-30.endive", "pending_webhooks": 1, "request": { "id": null, "idempotency_key": null },
+        "data": { "object": object },
+    });
+    let payload = event.to_string();
+    let read = opentab_webhooks::read(payload.as_bytes()).unwrap();
+    receive::receive(&t.app, &read, &payload).await.unwrap();
+    t.settle().await;
+    let stored = t.app.store.stripe_event(&read.id).await.unwrap().unwrap();
+    (stored.state, stored.reason.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_webhook_that_comes_twice_opens_one_next_draft() {
+    let (t, ada) = at_the_end_of_november().await;
+    t.sandbox.faults().often("invoice", Fault::WebhookDuplicate, 1_000);
+    one_next_draft(&t, &ada).await;
+}
+
+#[tokio::test]
+async fn a_webhook_before_its_api_answer_opens_one_next_draft() {
+    for operation in ["POST /v1/invoices/{invoice}/finalize", CREATE] {
+        let (t, ada) = at_the_end_of_november().await;
+        t.sandbox.faults().next(operation, Fault::LoseAnswer);
+        t.work().await;
+        t.deliver().await;
+        one_next_draft(&t, &ada).await;
+    }
+}
+
+#[tokio::test]
+async fn webhooks_out_of_order_open_one_next_draft() {
+    let (t, ada) = at_the_end_of_november().await;
+    t.sandbox.faults().often("", Fault::WebhookHold, 1_000);
+    t.settle().await;
+    t.sandbox.faults().clear();
+    t.sandbox.release_held_webhooks();
+    one_next_draft(&t, &ada).await;
+}
+
+#[tokio::test]
+async fn an_old_event_after_a_newer_one_moves_nothing_back() {
+    let (t, ada) = at_the_end_of_november().await;
+    t.settle().await;
+    let sealed = t.sealed(&ada).await.remove(0);
+    let stripe_id = sealed.stripe_invoice_id.clone().unwrap();
+    t.stripe("POST", &format!("/invoices/{stripe_id}/pay"), "paid_out_of_band=true").await;
+    t.settle().await;
+    let old =
+        json!({ "id": stripe_id, "object": "invoice", "status": "draft", "subtotal": 0, "metadata": {} });
+    hear(&t, "invoice.updated", false, old).await;
+    assert_eq!(t.sealed(&ada).await[0].state, "paid");
+    one_next_draft(&t, &ada).await;
+}
+
+#[tokio::test]
+async fn the_poll_heals_webhooks_that_never_arrived() {
+    let (t, ada) = at_the_end_of_november().await;
+    t.at("2026-11-20T00:00:00Z");
+    poll::poll_events(&t.app).await.unwrap();
+    t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
+    let id = t.current(&ada).await.stripe_invoice_id.unwrap();
+    t.stripe("POST", &format!("/invoices/{id}/finalize"), "").await;
+    t.settle().await;
+    assert_eq!(t.sealed(&ada).await.len(), 0);
+    assert!(poll::poll_events(&t.app).await.unwrap() > 0);
+    t.settle().await;
+    assert_eq!(t.billed(&ada).await, 200);
+    // The next draft's own events, and then nothing is new.
+    poll::poll_events(&t.app).await.unwrap();
+    t.settle().await;
+    assert_eq!(poll::poll_events(&t.app).await.unwrap(), 0);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn after_an_outage_the_poll_looks_back_to_where_it_stopped() {
+    let (t, ada) = at_the_end_of_november().await;
+    t.at("2026-11-10T00:00:00Z");
+    poll::poll_events(&t.app).await.unwrap();
+    t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
+    let id = t.current(&ada).await.stripe_invoice_id.unwrap();
+    t.stripe("POST", &format!("/invoices/{id}/finalize"), "").await;
+    t.at("2026-11-14T00:00:00Z");
+    poll::poll_events(&t.app).await.unwrap();
+    t.settle().await;
+    assert_eq!(t.billed(&ada).await, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_for_us_is_ignored_with_a_reason() {
+    let t = Tab::new().await;
+    let (state, reason) =
+        hear(&t, "charge.refunded", false, json!({ "id": "ch_1", "object": "charge" })).await;
+    assert_eq!((state.as_str(), reason.as_str()), ("ignored", "Opentab does not react to charge.refunded"));
+    let invoice = json!({ "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "open" });
+    let (state, reason) = hear(&t, "invoice.paid", true, invoice).await;
+    assert_eq!((state.as_str(), reason.contains("livemode")), ("ignored", true));
+    assert!(t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_invoice_of_an_unknown_customer_waits_for_a_human() {
+    let t = Tab::new().await;
+    let invoice = json!({ "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "open" });
+    let (state, _) = hear(&t, "invoice.finalized", false, invoice).await;
+    assert_eq!(state, "quarantined");
+    assert_eq!(t.incidents().await, ["unknown_customer"]);
+}
+
+#[tokio::test]
+async fn an_event_that_was_replayed_by_hand_has_no_second_effect() {
+    let (t, ada) = at_the_end_of_november().await;
+    t.settle().await;
+    let events = t.app.store.stripe_events(None, 100).await.unwrap();
+    for event in &events {
+        let mut tx = t.app.store.db.begin().await.unwrap();
+        tx.replay_stripe_event(&event.id).await.unwrap();
+        tx.commit().await.unwrap();
+        react::react(&t.app, event.object_id.as_deref().unwrap_or("")).await.unwrap();
+    }
+    one_next_draft(&t, &ada).await;
+}
