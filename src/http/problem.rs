@@ -150,9 +150,14 @@ pub(crate) fn finish(
     finished
 }
 
-/// Whatever the database says, the sender only has to know that nothing was stored.
+/// Whatever the database says, the sender only has to know whether to try again.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Problem {
+        // Two requests at once, each of which had found the value free.
+        if error.as_database_error().is_some_and(|error| error.is_unique_violation()) {
+            let detail = "Another object has a value that has to be unique.";
+            return Problem::new(&kind::ALREADY_EXISTS, detail);
+        }
         error!(%error, "The database failed: {error}");
         Problem::new(&kind::STORAGE_UNAVAILABLE, "The database did not answer. Nothing was stored.")
             .retry_after(2)

@@ -5,11 +5,9 @@ use opentab::http::route_list;
 use opentab::http::routes::Access;
 use serde_json::{Value, json};
 
-use crate::server::{Server, noon};
+use crate::server::{Server, noon, on_both};
 
-#[tokio::test]
-async fn a_customer_is_created_retrieved_updated_and_listed() {
-    let server = Server::start().await;
+async fn a_customer_is_created_retrieved_updated_and_listed(server: Server) {
     let body =
         json!({ "name": "Ada", "currency": "usd", "external_id": "tenant-1", "time_zone": "Europe/Berlin" });
     let created = server.post("/v1/customers", body).await;
@@ -35,9 +33,7 @@ async fn created(server: &Server, path: &str, body: Value) -> Value {
     reply.json()
 }
 
-#[tokio::test]
-async fn what_invoices_and_usage_stand_on_never_changes() {
-    let server = Server::start().await;
+async fn what_invoices_and_usage_stand_on_never_changes(server: Server) {
     let customer = created(&server, "/v1/customers", json!({ "name": "Ada", "currency": "usd" })).await;
     let path = format!("/v1/customers/{}", customer["id"].as_str().unwrap());
     for change in [json!({ "currency": "eur" }), json!({ "time_zone": "UTC" }), json!({ "anchor_day": 2 })] {
@@ -50,9 +46,7 @@ async fn what_invoices_and_usage_stand_on_never_changes() {
     assert_eq!(server.get(&path).await.json()["stripe_customer_id"], "cus_1");
 }
 
-#[tokio::test]
-async fn a_unique_value_belongs_to_one_object() {
-    let server = Server::start().await;
+async fn a_unique_value_belongs_to_one_object(server: Server) {
     let ada = json!({ "name": "Ada", "currency": "usd", "external_id": "t1" });
     created(&server, "/v1/customers", ada.clone()).await;
     let reply = server.post("/v1/customers", ada).await;
@@ -63,9 +57,7 @@ async fn a_unique_value_belongs_to_one_object() {
     assert_eq!(server.post(&path, json!({ "external_id": "t1" })).await.status, 409);
 }
 
-#[tokio::test]
-async fn metadata_is_merged_and_an_empty_value_removes_its_key() {
-    let server = Server::start().await;
+async fn metadata_is_merged_and_an_empty_value_removes_its_key(server: Server) {
     let body = json!({ "name": "Ada", "currency": "usd", "email": "a@b.example", "metadata": { "a": "1", "b": "2" } });
     let id = created(&server, "/v1/customers", body).await["id"].as_str().unwrap().to_owned();
     let change = json!({ "metadata": { "a": "", "c": "3" }, "email": null });
@@ -73,9 +65,7 @@ async fn metadata_is_merged_and_an_empty_value_removes_its_key() {
     assert_eq!((&customer["metadata"], &customer["email"]), (&json!({ "b": "2", "c": "3" }), &Value::Null));
 }
 
-#[tokio::test]
-async fn pages_tile_a_list_in_both_directions() {
-    let server = Server::start().await;
+async fn pages_tile_a_list_in_both_directions(server: Server) {
     for n in 0..5 {
         server.app.clock.move_to(noon() + TimeDelta::seconds(n));
         created(&server, "/v1/customers", json!({ "name": format!("c{n}"), "currency": "usd" })).await;
@@ -96,9 +86,7 @@ async fn pages_tile_a_list_in_both_directions() {
     assert_eq!((names(&back), &back["has_more"]), (vec!["c2".into(), "c1".into()], &json!(true)));
 }
 
-#[tokio::test]
-async fn every_price_model_is_stored_as_it_was_sent() {
-    let server = Server::start().await;
+async fn every_price_model_is_stored_as_it_was_sent(server: Server) {
     let meter = json!({ "event_name": "calls", "display_name": "API calls", "aggregation": "sum", "unit_label": "call" });
     created(&server, "/v1/meters", meter).await;
     let tiers = json!([
@@ -126,9 +114,7 @@ async fn every_price_model_is_stored_as_it_was_sent() {
     assert_eq!(created(&server, "/v1/prices", flat).await["meter"], Value::Null);
 }
 
-#[tokio::test]
-async fn an_archived_price_stays_with_its_services_and_takes_no_new_ones() {
-    let server = Server::start().await;
+async fn an_archived_price_stays_with_its_services_and_takes_no_new_ones(server: Server) {
     created(&server, "/v1/customers", json!({ "name": "Ada", "currency": "usd", "external_id": "ada" }))
         .await;
     let flat = json!({ "name": "Fee", "currency": "usd", "model": "flat", "flat_amount": 4900 });
@@ -152,9 +138,7 @@ async fn cycles(server: &Server) -> Vec<(String, i64)> {
     server.app.store.db.all(sql, ()).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_service_from_the_past_bills_the_cycles_since_then() {
-    let server = Server::start().await;
+async fn a_service_from_the_past_bills_the_cycles_since_then(server: Server) {
     created(&server, "/v1/customers", json!({ "name": "Ada", "currency": "usd", "external_id": "ada" }))
         .await;
     let before = cycles(&server).await;
@@ -178,9 +162,7 @@ async fn a_service_from_the_past_bills_the_cycles_since_then() {
     assert_eq!(server.post(&path, json!({ "price": price })).await.status, 422);
 }
 
-#[tokio::test]
-async fn a_service_begins_today_where_the_customer_is() {
-    let server = Server::start().await;
+async fn a_service_begins_today_where_the_customer_is(server: Server) {
     let body =
         json!({ "name": "Kiri", "currency": "usd", "external_id": "k", "time_zone": "Pacific/Kiritimati" });
     created(&server, "/v1/customers", body).await;
@@ -192,9 +174,7 @@ async fn a_service_begins_today_where_the_customer_is() {
     );
 }
 
-#[tokio::test]
-async fn the_document_describes_every_route_and_its_scope() {
-    let server = Server::start().await;
+async fn the_document_describes_every_route_and_its_scope(server: Server) {
     let document = server.get("/openapi.json").await.json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     for route in route_list(&server.app).iter().filter(|route| route.method != "*") {
@@ -213,9 +193,7 @@ async fn the_document_describes_every_route_and_its_scope() {
     assert!(!page.body.contains("src=") && !page.body.contains("<script"));
 }
 
-#[tokio::test]
-async fn every_change_leaves_an_audit_row_with_the_key_that_asked() {
-    let server = Server::start().await;
+async fn every_change_leaves_an_audit_row_with_the_key_that_asked(server: Server) {
     let customer = created(&server, "/v1/customers", json!({ "name": "Ada", "currency": "usd" })).await;
     let path = format!("/v1/customers/{}", customer["id"].as_str().unwrap());
     server.post(&path, json!({ "name": "Ada L." })).await;
@@ -229,3 +207,17 @@ async fn every_change_leaves_an_audit_row_with_the_key_that_asked() {
     assert_eq!(actions, ["customer.created", "customer.updated"]);
     assert!(rows.iter().all(|row| row.1.starts_with("ot_key_")));
 }
+
+on_both!(
+    a_customer_is_created_retrieved_updated_and_listed,
+    what_invoices_and_usage_stand_on_never_changes,
+    a_unique_value_belongs_to_one_object,
+    metadata_is_merged_and_an_empty_value_removes_its_key,
+    pages_tile_a_list_in_both_directions,
+    every_price_model_is_stored_as_it_was_sent,
+    an_archived_price_stays_with_its_services_and_takes_no_new_ones,
+    a_service_from_the_past_bills_the_cycles_since_then,
+    a_service_begins_today_where_the_customer_is,
+    the_document_describes_every_route_and_its_scope,
+    every_change_leaves_an_audit_row_with_the_key_that_asked,
+);

@@ -10,7 +10,7 @@ use opentab::http::{kind, route_list};
 use opentab::store::api_keys::Scope;
 use serde_json::{Value, json};
 
-use crate::server::{Reply, Server, new_key, noon};
+use crate::server::{Reply, Server, new_key, noon, on_both};
 
 /// Collects every row that gets another answer, so that one run shows them all.
 #[derive(Default)]
@@ -265,9 +265,7 @@ async fn rows_34_to_37_prices_that_cannot_be_charged() {
     assert_eq!(server.get("/v1/prices").await.json()["data"], json!([]));
 }
 
-#[tokio::test]
-async fn rows_38_to_45_services_that_cannot_be() {
-    let server = Server::start().await;
+async fn rows_38_to_45_services_that_cannot_be(server: Server) {
     let mut wrong = Wrong::default();
     server.post("/v1/customers", ada("external_id", json!("ada"))).await;
     let euro = server.post("/v1/prices", flat("eur", json!(100))).await.json()["id"].clone();
@@ -323,9 +321,7 @@ async fn rows_50_to_52_without_a_valid_key_nothing_is_answered() {
     assert!(!in_url.body.contains(&server.key));
 }
 
-#[tokio::test]
-async fn row_51_a_revoked_key_works_for_five_seconds_at_most() {
-    let server = Server::start().await;
+async fn row_51_a_revoked_key_works_for_five_seconds_at_most(server: Server) {
     let secret = new_key(&server.app, Scope::BillingRead, false, None).await;
     let bearer = format!("Bearer {secret}");
     assert_eq!(with_authorization(&server, &bearer).await.status, 200);
@@ -361,9 +357,7 @@ async fn row_56_a_key_that_calls_too_often_is_told_when_to_come_again() {
     assert_eq!(server.get("/v1/customers").await.status, 200);
 }
 
-#[tokio::test]
-async fn rows_57_to_59_an_idempotency_key_gives_its_answer_again_and_no_other() {
-    let server = Server::start().await;
+async fn rows_57_to_59_an_idempotency_key_gives_its_answer_again_and_no_other(server: Server) {
     let mut wrong = Wrong::default();
     for header in
         ["idempotency-key: ", &format!("idempotency-key: {}", "a".repeat(256)), "idempotency-key: \u{e9}"]
@@ -385,9 +379,7 @@ async fn rows_57_to_59_an_idempotency_key_gives_its_answer_again_and_no_other() 
     assert_eq!((refused.status, refused.body), (422, again.body));
 }
 
-#[tokio::test]
-async fn row_60_a_request_under_way_is_not_run_twice_and_a_lost_one_is_found_again() {
-    let server = Server::start().await;
+async fn row_60_a_request_under_way_is_not_run_twice_and_a_lost_one_is_found_again(server: Server) {
     let key = "idempotency-key: 7f1c";
     let first = server.post_with("/v1/customers", key, ada("name", json!("Ada"))).await.json();
     // As a crash between the commit and the answer leaves it.
@@ -403,9 +395,7 @@ async fn row_60_a_request_under_way_is_not_run_twice_and_a_lost_one_is_found_aga
     assert_eq!(server.get("/v1/customers").await.json()["data"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn rows_66_to_68_lists_take_only_what_they_know() {
-    let server = Server::start().await;
+async fn rows_66_to_68_lists_take_only_what_they_know(server: Server) {
     let mut wrong = Wrong::default();
     for query in ["limit=0", "limit=101", "limit=-1", "limit=abc", "limit=1&limit=2", "sort=name", "lmit=1"] {
         wrong.expect(query, &server.get(&format!("/v1/customers?{query}")).await, 422, "validation-failed");
@@ -446,3 +436,11 @@ async fn every_kind_of_problem_has_a_page_that_loads_nothing() {
         assert!(!reply.body.contains("src=") && !reply.body.contains("<script"), "{}", kind.slug);
     }
 }
+
+on_both!(
+    rows_38_to_45_services_that_cannot_be,
+    row_51_a_revoked_key_works_for_five_seconds_at_most,
+    rows_57_to_59_an_idempotency_key_gives_its_answer_again_and_no_other,
+    row_60_a_request_under_way_is_not_run_twice_and_a_lost_one_is_found_again,
+    rows_66_to_68_lists_take_only_what_they_know,
+);

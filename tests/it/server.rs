@@ -58,9 +58,19 @@ impl Server {
         Server::with("2000", Limits::default()).await
     }
 
+    /// On PostgreSQL, in a new database, where a server is named.
+    pub async fn start_on_postgres() -> Option<Server> {
+        let url = std::env::var("TEST_POSTGRES_URL").ok()?;
+        Some(Server::on(&fresh_postgres(&url).await, "2000", Limits::default()).await)
+    }
+
     /// With a rate of requests a second, and limits.
     pub async fn with(rate: &str, limits: Limits) -> Server {
-        let app = app(rate).await;
+        Server::on(&Location::Memory, rate, limits).await
+    }
+
+    async fn on(location: &Location, rate: &str, limits: Limits) -> Server {
+        let app = app(location, rate).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve::serve(listener, router_with(app.clone(), limits), std::future::pending()));
@@ -134,15 +144,22 @@ impl Transport for Unreachable {
     }
 }
 
-async fn app(rate: &str) -> App {
-    let settings = [
-        ("DATABASE_URL", "sqlite::memory:"),
-        ("OPENTAB_PUBLIC_URL", "http://opentab.test"),
-        ("OPENTAB_REQUESTS_PER_SECOND", rate),
-    ];
+/// A new, empty database beside the one that this URL names.
+async fn fresh_postgres(url: &str) -> Location {
+    let name = format!("api_{:032x}", rand::random::<u128>());
+    let server = Db::open(&url.parse().unwrap()).await.unwrap();
+    let Db::Pg(pool) = &server else { panic!("TEST_POSTGRES_URL does not name PostgreSQL") };
+    sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(pool).await.unwrap();
+    let (base, _) = url.rsplit_once('/').unwrap();
+    server.close().await;
+    Location::Postgres(format!("{base}/{name}"))
+}
+
+async fn app(location: &Location, rate: &str) -> App {
+    let settings = [("OPENTAB_PUBLIC_URL", "http://opentab.test"), ("OPENTAB_REQUESTS_PER_SECOND", rate)];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = Config::from_sources(settings.into(), "").unwrap();
-    let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
+    let store = Store { db: Db::open(location).await.unwrap() };
     store.db.migrate().await.unwrap();
     let clock = Clock::set_at(noon());
     let stripe = Stripe::new(Arc::new(Unreachable), Pacer::unlimited());
@@ -155,3 +172,25 @@ pub async fn new_key(app: &App, scope: Scope, livemode: bool, expires_at: Option
     let now = app.clock.now();
     keys::create(&app.store, &app.ids, now, "test", scopes, livemode, expires_at).await.unwrap().secret
 }
+
+/// Runs each of these scenarios on SQLite, and on PostgreSQL where a server is named.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::server::Server::start().await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                match $crate::server::Server::start_on_postgres().await {
+                    Some(server) => super::$name(server).await,
+                    None => eprintln!("skipped: TEST_POSTGRES_URL is not set"),
+                }
+            })+
+        }
+    };
+}
+pub(crate) use on_both;
