@@ -140,8 +140,9 @@ impl Live<'_> {
         }
     }
 
+    /// A fee that is billed whole needs no table.
     fn explained(&self, line: &LineView) -> bool {
-        line.price_description.is_some() || !line.parts.is_empty()
+        !line.parts.is_empty() && (line.quantity.is_some() || line.billed != 0)
     }
 
     fn day_count(&self) -> i64 {
