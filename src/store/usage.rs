@@ -554,6 +554,7 @@ async fn keep_first_days(tx: &mut Tx, seen: &BTreeMap<ValueKey<'_>, &str>) -> sq
 /// An insert of many rows on SQLite, as few statements with many values each. Bound values cost half of what reading
 /// the same rows from a JSON argument does; fixed sizes keep the statements few enough to stay prepared.
 struct ManyValues {
+    columns: usize,
     by_size: [String; SIZES.len()],
 }
 
@@ -565,7 +566,7 @@ impl ManyValues {
     fn new(head: &str, columns: usize, tail: &str) -> ManyValues {
         let tuple = format!("({})", vec!["?"; columns].join(", "));
         let text = |size| format!("{head} values {} {tail}", vec![&*tuple; size].join(", "));
-        ManyValues { by_size: SIZES.map(text) }
+        ManyValues { columns, by_size: SIZES.map(text) }
     }
 
     /// Answers how many rows were inserted or changed.
@@ -606,6 +607,7 @@ impl ManyValues {
         let (chunk, rest) = rows.split_at(SIZES[fits]);
         *rows = rest;
         let mut bound = Bound { args: SqliteArguments::default(), failed: None };
+        bound.args.reserve(chunk.len() * self.columns, 0);
         for row in chunk {
             bind(row, &mut bound);
         }

@@ -89,65 +89,56 @@ struct Names {
     meters: HashMap<String, (Meter, i64)>,
 }
 
-/// The customers and meters of one request; what is missing does not exist.
-#[derive(Debug, Default)]
-pub struct Known<'e> {
-    customers: HashMap<&'e str, Option<Arc<Customer>>>,
-    meters: HashMap<&'e str, Option<Meter>>,
-}
-
-impl Known<'_> {
-    pub fn customer(&self, name: &str) -> Option<&Arc<Customer>> {
-        self.customers.get(name)?.as_ref()
-    }
-
-    pub fn meter(&self, name: &str) -> Option<Meter> {
-        *self.meters.get(name)?
-    }
+/// Whom and what one event names; none where there is no such thing.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub customer: Option<Arc<Customer>>,
+    pub meter: Option<Meter>,
 }
 
 impl Directory {
-    /// Finds what the events name; asks the database for what was not asked before, all at once.
-    pub async fn look_up<'e>(
+    /// Finds what each event names; asks the database for what was not asked before, all at once.
+    pub async fn look_up(
         &self,
         store: &Store,
-        events: &'e [NewEvent<'_>],
+        events: &[NewEvent<'_>],
         now: i64,
-    ) -> Result<Known<'e>, IngestError> {
-        let mut known = Known::default();
-        self.fill(&mut known, events, now);
-        if known.is_complete() {
+    ) -> Result<Vec<Known>, IngestError> {
+        let known = self.recall(events, now);
+        if known.iter().all(|known| known.customer.is_some() && known.meter.is_some()) {
             return Ok(known);
         }
-        self.ask(store, &known, now).await.map_err(|error| {
-            tracing::error!(%error, "Could not look up customers and meters of usage events");
+        self.ask(store, events, &known, now).await.map_err(|error| {
+            tracing::error!(%error, "Could not look up customers and meters of usage events: {error}");
             IngestError::StorageUnavailable
         })?;
-        known = Known::default();
-        self.fill(&mut known, events, now);
-        Ok(known)
+        Ok(self.recall(events, now))
     }
 
-    fn fill<'e>(&self, known: &mut Known<'e>, events: &'e [NewEvent<'_>], now: i64) {
+    fn recall(&self, events: &[NewEvent<'_>], now: i64) -> Vec<Known> {
         let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        for event in events {
-            known.customers.entry(&event.customer).or_insert_with_key(|name| {
-                let found = names.customers.get(*name).filter(|found| is_fresh(name, found.1, now));
-                found.map(|found| found.0.clone())
-            });
-            known.meters.entry(&event.meter).or_insert_with_key(|name| {
-                names.meters.get(*name).filter(|found| is_fresh(name, found.1, now)).map(|found| found.0)
-            });
-        }
+        let known = |event: &NewEvent<'_>| Known {
+            customer: fresh(&names.customers, &event.customer, now).cloned(),
+            meter: fresh(&names.meters, &event.meter, now).copied(),
+        };
+        events.iter().map(known).collect()
     }
 
-    async fn ask(&self, store: &Store, known: &Known<'_>, now: i64) -> sqlx::Result<()> {
-        let customers = missing(&known.customers);
+    async fn ask(
+        &self,
+        store: &Store,
+        events: &[NewEvent<'_>],
+        known: &[Known],
+        now: i64,
+    ) -> sqlx::Result<()> {
+        let asked = || events.iter().zip(known);
+        let customers =
+            askable(asked().filter(|pair| pair.1.customer.is_none()).map(|pair| &*pair.0.customer));
         if !customers.is_empty() {
             let found = store.usage_customers(&customers).await?;
             self.remember(|names| names.add_customers(found, &customers, now));
         }
-        let meters = missing(&known.meters);
+        let meters = askable(asked().filter(|pair| pair.1.meter.is_none()).map(|pair| &*pair.0.meter));
         if !meters.is_empty() {
             let found = store.usage_meters(&meters).await?;
             self.remember(|names| names.add_meters(found, &meters, now));
@@ -164,22 +155,18 @@ impl Directory {
     }
 }
 
-impl Known<'_> {
-    fn is_complete(&self) -> bool {
-        self.customers.values().all(Option::is_some) && self.meters.values().all(Option::is_some)
-    }
+/// What a name means, unless that was looked up too long ago.
+fn fresh<'n, T>(names: &'n HashMap<String, (T, i64)>, name: &str, now: i64) -> Option<&'n T> {
+    let (found, asked_at) = names.get(name)?;
+    let is_id = name.starts_with(prefix::CUSTOMER) || name.starts_with(prefix::METER);
+    (is_id || (*asked_at..asked_at + NAME_LIFETIME_MS).contains(&now)).then_some(found)
 }
 
-fn is_fresh(name: &str, asked_at: i64, now: i64) -> bool {
-    name.starts_with(prefix::CUSTOMER)
-        || name.starts_with(prefix::METER)
-        || (asked_at..asked_at + NAME_LIFETIME_MS).contains(&now)
-}
-
-/// Names that cannot be anybody's are not worth a question, and some databases cannot even be asked (U+0000).
-fn missing<'e, T>(known: &HashMap<&'e str, Option<T>>) -> Vec<&'e str> {
-    let plausible = |name: &str| name.len() <= 256 && !name.contains('\0');
-    known.iter().filter(|(name, found)| found.is_none() && plausible(name)).map(|(name, _)| *name).collect()
+/// Each name once. Names that cannot be anybody's are not worth a question, and PostgreSQL cannot even be asked for
+/// some of them (U+0000).
+fn askable<'e>(names: impl Iterator<Item = &'e str>) -> Vec<&'e str> {
+    let names: HashSet<&str> = names.filter(|name| name.len() <= 256 && !name.contains('\0')).collect();
+    names.into_iter().collect()
 }
 
 impl Names {

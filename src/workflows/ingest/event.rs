@@ -214,12 +214,11 @@ impl NewEvent<'_> {
     }
 
     /// Everything that can be said about an event without asking what is stored.
-    pub(super) fn check(&self, known: &Known<'_>, now: i64) -> Result<Checked, Rejection> {
+    pub(super) fn check(&self, known: &Known, now: i64) -> Result<Checked, Rejection> {
         check_id(&self.id)?;
-        let customer = known
-            .customer(&self.customer)
-            .ok_or_else(|| unknown("unknown-customer", "customer", &self.customer))?;
-        let meter = known.meter(&self.meter).ok_or_else(|| unknown("unknown-meter", "meter", &self.meter))?;
+        let unknown_customer = || unknown("unknown-customer", "customer", &self.customer);
+        let customer = known.customer.as_ref().ok_or_else(unknown_customer)?;
+        let meter = known.meter.ok_or_else(|| unknown("unknown-meter", "meter", &self.meter))?;
         let at = self.timestamp.as_deref().map(|text| instant(text, now)).transpose()?;
         let quantity = self.units(meter)?;
         let unique_value = self.counted_value(meter)?;

@@ -57,7 +57,7 @@ impl Ingest {
         let now = self.clock().now_ms();
         let known = self.directory().look_up(self.store(), events, now).await?;
         let checked: Vec<Result<Checked, Rejection>> =
-            events.iter().map(|event| event.check(&known, now)).collect();
+            events.iter().zip(&known).map(|(event, known)| event.check(known, now)).collect();
         let mut outcomes = Vec::with_capacity(checked.len());
         let mut rows: Vec<UsageRow> = Vec::with_capacity(checked.len());
         for event in checked {
