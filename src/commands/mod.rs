@@ -5,7 +5,7 @@ pub mod demo;
 mod doctor;
 pub mod jobs;
 pub mod keys;
-mod link;
+pub mod link;
 mod log;
 pub mod open;
 mod sandbox;
