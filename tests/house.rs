@@ -57,6 +57,8 @@ const OTHER_CLOCKS: &[(&str, &str)] = &[
 
 /// What anybody may ask for without a key: nothing here shows anybody's data.
 const PUBLIC: &[&str] = &[
+    "* /billing/assets/billing.css",
+    "* /billing/assets/billing.js",
     "* /docs",
     "* /openapi.json",
     "* /problems",

@@ -5,6 +5,7 @@ mod bad_inputs;
 mod billing_page;
 mod dashboard;
 mod folded;
+mod health;
 mod late;
 mod life;
 mod quarter;
