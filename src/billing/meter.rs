@@ -14,7 +14,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
-    /// Each event is one, whatever quantity it holds.
+    /// Each event is one, and a correction takes one back: its quantity is 1 or -1.
     Count,
     /// Quantities add up.
     Sum,
@@ -148,8 +148,7 @@ impl<'a> PartialTotal<'a> {
     /// The day's quantity and how many events it is made of.
     pub fn total(&self) -> Result<(i64, i64), TotalOverflow> {
         let quantity = match self.aggregation {
-            Aggregation::Count => i128::from(self.events),
-            Aggregation::Sum => self.sum,
+            Aggregation::Count | Aggregation::Sum => self.sum,
             Aggregation::Max => i128::from(self.max.unwrap_or(0)),
             Aggregation::Last => i128::from(self.last.map_or(0, |(_, _, quantity)| quantity)),
             Aggregation::Unique => self.values.len() as i128,
@@ -239,6 +238,14 @@ mod tests {
         let fact = |id, quantity| Fact { at, id, quantity, unique_value: None };
         let both = [fact("b", 2), fact("a", 3)];
         assert_eq!(fold_day(Aggregation::Last, &both), Ok((2, 2)));
+    }
+
+    #[test]
+    fn a_correction_takes_one_back_from_a_count() {
+        let at = day(1).and_hms_opt(9, 0, 0).unwrap().and_utc();
+        let fact = |id, quantity| Fact { at, id, quantity, unique_value: None };
+        let facts = [fact("a", 1), fact("b", 1), fact("c", -1)];
+        assert_eq!(fold_day(Aggregation::Count, &facts), Ok((1, 3)));
     }
 
     #[test]

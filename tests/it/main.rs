@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_inputs;
+mod bad_webhooks;
 mod billing_page;
 mod dashboard;
 mod folded;
