@@ -18,7 +18,8 @@ use crate::clock::from_ms;
 
 /// The setting that holds the key of the hash.
 const SECRET: &str = "link_secret";
-/// How long a session lasts after its link was opened.
+/// How long a browser keeps a session, and the least that one is valid: a link opened in its last minute still shows
+/// a page that can be read in peace.
 pub const SESSION: Duration = Duration::from_secs(12 * 3_600);
 /// Longer than any token that we make.
 const LONGEST: usize = 512;
@@ -89,14 +90,15 @@ pub async fn create(
     Ok(NewLink { url: format!("{}/billing/{token}", app.config.public_url), expires_at })
 }
 
-/// Opens a link: answers a session token for the customer's cookie.
+/// Opens a link: answers a session token for the customer's cookie. It is valid for as long as the link itself would
+/// open the page again.
 pub async fn open(app: &App, token: &str) -> Result<String, LinkError> {
     let secret = secret(app).await?;
     let link = verify(&secret, Purpose::Link, token, app.clock.now())?;
     if app.store.customer(&link.customer_id).await?.is_none() {
         return Err(LinkError::Invalid);
     }
-    let expires_at = app.clock.now() + SESSION;
+    let expires_at = link.expires_at.max(app.clock.now() + SESSION);
     Ok(sign(&secret, Purpose::Session, &link.customer_id, expires_at, &nonce(app)))
 }
 

@@ -191,12 +191,23 @@ async fn an_expired_link_says_so() {
     let (tab, ada) = with_ada().await;
     let path = link_of(&tab, &ada).await;
     let cookie = visit(&tab, "GET", &path, &[]).await.session();
-    tab.pass(Duration::hours(12));
-    assert_eq!(page(&tab, &cookie).await.status, 410);
     tab.pass(Duration::days(7));
+    assert_eq!(page(&tab, &cookie).await.status, 410);
     let late = visit(&tab, "GET", &path, &[]).await;
     assert_eq!((late.status, late.header("content-type")), (410, "text/html; charset=utf-8"));
     assert!(late.body.contains("This link has expired") && late.session().is_empty());
+}
+
+#[tokio::test]
+async fn a_page_opened_in_a_links_last_minute_can_be_read_in_peace() {
+    let (tab, ada) = with_ada().await;
+    let path = link_of(&tab, &ada).await;
+    tab.pass(Duration::days(7) - Duration::minutes(1));
+    let cookie = visit(&tab, "GET", &path, &[]).await.session();
+    tab.pass(Duration::hours(11));
+    assert_eq!(page(&tab, &cookie).await.status, 200);
+    tab.pass(Duration::hours(1));
+    assert_eq!(page(&tab, &cookie).await.status, 410);
 }
 
 #[tokio::test]
@@ -280,7 +291,7 @@ async fn an_open_page_hears_of_new_usage() {
     let heard = String::from_utf8_lossy(&heard);
     assert!(heard.contains("event: billing") && heard.contains("$2,568.51"), "{heard}");
     // The session ends, and the stream with it.
-    tab.pass(Duration::hours(12));
+    tab.pass(Duration::days(7));
     let ended = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(String::from_utf8_lossy(&ended).contains("event: ended"));
     assert!(body.frame().await.is_none());
