@@ -2,7 +2,7 @@
 //! moves. Set up in one line, and judged by Stripe's own specification as it goes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
@@ -36,6 +36,8 @@ pub struct Tab {
     pub app: App,
     pub sandbox: Sandbox,
     pub clock: Clock,
+    /// Built at the first webhook, once: it is the dearest thing here.
+    web: OnceLock<axum::Router>,
     violations: Arc<Mutex<Vec<String>>>,
 }
 
@@ -152,7 +154,7 @@ impl Tab {
         let stripe =
             Stripe::new(Arc::new(InProcess(sandbox.router())), setup.pacer.unwrap_or_else(Pacer::unlimited));
         let app = app::build(config, clock.clone(), Ids::random(clock.clone()), store, stripe);
-        Tab { app, sandbox, clock, violations }
+        Tab { app, sandbox, clock, web: OnceLock::new(), violations }
     }
 
     pub fn at(&self, text: &str) {
@@ -319,7 +321,8 @@ impl Tab {
             request = request.header(*name, value);
         }
         let request = request.body(Body::from(delivery.body.clone())).unwrap();
-        http::router(self.app.clone()).oneshot(request).await.unwrap().status().as_u16()
+        let web = self.web.get_or_init(|| http::router(self.app.clone()));
+        web.clone().oneshot(request).await.unwrap().status().as_u16()
     }
 
     /// Asks Stripe as its dashboard would: with nobody of ours in between.
