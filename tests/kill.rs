@@ -120,12 +120,26 @@ async fn usage_sent_twice_around_a_kill_counts_once() {
     };
     assert_eq!(done["invoices"][0]["total"], (BATCHES * 100) as i64, "{done}");
     let customer = reqwest::Client::new().get(format!("{}/v1/customers?external_id=ada", server.base));
-    let customer: Value = serde_json::from_slice(&customer.bearer_auth(&key).send().await.unwrap().bytes().await.unwrap()).unwrap();
+    let customer: Value =
+        serde_json::from_slice(&customer.bearer_auth(&key).send().await.unwrap().bytes().await.unwrap())
+            .unwrap();
     let id = customer["data"][0]["id"].as_str().unwrap();
     let billing = reqwest::Client::new().get(format!("{}/v1/customers/{id}/billing", server.base));
-    let billing: Value = serde_json::from_slice(&billing.bearer_auth(&key).send().await.unwrap().bytes().await.unwrap()).unwrap();
+    let billing: Value =
+        serde_json::from_slice(&billing.bearer_auth(&key).send().await.unwrap().bytes().await.unwrap())
+            .unwrap();
     assert_eq!(billing["total"], (BATCHES * 100) as i64, "{billing}");
-    let created = sandbox.calls().iter().filter(|call| call.operation == "POST /v1/invoices" && call.status == 200).count();
-    let replays = sandbox.calls().iter().filter(|call| call.operation == "POST /v1/invoices").map(|call| call.idempotency_key.clone()).collect::<std::collections::BTreeSet<_>>().len();
+    let created = sandbox
+        .calls()
+        .iter()
+        .filter(|call| call.operation == "POST /v1/invoices" && call.status == 200)
+        .count();
+    let replays = sandbox
+        .calls()
+        .iter()
+        .filter(|call| call.operation == "POST /v1/invoices")
+        .map(|call| call.idempotency_key.clone())
+        .collect::<std::collections::BTreeSet<_>>()
+        .len();
     assert!(created >= 1 && replays == 1, "{created} drafts under {replays} keys");
 }

@@ -32,10 +32,10 @@ pub enum StripeError {
     },
     /// The key is not accepted, or may not do this: a human has to act.
     #[error("Stripe does not accept the key: {0}")]
-    Unauthorized(Refusal),
+    Unauthorized(Box<Refusal>),
     /// Stripe understood and refused: asking again will not help.
     #[error("Stripe refused: {0}")]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// It was done, and the answer cannot be read: read the object back.
     #[error("Stripe's answer cannot be read: {0}")]
     Unreadable(String),
@@ -215,11 +215,11 @@ fn judge(answer: Response) -> Result<Bytes, StripeError> {
         }),
         // In flight under the same key, or in conflict: it may yet take effect. A 424 waits for somebody else.
         409 | 424 | 500..=599 => Err(StripeError::NoAnswer(format!("Stripe answered {}", refusal(&answer)))),
-        401 | 403 => Err(StripeError::Unauthorized(refusal(&answer))),
+        401 | 403 => Err(StripeError::Unauthorized(Box::new(refusal(&answer)))),
         _ if answer.should_retry == Some(true) => {
             Err(StripeError::NoAnswer(format!("Stripe answered {} and asks to retry", refusal(&answer))))
         }
-        _ => Err(StripeError::Refused(refusal(&answer))),
+        _ => Err(StripeError::Refused(Box::new(refusal(&answer)))),
     }
 }
 

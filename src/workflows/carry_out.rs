@@ -73,7 +73,7 @@ pub async fn carry_out(
             unanswered(app, intent, "Stripe's answer cannot be read".to_owned()).await
         }
         Ok(answer) => acknowledged(app, lease, intent, &answer).await,
-        Err(StripeError::Refused(refusal)) => refused(app, lease, intent, refusal).await,
+        Err(StripeError::Refused(refusal)) => refused(app, lease, intent, *refusal).await,
         Err(StripeError::NoAnswer(why)) => unanswered(app, intent, why).await,
         Err(error) => Err(WorkflowError::of_stripe(what(&intent.effect), error)),
     }

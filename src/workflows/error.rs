@@ -56,9 +56,7 @@ impl WorkflowError {
     /// What a read or a write that came to nothing means for the workflow.
     pub fn of_stripe(what: &str, error: StripeError) -> WorkflowError {
         match error {
-            StripeError::Refused(refusal) => {
-                WorkflowError::Refused { what: what.to_owned(), refusal: Box::new(refusal) }
-            }
+            StripeError::Refused(refusal) => WorkflowError::Refused { what: what.to_owned(), refusal },
             StripeError::Unauthorized(refusal) => WorkflowError::StripeUnauthorized(refusal.to_string()),
             other => WorkflowError::StripeUnavailable(format!("{what}: {other}")),
         }

@@ -153,7 +153,8 @@ async fn a_sync_that_runs_is_not_run_twice() {
     t.app.store.claim_job("ot_job_1", now, now + 15_000).await.unwrap().unwrap();
     let (status, _, running) = sync(&t, "POST", "?customer=ada").await;
     assert_eq!((status, &running["id"]), (202, &json!("ot_job_1")));
-    let asked: (i64,) = t.app.store.db.one(both("select asked from job where id = $1"), ("ot_job_1",)).await.unwrap();
+    let asked: (i64,) =
+        t.app.store.db.one(both("select asked from job where id = $1"), ("ot_job_1",)).await.unwrap();
     assert_eq!(asked, (1,));
 }
 

@@ -381,7 +381,7 @@ async fn invoices_are_listed_by_customer_and_state() {
     assert_eq!(ids("").await.len(), 3);
     assert_eq!(ids("?customer=ada").await.len(), 2);
     let sealed = tab.sealed(&ada).await.remove(0);
-    assert_eq!(ids(&format!("?customer={}&state={}", ada.id, sealed.state)).await, [sealed.id.clone()]);
+    assert_eq!(ids(&format!("?customer={}&state={}", ada.id, sealed.state)).await, vec![sealed.id.clone()]);
     let (_, one) = api(&tab, "GET", &format!("/v1/invoices/{}", sealed.id), None).await;
     let lines = one["lines"].as_array().unwrap();
     assert_eq!(lines.iter().map(|line| line["stripe_amount"].as_i64().unwrap()).sum::<i64>(), 6_851);

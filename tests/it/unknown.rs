@@ -119,7 +119,7 @@ async fn a_key_that_stripe_has_forgotten_is_never_used_again() {
     for operation in EVERY_WRITE {
         for fault in [Fault::LoseAnswer, Fault::DropBefore] {
             // Nobody tries for a day: the next try finds the key gone.
-            let (t, ada) = history(operation, &[fault.clone()], Duration::hours(25)).await;
+            let (t, ada) = history(operation, std::slice::from_ref(&fault), Duration::hours(25)).await;
             nothing_doubled_nothing_lost(&t, &ada, &format!("{operation} with {fault:?} and a day")).await;
         }
     }
