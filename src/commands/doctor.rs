@@ -56,6 +56,7 @@ pub async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode
         Ok(app) => {
             checks.push(durability(&app).await);
             checks.push(migrations(&app).await);
+            checks.extend(webhook_mode(&app).await);
             checks.extend(stripe(&app).await);
             checks.extend(backlog(&app).await);
         }
@@ -110,6 +111,21 @@ fn webhook_secret(config: &Config) -> Check {
             fine("webhook secret", format!("{} set; its mode shows with the first webhook", secrets.count()))
         }
     }
+}
+
+/// A signing secret does not say its mode; the events that came with it do.
+async fn webhook_mode(app: &App) -> Option<Check> {
+    let event = match app.store.stripe_events(None, 1).await {
+        Ok(events) => events.into_iter().next()?,
+        Err(error) => return Some(wrong("webhook mode", error.to_string())),
+    };
+    Some(match event.livemode == app.config.livemode() {
+        true => fine("webhook mode", "the newest webhook is of the key's mode"),
+        false => wrong(
+            "webhook mode",
+            "the newest webhook is of the other mode than STRIPE_SECRET_KEY: STRIPE_WEBHOOK_SECRET belongs to another endpoint",
+        ),
+    })
 }
 
 fn public_url(config: &Config) -> Check {

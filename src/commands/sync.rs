@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::open;
@@ -54,7 +55,7 @@ async fn carry_out(app: &App, customer: Option<Customer>) -> anyhow::Result<Exit
         Some(customer) => match sync_now(app, &customer.id, patience).await? {
             Asked::Done(job) | Asked::Running(job) | Asked::NotYet(job) => vec![job],
         },
-        None => settled(app, &ask_for_changed(app).await?, patience).await?,
+        None => all(app, patience).await?,
     };
     let failed: Vec<&Job> = jobs.iter().filter(|job| job.state != "done").collect();
     for job in &failed {
@@ -62,6 +63,20 @@ async fn carry_out(app: &App, customer: Option<Customer>) -> anyhow::Result<Exit
     }
     println!("{} in step, {} not", jobs.len() - failed.len(), failed.len());
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Everything that changed, with a progress bar where somebody watches.
+async fn all(app: &App, patience: Duration) -> anyhow::Result<Vec<Job>> {
+    let asked = ask_for_changed(app).await?;
+    let bar = ProgressBar::new(asked.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} drafts  {per_sec}  {eta} left")?);
+    let mut jobs = Vec::with_capacity(asked.len());
+    for id in asked {
+        jobs.extend(settled(app, &[id], patience).await?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(jobs)
 }
 
 async fn show(app: &App, customer: Option<Customer>) -> anyhow::Result<ExitCode> {
