@@ -27,6 +27,15 @@ pub enum Effect {
     DeletePendingItem,
 }
 
+/// Kept as text on both databases.
+impl TryFrom<String> for Effect {
+    type Error = serde_json::Error;
+
+    fn try_from(text: String) -> Result<Effect, serde_json::Error> {
+        serde_json::from_str(&text)
+    }
+}
+
 impl Effect {
     /// Its place in a plan: what makes room goes first.
     pub fn turn(&self) -> u8 {
@@ -54,7 +63,7 @@ pub struct Intent {
     /// Without `/v1`.
     pub path: String,
     pub body: String,
-    #[sqlx(json)]
+    #[sqlx(try_from = "String")]
     pub effect: Effect,
     /// How often no answer came.
     pub attempts: i64,
