@@ -30,7 +30,7 @@ pub struct Limits {
     pub answer: Duration,
     /// Requests at once.
     pub at_once: usize,
-    /// Bytes in all headers together.
+    /// Bytes in all headers together: room for a signature header with a thousand signatures, which gets its own answer.
     pub header_bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Default for Limits {
             body_total: Duration::from_secs(60),
             answer: Duration::from_secs(90),
             at_once: 1_024,
-            header_bytes: 64 * 1024,
+            header_bytes: 80 * 1024,
         }
     }
 }

@@ -112,7 +112,7 @@ kinds! {
     RATE_LIMITED 429 "rate-limited" "Too many requests"
         "Wait for the seconds in Retry-After. Sending events in batches needs fewer requests."
     HEADER_TOO_LARGE 431 "header-too-large" "The request's headers are too large"
-        "Send at most 64 KiB and 100 headers; a runaway cookie is the usual cause."
+        "Send at most 80 KiB and 100 headers; a runaway cookie is the usual cause."
     INTERNAL_ERROR 500 "internal-error" "Something went wrong here"
         "This is a fault of the server. Send the request again with the same Idempotency-Key; if it stays, give the operator the request id."
     UPSTREAM_AUTH_FAILED 502 "upstream-auth-failed" "Stripe does not accept this server's key"
