@@ -195,6 +195,8 @@ async fn an_edit_that_was_finalized_by_hand_is_respected_and_shown() {
 #[tokio::test]
 async fn an_edit_that_was_finalized_before_it_could_be_put_back_is_carried_over() {
     let (t, ada) = with_ada().await;
+    // In the grace period: the next draft is of another cycle, and would not look at this one by itself.
+    t.at("2026-12-01T00:30:00Z");
     edit_the_calls(&t, &ada, 150).await;
     // Read back, and then Stripe is away until somebody has finalized.
     t.sandbox.faults().next("POST /v1/invoices/{invoice}/update_lines", Fault::DropBefore);
