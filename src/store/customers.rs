@@ -267,3 +267,19 @@ pub async fn taken(tx: &mut Tx, customer: &Customer) -> sqlx::Result<Option<&'st
 fn text(metadata: &BTreeMap<String, String>) -> sqlx::Result<String> {
     serde_json::to_string(metadata).map_err(|error| sqlx::Error::Encode(error.into()))
 }
+
+impl Tx {
+    /// Records that a customer was deleted at Stripe; false where that is known.
+    pub async fn customer_gone(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update customer set state = 'gone_at_stripe', updated_at = $1 where id = $2 and state = 'active'",
+        );
+        Ok(self.run(sql, (now, customer_id)).await? == 1)
+    }
+
+    /// Records that a customer who was deleted at Stripe is another one there now.
+    pub async fn customer_back(&mut self, customer_id: &str) -> sqlx::Result<()> {
+        let sql = both("update customer set state = 'active' where id = $1 and state = 'gone_at_stripe'");
+        self.run(sql, (customer_id,)).await.map(drop)
+    }
+}

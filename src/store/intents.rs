@@ -139,6 +139,15 @@ impl Tx {
         })
     }
 
+    /// Settles every open intent of a customer who is gone at Stripe: whatever they did there went with the customer.
+    pub async fn abandon_intents(&mut self, customer_id: &str, why: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update intent set state = 'abandoned', error = $1, settled_at = $2
+             where customer_id = $3 and state = 'open'",
+        );
+        self.run(sql, (why, now, customer_id)).await.map(|_| ())
+    }
+
     /// Settles an intent; false where it was settled before.
     pub async fn settle_intent(
         &mut self,

@@ -158,6 +158,19 @@ impl Store {
 }
 
 impl Tx {
+    /// The customer's one open draft, as this transaction sees it.
+    pub async fn current_invoice(&mut self, customer_id: &str) -> sqlx::Result<Option<Invoice>> {
+        self.opt(select_invoice!("where customer_id = $1 and state in ('pending', 'draft')"), (customer_id,))
+            .await
+    }
+
+    /// How an invoice is to be paid that Stripe does not have yet.
+    pub async fn pending_invoice_collects(&mut self, customer_id: &str, method: &str) -> sqlx::Result<()> {
+        let sql =
+            both("update invoice set collection_method = $1 where customer_id = $2 and state = 'pending'");
+        self.run(sql, (method, customer_id)).await.map(|_| ())
+    }
+
     /// By our id, and nobody else changes it until this transaction ends.
     pub async fn lock_invoice(&mut self, id: &str) -> sqlx::Result<Option<Invoice>> {
         self.run(both("update invoice set updated_at = updated_at where id = $1"), (id,)).await?;

@@ -89,14 +89,6 @@ impl Tx {
         Ok(found.map(|(id,)| id))
     }
 
-    /// Stripe no longer has this customer; false where that is known.
-    pub async fn customer_gone(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
-        let sql = both(
-            "update customer set state = 'gone_at_stripe', updated_at = $1 where id = $2 and state = 'active'",
-        );
-        Ok(self.run(sql, (now, customer_id)).await? == 1)
-    }
-
     /// Makes an event wait for a reaction again; false where there is no such event.
     pub async fn replay_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
         let sql =

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::by::{By, ChangeError};
 use super::current::begin_invoice;
 use crate::app::App;
-use crate::billing::Currency;
+use crate::billing::{Currency, InvoiceState};
 use crate::clock::prefix;
 use crate::store::Tx;
 use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
@@ -98,6 +98,10 @@ pub async fn update(app: &App, id: &str, change: CustomerChange, by: &By) -> Res
         return Err(ChangeError::Taken(field));
     }
     customers::update(&mut tx, &after).await?;
+    tx.pending_invoice_collects(id, after.collection_method.as_str()).await?;
+    if after.state != before.state {
+        begin_again(app, &mut tx, &after).await?;
+    }
     let detail = json!({ "fields": changed_fields(&before, &after) });
     by.note(app, &mut tx, "customer.updated", id, detail).await?;
     tx.commit().await?;
@@ -131,9 +135,31 @@ fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeEr
     }
 }
 
-/// Invoices stand under the Stripe customer for ever, so the link is made once.
+/// A customer who was deleted at Stripe is another one there from now on: the draft went with the first, so everything
+/// that is not billed goes on a new one.
+async fn begin_again(app: &App, tx: &mut Tx, customer: &Customer) -> sqlx::Result<()> {
+    let now = app.clock.now();
+    let rule = customer.cycle_rule();
+    let mut cycle = rule.cycle_at(now);
+    if let Some(invoice) = tx.current_invoice(&customer.id).await? {
+        cycle = invoice.cycle.parse().map_or(cycle, |day| rule.cycle_from(day));
+        tx.invoice_state(&invoice.id, InvoiceState::Deleted.as_str(), now.timestamp_millis()).await?;
+    }
+    tx.abandon_intents(&customer.id, "the customer was deleted at Stripe", now.timestamp_millis()).await?;
+    tx.unsync_cycles(&customer.id).await?;
+    tx.customer_back(&customer.id).await?;
+    tx.resolve_incident("customer_gone_at_stripe", &customer.id, now.timestamp_millis()).await?;
+    begin_invoice(app, tx, customer, &cycle).await.map(drop)
+}
+
+/// Invoices stand under the Stripe customer for ever, so the link is made once, and anew only where that one is gone.
 fn link(customer: &mut Customer, stripe_customer_id: String) -> Result<(), ChangeError> {
     match &customer.stripe_customer_id {
+        Some(linked) if *linked != stripe_customer_id && customer.state == CustomerState::GoneAtStripe => {
+            customer.state = CustomerState::Active;
+            customer.stripe_customer_id = Some(stripe_customer_id);
+            Ok(())
+        }
         Some(linked) if *linked != stripe_customer_id => Err(ChangeError::Refused(
             "/stripe_customer_id",
             "immutable",

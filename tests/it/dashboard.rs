@@ -2,6 +2,8 @@
 
 use opentab::sandbox::Fault;
 use opentab::store::customers::Customer;
+use opentab::workflows::by::By;
+use opentab::workflows::customers::{self, CustomerChange};
 use serde_json::Value;
 
 use crate::tab::Tab;
@@ -248,4 +250,22 @@ async fn usage_of_a_customer_deleted_at_stripe_is_kept_and_nothing_is_synced() {
     assert_eq!(t.incidents().await, ["customer_gone_at_stripe"]);
     assert_eq!(t.audited("customer.gone_at_stripe").await, 1);
     assert!(t.jobs("failed").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_customer_who_is_linked_anew_is_billed_for_everything_there() {
+    let (t, ada) = with_ada().await;
+    let id = t.app.store.customer(&ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+    t.stripe("DELETE", &format!("/customers/{id}"), "").await;
+    t.settle().await;
+    t.uses(&ada, "calls", 1, "k3").await;
+    let other = t.stripe("POST", "/customers", "name=Ada").await["id"].as_str().unwrap().to_owned();
+    let change = CustomerChange { stripe_customer_id: Some(other.clone()), ..CustomerChange::default() };
+    let linked = customers::update(&t.app, &ada.id, change, &By::operator()).await.unwrap();
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 232);
+    close(&t).await;
+    assert_eq!((t.billed(&ada).await, t.incidents().await), (232, Vec::new()));
+    let change = CustomerChange { stripe_customer_id: Some(id), ..CustomerChange::default() };
+    assert!(customers::update(&t.app, &linked.id, change, &By::operator()).await.is_err());
 }
