@@ -1,8 +1,8 @@
 //! The only reader of the time, and the only maker of ids.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 
@@ -67,27 +67,33 @@ pub struct Ids {
     clock: Clock,
     /// Of a seeded maker; a random one asks the system.
     seeded: Option<Arc<AtomicI64>>,
+    last: Arc<Mutex<ulid::Ulid>>,
 }
 
 impl Ids {
     /// Ids nobody can guess.
     pub fn random(clock: Clock) -> Ids {
-        Ids { clock, seeded: None }
+        Ids { clock, seeded: None, last: Arc::default() }
     }
 
     /// Ids that are the same in every run with this seed.
     pub fn seeded(clock: Clock, seed: u32) -> Ids {
-        Ids { clock, seeded: Some(Arc::new(AtomicI64::new(i64::from(seed) << 32))) }
+        let seeded = Some(Arc::new(AtomicI64::new(i64::from(seed) << 32)));
+        Ids { clock, seeded, last: Arc::default() }
     }
 
-    /// A new id such as `ot_cus_01J8…`.
+    /// A new id such as `ot_cus_01J8…`, greater than every one that these handles made before: what is written down in
+    /// one moment keeps its order.
     pub fn new_id(&self, prefix: &str) -> String {
         let chance = match &self.seeded {
             None => rand::random::<u128>(),
             Some(next) => next.fetch_add(1, Ordering::SeqCst) as u128,
         };
         let ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
-        format!("{prefix}{}", ulid::Ulid::from_parts(ms, chance))
+        let fresh = ulid::Ulid::from_parts(ms, chance);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = if fresh > *last { fresh } else { last.increment().unwrap_or(fresh) };
+        format!("{prefix}{}", *last)
     }
 
     /// The id that always follows from the same time and seed, so that a repeated request makes the same object.
@@ -115,4 +121,16 @@ pub mod prefix {
     pub const PRICE: &str = "ot_prc_";
     pub const REQUEST: &str = "ot_req_";
     pub const SERVICE: &str = "ot_svc_";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_one_moment_keep_their_order() {
+        let ids = Ids::random(Clock::set_at(DateTime::UNIX_EPOCH));
+        let made: Vec<String> = (0..1_000).map(|_| ids.new_id("ot_")).collect();
+        assert!(made.is_sorted_by(|a, b| a < b));
+    }
 }

@@ -36,20 +36,6 @@ impl TryFrom<String> for Effect {
     }
 }
 
-impl Effect {
-    /// Its place in a plan: what makes room goes first.
-    pub fn turn(&self) -> u8 {
-        match self {
-            Effect::CreateCustomer | Effect::OpenInvoice | Effect::DeletePendingItem => 0,
-            Effect::RemoveLines { .. } => 1,
-            Effect::UpdateLines { .. } => 2,
-            Effect::AddLines { .. } => 3,
-            Effect::SetDueDate { .. } => 4,
-            Effect::Finalize => 5,
-        }
-    }
-}
-
 /// A write to Stripe.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Intent {

@@ -144,10 +144,7 @@ impl<'a> Run<'a> {
 
     /// First what was begun: nothing new is planned while nobody knows how an earlier write ended.
     async fn finish_open_intents(&mut self) -> Result<(), WorkflowError> {
-        let mut intents = self.app.store.open_intents(&self.customer.id).await?;
-        // Those of one moment in the order of a plan: ids of the same millisecond are in none.
-        intents.sort_by_key(|intent| (intent.created_at, intent.effect.turn()));
-        for intent in intents {
+        for intent in self.app.store.open_intents(&self.customer.id).await? {
             match must_be_read(&intent, self.app.clock.now_ms()) {
                 true => read_back::resolve(self, &intent).await?,
                 false => {
