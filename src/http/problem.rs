@@ -190,6 +190,7 @@ impl From<WorkflowError> for Problem {
                 Problem::new(&kind::UPSTREAM_AUTH_FAILED, error.to_string())
             }
             WorkflowError::Refused { .. } => Problem::new(&kind::UPSTREAM_REFUSED, error.to_string()),
+            WorkflowError::Panicked(_) => Problem::new(&kind::INTERNAL_ERROR, "The server made a mistake."),
             WorkflowError::Unbillable { .. } => Problem::new(&kind::INVALID_STATE, error.to_string()),
             WorkflowError::Busy(_) | WorkflowError::StripeUnavailable(_) => {
                 Problem::new(&kind::UPSTREAM_UNAVAILABLE, error.to_string()).retry_after(5)

@@ -73,13 +73,15 @@ async fn tick_and_log(app: &App, entry: Tick) {
 pub async fn tick(app: &App, entry: Tick) -> sqlx::Result<bool> {
     let now = app.clock.now_ms();
     let every = (entry.every(app).as_millis() as i64).max(1);
-    if !app.store.take_slot(entry.name, now - now.rem_euclid(every)).await? {
+    let mut tx = app.store.db.begin().await?;
+    if !tx.take_slot(entry.name, now - now.rem_euclid(every)).await? {
         return Ok(false);
     }
     let id = app.ids.new_id(prefix::JOB);
     let new = NewJob { id: &id, kind: entry.name, subject: "all", run_at: now, deadline: now + every, now };
     // A tick that failed before is no reason to stay away from the next.
-    app.store.enqueue_anew(&new).await?;
+    tx.enqueue_anew(&new).await?;
+    tx.commit().await?;
     app.wake.notify_one();
     Ok(true)
 }

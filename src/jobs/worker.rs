@@ -1,7 +1,9 @@
 //! Workers: claim what is due, keep the claim while working, and settle the job with what came of it.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +82,9 @@ async fn claim(app: &App, most: usize) -> sqlx::Result<Vec<Job>> {
 /// again: every workflow can be.
 async fn settle(app: &App, job: &Job) {
     let outcome = tokio::select! {
-        outcome = perform(app, job) => outcome,
+        outcome = AssertUnwindSafe(perform(app, job)).catch_unwind() => outcome.unwrap_or_else(|_| {
+            Err(WorkflowError::Panicked(format!("job {} of {}", job.kind, job.subject)))
+        }),
         () = renew(app, job) => return,
     };
     if let Err(error) = record(app, job, outcome).await {
@@ -102,11 +106,12 @@ async fn record(app: &App, job: &Job, outcome: Result<(), WorkflowError>) -> sql
     let now = app.clock.now_ms();
     let Err(error) = outcome else { return app.store.finish_job(job, now).await };
     let text = format!("{}: {error}", error.code());
-    match pause_ms(job, &error) {
+    let tries = tries(job, &error);
+    match pause_ms(tries, &error) {
         Some(pause) => {
             tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
                 "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
-            app.store.retry_job(job, now + pause, &text).await
+            app.store.retry_job(job, now + pause, tries, &text).await
         }
         None => {
             tracing::error!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject,
@@ -116,16 +121,26 @@ async fn record(app: &App, job: &Job, outcome: Result<(), WorkflowError>) -> sql
     }
 }
 
+/// How often it has come to this: a refusal after an hour of silence is the first, and a busy customer is none.
+fn tries(job: &Job, error: &WorkflowError) -> i64 {
+    let same = job.last_error.as_deref().is_some_and(|last| last.starts_with(error.code()));
+    match error {
+        WorkflowError::Busy(_) => job.attempts - 1,
+        _ if same => job.attempts,
+        _ => 1,
+    }
+}
+
 /// When to try again; never, where only a human can help.
-fn pause_ms(job: &Job, error: &WorkflowError) -> Option<i64> {
+fn pause_ms(tries: i64, error: &WorkflowError) -> Option<i64> {
     if let WorkflowError::Busy(_) = error {
         return Some(BUSY_MS);
     }
     let forever = error.passes_by_itself() || matches!(error, WorkflowError::StripeUnauthorized(_));
-    if !forever && job.attempts >= TRIES {
+    if !forever && tries >= TRIES {
         return None;
     }
-    let backoff = 1_000_i64 << (job.attempts - 1).clamp(0, 20);
+    let backoff = 1_000_i64 << (tries - 1).clamp(0, 20);
     let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
     let pause = if forever { backoff } else { backoff.saturating_mul(20) };
     Some(jittered(pause.clamp(1, longest)))

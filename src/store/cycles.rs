@@ -74,8 +74,9 @@ impl Store {
     /// Customers whose invoice is due to be closed.
     pub async fn customers_to_close(&self, now: i64) -> sqlx::Result<Vec<(String,)>> {
         let sql = both(
-            "select customer_id from invoice
-             where state in ('pending', 'draft') and close_at <= $1 order by close_at, customer_id",
+            "select invoice.customer_id from invoice join customer on customer.id = invoice.customer_id
+             where invoice.state in ('pending', 'draft') and invoice.close_at <= $1 and customer.state = 'active'
+             order by invoice.close_at, invoice.customer_id",
         );
         self.db.all(sql, (now,)).await
     }
@@ -89,8 +90,9 @@ impl Store {
     ) -> sqlx::Result<Vec<CustomerToSync>> {
         let sql = both(
             "select invoice.customer_id as customer_id, min(invoice.close_at) as close_at
-             from invoice
+             from invoice join customer on customer.id = invoice.customer_id
              where invoice.state in ('pending', 'draft') and invoice.customer_id > $1
+               and (customer.state = 'active' or invoice.read_back = $4)
                and (invoice.close_at <= $2 or invoice.read_back = $4 or exists (
                    select 1 from billing_cycle
                    where billing_cycle.customer_id = invoice.customer_id

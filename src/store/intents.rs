@@ -125,10 +125,11 @@ impl Tx {
         })
     }
 
-    /// Settles every open intent of a customer who is gone at Stripe: whatever they did there went with the customer.
+    /// Settles every open intent of a customer who is gone at Stripe: nobody asks again, and
+    /// whoever reads what is there takes them for sent.
     pub async fn abandon_intents(&mut self, customer_id: &str, why: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(
-            "update intent set state = 'abandoned', error = $1, settled_at = $2
+            "update intent set state = 'abandoned', attempts = attempts + 1, error = $1, settled_at = $2
              where customer_id = $3 and state = 'open'",
         );
         self.run(sql, (why, now, customer_id)).await.map(|_| ())

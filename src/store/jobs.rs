@@ -69,6 +69,12 @@ impl Tx {
         self.run(sql, (&id, job.run_at)).await?;
         Ok(id)
     }
+
+    /// Takes a tick of the schedule; false where another replica, or an earlier run, has it.
+    pub async fn take_slot(&mut self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
+        let sql = both("insert into schedule_slot (name, slot_at) values ($1, $2) on conflict do nothing");
+        Ok(self.run(sql, (name, slot_at)).await? == 1)
+    }
 }
 
 impl Store {
@@ -144,12 +150,12 @@ impl Store {
     }
 
     /// Queued again for later, with the reason.
-    pub async fn retry_job(&self, job: &Job, run_at: i64, error: &str) -> sqlx::Result<()> {
+    pub async fn retry_job(&self, job: &Job, run_at: i64, tries: i64, error: &str) -> sqlx::Result<()> {
         let sql = both(
-            "update job set state = 'queued', run_at = $1, last_error = $2, lease_until = null
-             where id = $3 and token = $4 and state = 'running'",
+            "update job set state = 'queued', run_at = $1, attempts = $2, last_error = $3, lease_until = null
+             where id = $4 and token = $5 and state = 'running'",
         );
-        self.db.run(sql, (run_at, error, &job.id, job.token)).await.map(|_| ())
+        self.db.run(sql, (run_at, tries, error, &job.id, job.token)).await.map(|_| ())
     }
 
     /// Waits for a human, with the reason.
@@ -234,12 +240,6 @@ impl Store {
     /// Forgets what was done before a time.
     pub async fn prune_jobs(&self, before: i64) -> sqlx::Result<u64> {
         self.db.run(both("delete from job where state = 'done' and finished_at < $1"), (before,)).await
-    }
-
-    /// Takes a tick of the schedule; false where another replica, or an earlier run, has it.
-    pub async fn take_slot(&self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
-        let sql = both("insert into schedule_slot (name, slot_at) values ($1, $2) on conflict do nothing");
-        Ok(self.db.run(sql, (name, slot_at)).await? == 1)
     }
 
     /// Forgets old ticks.

@@ -212,9 +212,10 @@ pub fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
     ListInvoice::new().customer(stripe_customer_id).limit(100)
 }
 
-/// A hundred events that did not reach us since a time, in unix seconds.
-pub fn events(since: i64, starting_after: Option<&str>) -> ListEvent {
-    let request = ListEvent::new().created(from(since)).delivery_success(false).limit(100);
+/// A hundred events since a time, in unix seconds: all, or only those whose delivery has not succeeded.
+pub fn events(since: i64, only_undelivered: bool, starting_after: Option<&str>) -> ListEvent {
+    let request = ListEvent::new().created(from(since)).limit(100);
+    let request = if only_undelivered { request.delivery_success(false) } else { request };
     match starting_after {
         Some(id) => request.starting_after(id),
         None => request,

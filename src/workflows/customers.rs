@@ -9,7 +9,7 @@ use serde_json::json;
 use super::by::{By, ChangeError};
 use super::current::begin_invoice;
 use crate::app::App;
-use crate::billing::{Currency, InvoiceState};
+use crate::billing::Currency;
 use crate::clock::prefix;
 use crate::store::Tx;
 use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
@@ -135,21 +135,16 @@ fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeEr
     }
 }
 
-/// A customer who was deleted at Stripe is another one there from now on: the draft went with the first, so everything
-/// that is not billed goes on a new one.
+/// A customer who was deleted at Stripe is another one there from now on. What became of the first one's draft is read
+/// by the next sync: finalized, it is sealed; everything that is not billed goes on a draft of the new one.
 async fn begin_again(app: &App, tx: &mut Tx, customer: &Customer) -> sqlx::Result<()> {
-    let now = app.clock.now();
-    let rule = customer.cycle_rule();
-    let mut cycle = rule.cycle_at(now);
+    let now = app.clock.now_ms();
     if let Some(invoice) = tx.current_invoice(&customer.id).await? {
-        cycle = invoice.cycle.parse().map_or(cycle, |day| rule.cycle_from(day));
-        tx.invoice_state(&invoice.id, InvoiceState::Deleted.as_str(), now.timestamp_millis()).await?;
+        tx.read_invoice_back(&invoice.id, now).await?;
     }
-    tx.abandon_intents(&customer.id, "the customer was deleted at Stripe", now.timestamp_millis()).await?;
-    tx.unsync_cycles(&customer.id).await?;
+    tx.abandon_intents(&customer.id, "the customer was deleted at Stripe", now).await?;
     tx.customer_back(&customer.id).await?;
-    tx.resolve_incident("customer_gone_at_stripe", &customer.id, now.timestamp_millis()).await?;
-    begin_invoice(app, tx, customer, &cycle).await.map(drop)
+    tx.resolve_incident("customer_gone_at_stripe", &customer.id, now).await
 }
 
 /// Invoices stand under the Stripe customer for ever, so the link is made once, and anew only where that one is gone.

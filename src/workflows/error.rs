@@ -20,6 +20,9 @@ pub enum WorkflowError {
     /// What is stored cannot be billed, such as an amount out of range.
     #[error("customer {customer_id}: {why}")]
     Unbillable { customer_id: String, why: String },
+    /// A mistake of ours: the run was given up, and what it had not committed never happened.
+    #[error("{0} panicked")]
+    Panicked(String),
     /// There is no such object.
     #[error("there is no {0}")]
     NotFound(String),
@@ -36,6 +39,7 @@ impl WorkflowError {
             WorkflowError::StripeUnauthorized(_)
             | WorkflowError::Refused { .. }
             | WorkflowError::Unbillable { .. }
+            | WorkflowError::Panicked(_)
             | WorkflowError::NotFound(_) => false,
         }
     }
@@ -48,6 +52,7 @@ impl WorkflowError {
             WorkflowError::StripeUnauthorized(_) => "stripe_unauthorized",
             WorkflowError::Refused { .. } => "stripe_refused",
             WorkflowError::Unbillable { .. } => "unbillable",
+            WorkflowError::Panicked(_) => "panicked",
             WorkflowError::NotFound(_) => "not_found",
             WorkflowError::Storage(_) => "storage",
         }

@@ -9,15 +9,18 @@ const WATERMARK: &str = "events_polled_until";
 /// How far each poll looks back behind the last: events can turn up late in the list.
 const OVERLAP_MS: i64 = 3_600_000;
 
-/// Stores every event whose delivery has not succeeded since the last poll; answers how many were new.
+/// Stores every event since the last poll that has not reached us; answers how many were new.
 pub async fn poll_events(app: &App) -> Result<usize, WorkflowError> {
     let now = app.clock.now_ms();
     let last: Option<i64> = app.store.setting(WATERMARK).await?.and_then(|text| text.parse().ok());
     let since = (last.unwrap_or(now) - OVERLAP_MS) / 1_000;
+    // Without an endpoint nothing is undelivered, and an outage may have ended in deliveries that we lost: then all.
+    let outage = last.is_some_and(|last| now - last > OVERLAP_MS);
+    let only_undelivered = app.config.stripe_webhook_secrets.is_some() && !outage;
     let mut stored = 0;
     let mut after: Option<String> = None;
     loop {
-        let request = stripe::events(since, after.as_deref());
+        let request = stripe::events(since, only_undelivered, after.as_deref());
         let page: List<EventAnswer> =
             app.stripe.read(request, now + OVERLAP_MS).await.map_err(|error| {
                 WorkflowError::of_stripe("read the events that were not delivered", error)

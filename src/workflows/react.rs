@@ -21,6 +21,10 @@ enum Outcome {
     Sync {
         customer_id: String,
     },
+    /// About a draft that is finalized or gone, and not sealed yet: it waits, and the seal asks for it again.
+    AfterTheSeal {
+        customer_id: String,
+    },
 }
 
 /// Reacts to every event about this object that nobody has reacted to.
@@ -28,21 +32,26 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
     for event in &app.store.pending_stripe_events(object_id).await? {
         let mut tx = app.store.db.begin().await?;
         let outcome = one(app, &mut tx, event).await?;
-        let (state, reason) = match &outcome {
-            Outcome::Handled(reason) => ("handled", *reason),
-            Outcome::Ignored(reason) => ("ignored", *reason),
-            Outcome::Quarantined(reason) => ("quarantined", *reason),
-            Outcome::Sync { .. } => ("handled", "the draft is read back"),
+        let settled = match &outcome {
+            Outcome::Handled(reason) => Some(("handled", *reason)),
+            Outcome::Ignored(reason) => Some(("ignored", *reason)),
+            Outcome::Quarantined(reason) => Some(("quarantined", *reason)),
+            Outcome::Sync { .. } => Some(("handled", "the draft is read back")),
+            Outcome::AfterTheSeal { .. } => None,
         };
-        tx.settle_stripe_event(&event.id, state, Some(reason), app.clock.now_ms()).await?;
-        if let Outcome::Sync { customer_id } = outcome {
+        if let Some((state, reason)) = settled {
+            tx.settle_stripe_event(&event.id, state, Some(reason), app.clock.now_ms()).await?;
+        }
+        if let Outcome::Sync { customer_id } | Outcome::AfterTheSeal { customer_id } = outcome {
             let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
             let subject = &customer_id;
             tx.enqueue_anew(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline: now, now })
                 .await?;
         }
         tx.commit().await?;
-        app.metrics.stripe_event(state);
+        if let Some((state, _)) = settled {
+            app.metrics.stripe_event(state);
+        }
     }
     app.wake.notify_waiters();
     Ok(())
@@ -91,7 +100,8 @@ async fn invoice_event(
     }
     // Finalized, deleted, or changed by somebody else: the payload may be old, so the draft itself is read.
     tx.read_invoice_back(&invoice.id, app.clock.now_ms()).await?;
-    Ok(Outcome::Sync { customer_id: invoice.customer_id.clone() })
+    let customer_id = invoice.customer_id.clone();
+    Ok(if finalized { Outcome::AfterTheSeal { customer_id } } else { Outcome::Sync { customer_id } })
 }
 
 /// A sealed invoice follows Stripe's states, forward only.

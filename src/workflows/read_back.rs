@@ -8,6 +8,7 @@ use super::by::By;
 use super::carry_out::{adopt_customer, adopt_invoice, seen, what};
 use super::current::{begin_invoice, cycle_of};
 use super::lease::begin_as_writer;
+use super::receive::ask_for_reaction;
 use super::seal::seal;
 use super::sync::{Round, Run};
 use super::unsure::Unsure;
@@ -22,10 +23,18 @@ pub(super) async fn read_back(run: &mut Run<'_>, invoice: &Invoice) -> Result<Ro
     let answer = run.app.stripe.read::<InvoiceAnswer>(stripe::invoice(stripe_id), invoice.close_at).await;
     let answer = match answer {
         Ok(answer) => answer,
-        Err(StripeError::Refused(refusal)) if refusal.status == 404 => return deleted(run, invoice).await,
+        Err(StripeError::Refused(refusal)) if refusal.status == 404 => {
+            let message =
+                "Somebody deleted the draft at Stripe. Another one is opened with everything that is owed.";
+            return begin_anew(run, invoice, Some(message)).await;
+        }
         Err(error) => return Err(WorkflowError::of_stripe("read the draft", error)),
     };
     match answer.status.as_deref() {
+        // The draft of a customer who was deleted there: everything goes on a draft of the one who is linked now.
+        Some("draft") if answer.customer != run.customer.stripe_customer_id => {
+            return begin_anew(run, invoice, None).await;
+        }
         Some("draft") => take_over(run, invoice, &answer).await?,
         _ => seal(run, invoice, &answer).await?,
     }
@@ -123,6 +132,10 @@ async fn adopt_lines(
     }
     let foreign = answer.map_or(invoice.foreign_amount, |answer| beside_ours(answer, lines));
     finish_reading(run, &mut tx, invoice, answer, foreign, &edits).await?;
+    if !twice.is_empty() {
+        // Nothing is finalized before the twins are gone, also where this process dies now.
+        tx.read_invoice_back(&invoice.id, run.app.clock.now_ms()).await?;
+    }
     tx.commit().await?;
     remove_twins(run, invoice, twice).await
 }
@@ -187,8 +200,12 @@ fn as_item(invoice: &Invoice, key: &str, line: &LineAnswer, before: Option<&Item
     }
 }
 
-/// The draft was deleted at Stripe: another one is opened for the same cycle, and an operator hears of it.
-async fn deleted(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, WorkflowError> {
+/// The draft is gone at Stripe: another one is opened for the same cycle, and an operator hears why.
+async fn begin_anew(
+    run: &mut Run<'_>,
+    invoice: &Invoice,
+    message: Option<&str>,
+) -> Result<Round, WorkflowError> {
     // First, while the draft is still known to be in doubt: should this process die in between, the next run sweeps.
     sweep_pending_items(run).await?;
     let cycle = cycle_of(&run.customer, invoice)?;
@@ -198,8 +215,12 @@ async fn deleted(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, Workflow
     begin_invoice(run.app, &mut tx, &run.customer, &cycle).await?;
     let detail = json!({ "stripe_invoice_id": invoice.stripe_invoice_id });
     By::service("sync").note(run.app, &mut tx, "draft.deleted", &invoice.id, detail).await?;
-    let message = "Somebody deleted the draft at Stripe. Another one is opened with everything that is owed.";
-    notice::report(run.app, &mut tx, "draft_deleted", &invoice.id, message).await?;
+    if let Some(message) = message {
+        notice::report(run.app, &mut tx, "draft_deleted", &invoice.id, message).await?;
+    }
+    if let Some(stripe_id) = &invoice.stripe_invoice_id {
+        ask_for_reaction(run.app, &mut tx, stripe_id).await?;
+    }
     tx.commit().await?;
     run.looks = 0;
     Ok(Round::Again)

@@ -5,7 +5,7 @@ use opentab_webhooks::Event;
 use super::WorkflowError;
 use crate::app::App;
 use crate::clock::prefix;
-use crate::store::{NewJob, NewStripeEvent};
+use crate::store::{NewJob, NewStripeEvent, Tx};
 
 /// What we react to. Everything else is stored as ignored.
 pub const REACTED_TO: &[&str] = &[
@@ -26,6 +26,13 @@ pub const REACTED_TO: &[&str] = &[
 /// The kind of the job that reacts; its subject is the object that the events are about.
 pub const REACT: &str = "react";
 
+/// Asks for a reaction to the events about an object, in the transaction of the change that they have waited for.
+pub(super) async fn ask_for_reaction(app: &App, tx: &mut Tx, object_id: &str) -> sqlx::Result<()> {
+    let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
+    let new = NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now };
+    tx.enqueue_anew(&new).await.map(drop)
+}
+
 /// Stores an event. False where it is here already: the first one has, or will have, its effect.
 pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool, WorkflowError> {
     let now = app.clock.now_ms();
@@ -43,9 +50,7 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
     };
     let is_new = tx.insert_stripe_event(&new).await?;
     if let (true, None, Some(object_id)) = (is_new, &ignored, event.object_id.as_deref()) {
-        let id = app.ids.new_id(prefix::JOB);
-        tx.enqueue(&NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now })
-            .await?;
+        ask_for_reaction(app, &mut tx, object_id).await?;
     }
     tx.commit().await?;
     app.metrics.stripe_event(if is_new { "received" } else { "duplicate" });

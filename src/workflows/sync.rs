@@ -105,15 +105,16 @@ impl<'a> Run<'a> {
 
     async fn round(&mut self) -> Result<Round, WorkflowError> {
         self.finish_open_intents().await?;
+        let current = self.app.store.current_invoice(&self.customer.id).await?;
+        if let Some(unread) =
+            current.as_ref().filter(|draft| draft.read_back && draft.stripe_invoice_id.is_some())
+        {
+            return self.look(unread).await;
+        }
         if self.customer.state == CustomerState::GoneAtStripe {
             return Ok(Round::InStep);
         }
-        let Some(invoice) = self.app.store.current_invoice(&self.customer.id).await? else {
-            return self.begin_current().await;
-        };
-        if invoice.read_back && invoice.stripe_invoice_id.is_some() {
-            return self.look(&invoice).await;
-        }
+        let Some(invoice) = current else { return self.begin_current().await };
         let cycle = cycle_of(&self.customer, &invoice)?;
         let loaded = load_statement(self.app, &self.customer, &cycle).await?;
         let wanted = wanted_items(self.app, &self.customer, &loaded)?;

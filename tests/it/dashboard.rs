@@ -269,3 +269,19 @@ async fn a_customer_who_is_linked_anew_is_billed_for_everything_there() {
     let change = CustomerChange { stripe_customer_id: Some(id), ..CustomerChange::default() };
     assert!(customers::update(&t.app, &linked.id, change, &By::operator()).await.is_err());
 }
+
+#[tokio::test]
+async fn what_was_finalized_before_its_customer_was_deleted_is_not_billed_again_to_the_next_one() {
+    let (t, ada) = with_ada().await;
+    let id = t.app.store.customer(&ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+    by_hand(&t, &ada, "/finalize", "auto_advance=false").await;
+    t.stripe("DELETE", &format!("/customers/{id}"), "").await;
+    t.settle().await;
+    let other = t.stripe("POST", "/customers", "name=Ada").await["id"].as_str().unwrap().to_owned();
+    let change = CustomerChange { stripe_customer_id: Some(other), ..CustomerChange::default() };
+    customers::update(&t.app, &ada.id, change, &By::operator()).await.unwrap();
+    t.uses(&ada, "calls", 1, "k3").await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 2);
+    assert_eq!(t.billed(&ada).await, 230);
+}

@@ -2,6 +2,7 @@
 //! moves. Set up in one line, and judged by Stripe's own specification as it goes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use axum::body::Body;
@@ -82,9 +83,18 @@ fn stripe_version() -> &'static str {
 
 /// The database to test on: SQLite in memory, or a fresh one on the PostgreSQL server of `TEST_POSTGRES_URL`.
 pub async fn fresh_store() -> Store {
+    store_on(Location::Memory).await
+}
+
+/// The same with a file in this folder: in memory, what a killed run leaves is gone with its connection.
+pub async fn fresh_store_in(folder: &Path) -> Store {
+    store_on(Location::File(folder.join("opentab.db"))).await
+}
+
+async fn store_on(sqlite: Location) -> Store {
     let location = match std::env::var("TEST_DATABASE").as_deref() {
         Ok("postgres") => Location::Postgres(fresh_postgres().await),
-        _ => Location::Memory,
+        _ => sqlite,
     };
     let store = Store { db: Db::open(&location).await.unwrap() };
     store.db.migrate().await.unwrap();

@@ -4,7 +4,7 @@ use chrono::Duration;
 use opentab::sandbox::Fault;
 use opentab::store::customers::{CollectionMethod, Customer};
 
-use crate::tab::Tab;
+use crate::tab::{Setup, Tab, fresh_store_in};
 
 const CREATE_CUSTOMER: &str = "POST /v1/customers";
 const OPEN: &str = "POST /v1/invoices";
@@ -170,7 +170,8 @@ async fn a_finalization_by_hand_behind_a_stored_500_bills_the_change_once() {
 
 #[tokio::test]
 async fn a_process_that_died_over_a_write_is_picked_up_where_it_stopped() {
-    let t = Tab::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let t = Tab::on(fresh_store_in(folder.path()).await, Setup::default()).await;
     let ada = t.customer("Ada").await;
     t.sells(&ada, "calls", "2").await;
     t.uses(&ada, "calls", 100, "k1").await;

@@ -156,3 +156,21 @@ async fn an_event_that_was_replayed_by_hand_has_no_second_effect() {
     }
     one_next_draft(&t, &ada).await;
 }
+
+#[tokio::test]
+async fn a_payment_that_we_hear_of_before_the_seal_is_not_forgotten() {
+    let (t, ada) = at_the_end_of_november().await;
+    let draft = t.current(&ada).await.stripe_invoice_id.unwrap();
+    // What the seal reads is older than what the event says, as where both were on their way at once.
+    let mut invoice = t.stripe("POST", &format!("/invoices/{draft}/finalize"), "auto_advance=false").await;
+    assert_eq!(invoice["status"], "open");
+    for (name, value) in
+        [("status", json!("paid")), ("amount_paid", json!(200)), ("amount_remaining", json!(0))]
+    {
+        invoice[name] = value;
+    }
+    assert_eq!(hear(&t, "invoice.paid", false, invoice).await.0, "handled");
+    let sealed = t.sealed(&ada).await.remove(0);
+    assert_eq!((sealed.state.as_str(), sealed.amount_remaining), ("paid", 0));
+    assert!(t.app.store.stripe_events(Some("pending"), 10).await.unwrap().is_empty());
+}
