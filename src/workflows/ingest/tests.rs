@@ -527,7 +527,8 @@ fn expected(specs: &[Spec]) -> BTreeMap<(String, String), (i64, i64)> {
                 let fact = Fact {
                     at: time(&format!("2026-11-{:02}T12:00:00.{:03}-05:00", spec.1, spec.2)),
                     id: &ids[n],
-                    quantity: spec.3,
+                    // Each event of a count is one, whatever it would say of a sum.
+                    quantity: if aggregation == Aggregation::Count { 1 } else { spec.3 },
                     unique_value: (aggregation == Aggregation::Unique).then_some(&*values[n]),
                 };
                 (NaiveDate::from_ymd_opt(2026, 11, spec.1).unwrap(), fact)
