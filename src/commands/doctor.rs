@@ -105,7 +105,7 @@ fn webhook_secret(config: &Config) -> Check {
     match &config.stripe_webhook_secrets {
         None => warning(
             "webhook secret",
-            "STRIPE_WEBHOOK_SECRET is not set: finalizations by hand are seen only every ten minutes",
+            "STRIPE_WEBHOOK_SECRET is not set: what happens at Stripe is seen only every ten minutes",
         ),
         Some(secrets) => {
             fine("webhook secret", format!("{} set; its mode shows with the first webhook", secrets.count()))

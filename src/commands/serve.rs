@@ -23,7 +23,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         "Opentab serves {} in Stripe's {mode} mode, on {}", app.config.public_url, app.store.db.engine());
     if app.config.stripe_webhook_secrets.is_none() {
         tracing::warn!(
-            "STRIPE_WEBHOOK_SECRET is not set: webhooks are refused, and Stripe is polled every ten minutes"
+            "STRIPE_WEBHOOK_SECRET is not set: webhooks are refused, and Stripe's events are read every ten minutes instead"
         );
     }
     let stop = CancellationToken::new();
