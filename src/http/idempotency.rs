@@ -115,7 +115,8 @@ fn replay(status: i64, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-/// Keeps what would come out the same again. A server error, a full queue or a slow body is worth another try.
+/// Keeps what would come out the same again. A server error, a full queue or a slow body is worth another try, which
+/// may begin at once. It still gets the ids of the first: nobody knows whether a failed commit has reached the disk.
 async fn keep(app: &App, key: &AnswerKey, request_id: &str, response: Response) -> Result<Response, Problem> {
     let response = problem::finish(response, &app.config.public_url, request_id);
     let (parts, body) = response.into_parts();
@@ -124,7 +125,7 @@ async fn keep(app: &App, key: &AnswerKey, request_id: &str, response: Response) 
         !parts.status.is_server_error() && !matches!(parts.status.as_u16(), 401 | 403 | 408 | 413 | 429);
     let kept = match std::str::from_utf8(&body) {
         Ok(text) if final_answer => app.store.keep_answer(key, i64::from(parts.status.as_u16()), text).await,
-        _ => app.store.drop_answer(key).await,
+        _ => app.store.release_answer(key).await,
     };
     if let Err(error) = kept {
         // The request stands as begun and is taken over later; what it made is found again then.
