@@ -1,8 +1,9 @@
 //! Webhooks: whatever comes twice, early, late, out of order or not at all, the end is the same.
 
+use opentab::jobs;
 use opentab::sandbox::Fault;
 use opentab::store::customers::Customer;
-use opentab::workflows::{poll, react, receive};
+use opentab::workflows::{ask, poll, react, receive};
 use serde_json::{Value, json};
 
 use crate::tab::Tab;
@@ -132,6 +133,29 @@ async fn what_is_not_for_us_is_ignored_with_a_reason() {
     let (state, reason) = hear(&t, "invoice.paid", true, invoice).await;
     assert_eq!((state.as_str(), reason.contains("livemode")), ("ignored", true));
     assert!(t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_ignored_is_ignored_again_when_it_is_replayed_and_nothing_else_runs() {
+    let t = Tab::new().await;
+    let charge = json!({ "id": "ch_1", "object": "charge" });
+    let foreign = json!({ "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "open" });
+    let before =
+        [hear(&t, "charge.refunded", false, charge).await, hear(&t, "invoice.paid", true, foreign).await];
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 1, "k1").await;
+    ask::ask_for_changed(&t.app).await.unwrap();
+    t.sandbox.reset_calls();
+    for (id, (state, reason)) in ["evt_charge.refunded", "evt_invoice.paid"].into_iter().zip(before) {
+        let event = t.app.store.stripe_event(id).await.unwrap().unwrap();
+        let job = receive::replay(&t.app, &event).await.unwrap().unwrap();
+        assert!(jobs::run_one(&t.app, &job).await.unwrap());
+        let event = t.app.store.stripe_event(id).await.unwrap().unwrap();
+        assert_eq!((event.state, event.reason.unwrap()), (state, reason));
+    }
+    assert!(t.incidents().await.is_empty());
+    assert_eq!((t.sandbox.calls(), t.jobs("queued").await.len()), (Vec::new(), 1));
 }
 
 #[tokio::test]
