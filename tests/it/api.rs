@@ -18,8 +18,10 @@ async fn a_customer_is_created_retrieved_updated_and_listed(server: Server) {
     assert_eq!(customer["created_at"], "2026-11-21T12:00:00Z");
     assert_eq!(server.get(&format!("/v1/customers/{id}")).await.json(), customer);
 
-    let path = format!("/v1/customers/{id}");
-    let changed = server.post(&path, json!({ "name": "Ada L.", "email": "a@b.example" })).await;
+    assert_eq!(server.get("/v1/customers/tenant-1").await.json(), customer);
+
+    let path = "/v1/customers/tenant-1";
+    let changed = server.post(path, json!({ "name": "Ada L.", "email": "a@b.example" })).await;
     assert_eq!(changed.json()["name"], "Ada L.");
     let listed = server.get("/v1/customers?external_id=tenant-1").await.json();
     assert_eq!((&listed["object"], &listed["has_more"]), (&json!("list"), &json!(false)));
