@@ -24,10 +24,12 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A run that is older than this ended without an answer: requests time out long before.
 const ABANDONED_MS: i64 = 150_000;
-/// How long answers are kept.
-const KEPT_MS: i64 = 36 * 3_600_000;
 /// Larger answers are not kept; no route gives one.
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+/// In an answer that holds a secret: it is not stored, and a repeated request runs again, which has to be harmless.
+#[derive(Clone, Copy, Debug)]
+pub struct NotKept;
 
 /// Runs the request, or answers what its first run answered.
 pub async fn run(app: &App, caller: &Caller, request: Request, next: Next) -> Response {
@@ -121,8 +123,9 @@ async fn keep(app: &App, key: &AnswerKey, request_id: &str, response: Response) 
     let response = problem::finish(response, &app.config.public_url, request_id);
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, LARGEST_ANSWER).await.unwrap_or_default();
-    let final_answer =
-        !parts.status.is_server_error() && !matches!(parts.status.as_u16(), 401 | 403 | 408 | 413 | 429);
+    let final_answer = parts.extensions.get::<NotKept>().is_none()
+        && !parts.status.is_server_error()
+        && !matches!(parts.status.as_u16(), 401 | 403 | 408 | 413 | 429);
     let kept = match std::str::from_utf8(&body) {
         Ok(text) if final_answer => app.store.keep_answer(key, i64::from(parts.status.as_u16()), text).await,
         _ => app.store.release_answer(key).await,
@@ -142,9 +145,4 @@ fn request_hash(parts: &axum::http::request::Parts, body: &Bytes) -> String {
     hash.update([0]);
     hash.update(body);
     hex::encode(hash.finalize())
-}
-
-/// Forgets answers that are too old to be asked for again. The schedule calls this.
-pub async fn prune(app: &App) -> sqlx::Result<u64> {
-    app.store.prune_answers(app.clock.now_ms() - KEPT_MS).await
 }

@@ -420,6 +420,23 @@ async fn a_retry_after_an_error_that_came_behind_the_commit_makes_nothing_twice(
     assert_eq!(server.get("/v1/customers").await.json()["data"].as_array().unwrap().len(), 1);
 }
 
+#[tokio::test]
+async fn a_billing_link_is_stored_nowhere() {
+    let server = Server::start().await;
+    let id = server.post("/v1/customers", ada("name", json!("Ada"))).await.json()["id"].clone();
+    let path = format!("/v1/customers/{}/billing_links", id.as_str().unwrap());
+    let mut urls = Vec::new();
+    for _ in 0..2 {
+        let made = server.post_with(&path, "idempotency-key: 7f1c", json!({})).await;
+        assert_eq!((made.status, made.headers.get("idempotent-replayed")), (201, None));
+        urls.push(made.json()["url"].as_str().unwrap().to_owned());
+    }
+    assert_ne!(urls[0], urls[1]);
+    let kept = opentab::store::both("select body from api_answer");
+    let kept: Vec<(String,)> = server.app.store.db.all(kept, ()).await.unwrap();
+    assert!(kept.iter().all(|(body,)| !body.contains("/billing/")), "{kept:?}");
+}
+
 async fn rows_66_to_68_lists_take_only_what_they_know(server: Server) {
     let mut wrong = Wrong::default();
     for query in ["limit=0", "limit=101", "limit=-1", "limit=abc", "limit=1&limit=2", "sort=name", "lmit=1"] {
