@@ -28,7 +28,7 @@ pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<
     if tx.customer_gone(customer_id, app.clock.now_ms()).await? {
         By::service("sync").note(app, tx, "customer.gone_at_stripe", customer_id, json!({})).await?;
     }
-    let message = "The customer was deleted at Stripe. Usage is still counted, but nothing is billed: \
-                   set another stripe_customer_id on the customer to go on.";
+    let message = "Stripe does not know this customer (deleted there, or a mistyped id). Usage is still counted, but \
+                   nothing is billed: set another stripe_customer_id on the customer to go on.";
     report(app, tx, "customer_gone_at_stripe", customer_id, message).await
 }
