@@ -364,3 +364,21 @@ async fn open_memory() -> sqlx::Result<Db> {
         .await?;
     Ok(Db::Lite { read: pool.clone(), write: pool })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_commit_waits_for_the_disk_whatever_the_address_says() {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
+            return eprintln!("skipped: TEST_POSTGRES_URL is not set");
+        };
+        for (asked, held) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
+            let join = if url.contains('?') { '&' } else { '?' };
+            let url = format!("{url}{join}options[synchronous_commit]={asked}");
+            let db = Db::open(&Location::Postgres(url)).await.unwrap();
+            assert_eq!(db.postgres_setting("synchronous_commit").await.unwrap(), held);
+        }
+    }
+}
