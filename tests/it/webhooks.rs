@@ -2,8 +2,10 @@
 
 use opentab::jobs;
 use opentab::sandbox::Fault;
+use opentab::store::Page;
 use opentab::store::customers::Customer;
-use opentab::workflows::{ask, poll, react, receive};
+use opentab::workflows::by::By;
+use opentab::workflows::{ask, notice, poll, react, receive};
 use serde_json::{Value, json};
 
 use crate::tab::Tab;
@@ -165,6 +167,14 @@ async fn an_invoice_of_an_unknown_customer_waits_for_a_human() {
     let (state, _) = hear(&t, "invoice.finalized", false, invoice).await;
     assert_eq!(state, "quarantined");
     assert_eq!(t.incidents().await, ["unknown_customer"]);
+    // They have seen to it, and say so twice.
+    let page = Page { limit: 1, after: String::new(), before: String::new() };
+    let id = t.app.store.open_incidents(&page).await.unwrap().0[0].id.clone();
+    let first = notice::resolve(&t.app, &id, &By::operator()).await.unwrap();
+    t.pass(chrono::Duration::hours(1));
+    assert_eq!(notice::resolve(&t.app, &id, &By::operator()).await.unwrap(), first);
+    assert!(first.resolved_at.is_some() && t.incidents().await.is_empty());
+    assert_eq!(t.audited("incident.resolved").await, 1);
 }
 
 #[tokio::test]
