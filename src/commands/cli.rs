@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{demo, doctor, jobs, keys, link, log, open, sandbox, serve, sync, usage, webhooks};
+use super::{demo, doctor, incidents, jobs, keys, link, log, open, sandbox, serve, sync, usage, webhooks};
 use crate::config::{Config, SETTINGS, duration, toml_key};
 use crate::store::api_keys::Scope;
 
@@ -42,6 +42,9 @@ enum Command {
     /// Look at jobs that wait for a human, and run them again
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Look at what a human should see to, and close it
+    #[command(subcommand)]
+    Incidents(incidents::IncidentsCommand),
     /// Check the settings, the database and Stripe
     Doctor(doctor::DoctorArgs),
 }
@@ -125,6 +128,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => manage_keys(config, command).await,
         Command::Webhooks(command) => webhooks::webhooks(config, command).await,
         Command::Jobs(command) => jobs::jobs(config, command).await,
+        Command::Incidents(command) => incidents::incidents(config, command).await,
         Command::Doctor(args) => doctor::doctor(config, args).await,
         Command::Demo(_) | Command::Sandbox(_) => Ok(ExitCode::SUCCESS),
     }

@@ -235,7 +235,7 @@ async fn backlog(app: &App) -> Vec<Check> {
     match app.store.count_incidents().await {
         Err(error) => checks.push(wrong("incidents", error.to_string())),
         Ok(0) => checks.push(fine("incidents", "none open")),
-        Ok(count) => checks.push(warning("incidents", format!("{count} open; see GET /v1/incidents"))),
+        Ok(count) => checks.push(warning("incidents", format!("{count} open; see `opentab incidents list`"))),
     }
     checks
 }

@@ -36,17 +36,23 @@ pub async fn for_a_command(config: Config) -> anyhow::Result<App> {
 
 /// Opens everything for a server, as the only one on this file.
 pub async fn for_a_server(config: Config) -> anyhow::Result<(App, FileLock)> {
-    if config.stripe_secret_key.is_none() {
-        bail!(
-            "STRIPE_SECRET_KEY is not set. Set it to Stripe's sk_test_… key, or watch `opentab demo`, which needs none."
-        );
-    }
+    need_stripe_key(&config)?;
     let stripe = stripe(&config)?;
     let lock = lock(&config.database).await?;
     let store = open_store(&config).await?;
     migrate(&store).await?;
     let clock = Clock::system();
     Ok((app::build(config, clock.clone(), Ids::random(clock), store, stripe), lock))
+}
+
+/// For what ends at Stripe: says what to do where nobody has set its key.
+pub fn need_stripe_key(config: &Config) -> anyhow::Result<()> {
+    if config.stripe_secret_key.is_none() {
+        bail!(
+            "STRIPE_SECRET_KEY is not set. Set it to Stripe's sk_test_… key, or watch `opentab demo`, which needs none."
+        );
+    }
+    Ok(())
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {

@@ -29,6 +29,9 @@ pub struct SyncArgs {
 
 /// 0: in step. 1: something did not go through, and is shown.
 pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
+    if !args.dry_run {
+        open::need_stripe_key(&config)?;
+    }
     let app = open::for_a_command(config).await?;
     let customer = match &args.customer {
         None => None,

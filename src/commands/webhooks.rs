@@ -1,14 +1,21 @@
 //! `opentab webhooks`: look at Stripe's events, and react to one again.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 
 use super::open;
-use crate::clock::{from_ms, prefix};
+use crate::app::App;
+use crate::clock::from_ms;
 use crate::config::Config;
-use crate::store::{NewJob, StripeEvent};
-use crate::workflows::receive::REACT;
+use crate::jobs::run_one;
+use crate::store::StripeEvent;
+use crate::workflows::ask::settled;
+use crate::workflows::receive;
+
+/// How long to wait for a server that was faster.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub enum WebhooksCommand {
@@ -39,25 +46,33 @@ pub async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Resul
                 println!("{}", if json { as_json(&event) } else { as_text(&event) });
             }
         }
-        WebhooksCommand::Replay { id } => {
-            let Some(event) = app.store.stripe_event(&id).await? else {
-                anyhow::bail!("there is no event {id}; `opentab webhooks list` shows them");
-            };
-            let now = app.clock.now_ms();
-            let mut tx = app.store.db.begin().await?;
-            tx.replay_stripe_event(&id).await?;
-            let job = app.ids.new_id(prefix::JOB);
-            let subject = event.object_id.as_deref().unwrap_or("");
-            tx.enqueue(&NewJob { id: &job, kind: REACT, subject, run_at: now, deadline: now, now }).await?;
-            tx.commit().await?;
-            crate::jobs::run_due(&app).await?;
-            match app.store.stripe_event(&id).await? {
-                Some(event) => println!("{}", as_text(&event)),
-                None => println!("{id} is gone"),
-            }
-        }
+        WebhooksCommand::Replay { id } => replay(&app, &id).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reacts to one event and to nothing else: what else is due is the server's.
+async fn replay(app: &App, id: &str) -> anyhow::Result<()> {
+    let Some(event) = app.store.stripe_event(id).await? else {
+        anyhow::bail!("there is no event {id}; `opentab webhooks list` shows them");
+    };
+    let Some(job) = receive::replay(app, &event).await? else {
+        println!("{}", as_text(&event));
+        return Ok(());
+    };
+    if app.config.stripe_secret_key.is_none() {
+        // Without the key nobody knows which mode's events are ours.
+        println!("{id} is queued; a running server reacts to it. STRIPE_SECRET_KEY is not set here.");
+        return Ok(());
+    }
+    if !run_one(app, &job).await? {
+        settled(app, &[job], PATIENCE).await?;
+    }
+    match app.store.stripe_event(id).await? {
+        Some(event) => println!("{}", as_text(&event)),
+        None => println!("{id} is gone"),
+    }
+    Ok(())
 }
 
 fn as_text(event: &StripeEvent) -> String {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::extract::{Json, Path, Query, shown};
+use super::idempotency::NotKept;
 use super::problem::Problem;
 use crate::app::App;
 use crate::config;
@@ -75,7 +77,9 @@ pub struct BillingLink {
 
 /// Create a billing link
 ///
-/// The link opens the customer's billing page, for as long as it lives, as often as they like.
+/// The link opens the customer's billing page, for as long as it lives, as often as they like. Whoever has it sees the
+/// page, so it is stored nowhere: a request that is repeated with its Idempotency-Key makes another link, which is as
+/// good as the first.
 #[utoipa::path(post, path = "/v1/customers/{id}/billing_links", tag = "Billing", request_body = CreateBillingLink,
     params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")),
     responses((status = 201, body = BillingLink)))]
@@ -84,9 +88,10 @@ pub async fn create_link(
     Path(id): Path<String>,
     by: By,
     Json(body): Json<CreateBillingLink>,
-) -> Result<(StatusCode, Answer<BillingLink>), Problem> {
+) -> Result<(StatusCode, Extension<NotKept>, Answer<BillingLink>), Problem> {
     let lifetime = body.check()?;
     let customer = find_any(&app, &id).await?;
     let NewLink { url, expires_at } = billing_links::create(&app, &customer.id, lifetime, &by).await?;
-    Ok((StatusCode::CREATED, Answer(BillingLink { object: "billing_link", url, expires_at })))
+    let link = BillingLink { object: "billing_link", url, expires_at };
+    Ok((StatusCode::CREATED, Extension(NotKept), Answer(link)))
 }

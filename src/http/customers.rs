@@ -11,8 +11,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::billing::find_any;
 use super::check::Checks;
-use super::extract::{FromQuery, Json, Pairs, Path, Query, expect_id, shown};
+use super::extract::{FromQuery, Json, Pairs, Path, Query, shown};
 use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
@@ -335,35 +336,29 @@ pub async fn create(
 
 /// Retrieve a customer
 #[utoipa::path(get, path = "/v1/customers/{id}", tag = "Customers",
-    params(("id" = String, Path, description = "`ot_cus_…`")), responses((status = 200, body = CustomerView)))]
+    params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")), responses((status = 200, body = CustomerView)))]
 pub async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,
 ) -> Result<Answer<CustomerView>, Problem> {
-    Ok(Answer(CustomerView::new(&app, find(&app, &id).await?)))
-}
-
-/// The customer with this id, or why there is none.
-pub async fn find(app: &App, id: &str) -> Result<Customer, Problem> {
-    expect_id(id, prefix::CUSTOMER)?;
-    let found = app.store.customer(id).await?;
-    found.ok_or_else(|| Problem::not_found(format!("There is no customer `{}`.", shown(id))))
+    Ok(Answer(CustomerView::new(&app, find_any(&app, &id).await?)))
 }
 
 /// Update a customer
 ///
 /// Currency, time zone and anchor day never change.
 #[utoipa::path(post, path = "/v1/customers/{id}", tag = "Customers", request_body = UpdateCustomer,
-    params(("id" = String, Path, description = "`ot_cus_…`")), responses((status = 200, body = CustomerView)))]
+    params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")), responses((status = 200, body = CustomerView)))]
 pub async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
     Json(body): Json<UpdateCustomer>,
 ) -> Result<Answer<CustomerView>, Problem> {
-    expect_id(&id, prefix::CUSTOMER)?;
-    let customer = customers::update(&app, &id, body.check()?, &by).await?;
+    let change = body.check()?;
+    let customer = find_any(&app, &id).await?;
+    let customer = customers::update(&app, &customer.id, change, &by).await?;
     Ok(Answer(CustomerView::new(&app, customer)))
 }
 

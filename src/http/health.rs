@@ -133,7 +133,10 @@ fn reasons(waiting: &Waiting) -> Vec<Reason> {
         (
             waiting.incidents_open > 0,
             "incidents_open",
-            format!("{} incidents are open: GET /v1/incidents.", waiting.incidents_open),
+            format!(
+                "{} incidents are open: `opentab incidents list`, and `resolve` what is seen to.",
+                waiting.incidents_open
+            ),
         ),
     ];
     let so = all.into_iter().filter(|(is_so, ..)| *is_so);

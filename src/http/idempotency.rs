@@ -24,10 +24,12 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A run that is older than this ended without an answer: requests time out long before.
 const ABANDONED_MS: i64 = 150_000;
-/// How long answers are kept.
-const KEPT_MS: i64 = 36 * 3_600_000;
 /// Larger answers are not kept; no route gives one.
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+/// In an answer that holds a secret: it is not stored, and a repeated request runs again, which has to be harmless.
+#[derive(Clone, Copy, Debug)]
+pub struct NotKept;
 
 /// Runs the request, or answers what its first run answered.
 pub async fn run(app: &App, caller: &Caller, request: Request, next: Next) -> Response {
@@ -115,16 +117,18 @@ fn replay(status: i64, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-/// Keeps what would come out the same again. A server error, a full queue or a slow body is worth another try.
+/// Keeps what would come out the same again. A server error, a full queue or a slow body is worth another try, which
+/// may begin at once. It still gets the ids of the first: nobody knows whether a failed commit has reached the disk.
 async fn keep(app: &App, key: &AnswerKey, request_id: &str, response: Response) -> Result<Response, Problem> {
     let response = problem::finish(response, &app.config.public_url, request_id);
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, LARGEST_ANSWER).await.unwrap_or_default();
-    let final_answer =
-        !parts.status.is_server_error() && !matches!(parts.status.as_u16(), 401 | 403 | 408 | 413 | 429);
+    let final_answer = parts.extensions.get::<NotKept>().is_none()
+        && !parts.status.is_server_error()
+        && !matches!(parts.status.as_u16(), 401 | 403 | 408 | 413 | 429);
     let kept = match std::str::from_utf8(&body) {
         Ok(text) if final_answer => app.store.keep_answer(key, i64::from(parts.status.as_u16()), text).await,
-        _ => app.store.drop_answer(key).await,
+        _ => app.store.release_answer(key).await,
     };
     if let Err(error) = kept {
         // The request stands as begun and is taken over later; what it made is found again then.
@@ -141,9 +145,4 @@ fn request_hash(parts: &axum::http::request::Parts, body: &Bytes) -> String {
     hash.update([0]);
     hash.update(body);
     hex::encode(hash.finalize())
-}
-
-/// Forgets answers that are too old to be asked for again. The schedule calls this.
-pub async fn prune(app: &App) -> sqlx::Result<u64> {
-    app.store.prune_answers(app.clock.now_ms() - KEPT_MS).await
 }

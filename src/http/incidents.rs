@@ -6,12 +6,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::Query;
+use super::extract::{Path, Query, expect_id};
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
 use crate::clock::prefix;
 use crate::store::Incident;
+use crate::workflows::by::By;
+use crate::workflows::notice;
 
 /// What a human should look at: one for each cause, however often it was seen.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,6 +35,8 @@ pub struct IncidentView {
     pub seen: i64,
     pub opened_at: DateTime<Utc>,
     pub last_seen_at: DateTime<Utc>,
+    /// When it was closed; null while it is open.
+    pub resolved_at: Option<DateTime<Utc>>,
 }
 
 impl From<Incident> for IncidentView {
@@ -46,6 +50,7 @@ impl From<Incident> for IncidentView {
             seen: incident.seen,
             opened_at: incident.opened_at,
             last_seen_at: incident.last_seen_at,
+            resolved_at: incident.resolved_at,
         }
     }
 }
@@ -60,4 +65,19 @@ pub async fn list(
     let (rows, has_more) = app.store.open_incidents(&paging.page(prefix::INCIDENT)?).await?;
     let views = rows.into_iter().map(IncidentView::from).collect();
     Ok(Answer(List::new("/v1/incidents", (views, has_more))))
+}
+
+/// Resolve an incident
+///
+/// Closes it, once somebody has seen to it. One that is closed already stays as it is; where the cause is still there,
+/// another incident opens.
+#[utoipa::path(post, path = "/v1/incidents/{id}/resolve", tag = "Incidents",
+    params(("id" = String, Path, description = "`ot_inc_…`")), responses((status = 200, body = IncidentView)))]
+pub async fn resolve(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    by: By,
+) -> Result<Answer<IncidentView>, Problem> {
+    expect_id(&id, prefix::INCIDENT)?;
+    Ok(Answer(notice::resolve(&app, &id, &by).await?.into()))
 }

@@ -120,7 +120,7 @@ kinds! {
     UPSTREAM_REFUSED 502 "upstream-refused" "Stripe refused the request"
         "The detail holds Stripe's reason. Repair it there, then try again."
     STORAGE_UNAVAILABLE 503 "storage-unavailable" "The database cannot be reached"
-        "Nothing was stored. Send the request again a little later."
+        "Send the request again a little later, with the same Idempotency-Key: it is not known whether the first one was stored."
     UPSTREAM_UNAVAILABLE 503 "upstream-unavailable" "Stripe cannot be reached"
         "Nothing is lost. Try again after the seconds in Retry-After."
     OVERLOADED 503 "overloaded" "The server has too much to do"

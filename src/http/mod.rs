@@ -71,6 +71,7 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(services::retrieve))
         .add(WRITE, handlers!(services::update))
         .add(READ, handlers!(incidents::list))
+        .add(WRITE, handlers!(incidents::resolve))
         .add(Access::Key(Scope::UsageWrite), handlers!(usage::send))
         .add(READ, handlers!(billing::retrieve))
         .add(WRITE, handlers!(billing::create_link))

@@ -159,8 +159,9 @@ impl From<sqlx::Error> for Problem {
             return Problem::new(&kind::ALREADY_EXISTS, detail);
         }
         error!(%error, "The database failed: {error}");
-        Problem::new(&kind::STORAGE_UNAVAILABLE, "The database did not answer. Nothing was stored.")
-            .retry_after(2)
+        let detail = "The database did not answer, so it is not known whether anything was stored. \
+                      Send it again with the same Idempotency-Key.";
+        Problem::new(&kind::STORAGE_UNAVAILABLE, detail).retry_after(2)
     }
 }
 

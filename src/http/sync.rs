@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::clock::from_ms;
 use crate::store::Job;
-use crate::store::customers::Customer;
+use crate::store::customers::{Customer, CustomerState};
 use crate::workflows::ask::{Asked, ask_for_changed, settled, sync_now};
 use crate::workflows::preview::{Preview, preview};
 
@@ -116,7 +116,8 @@ pub struct ChangeView {
     params(("customer" = Option<String>, Query, description = "`ot_cus_…` or your own id"),
            ("invoice" = Option<String>, Query, description = "`ot_inv_…` or `in_…`"),
            ("dry_run" = Option<bool>, Query, description = "Answer the difference, change nothing")),
-    responses((status = 200, body = SyncView), (status = 202, body = SyncView)))]
+    responses((status = 200, body = SyncView), (status = 202, body = SyncView),
+        (status = 409, description = "Stripe does not know this customer any more")))]
 pub async fn start(
     State(app): State<App>,
     Query(what): Query<What>,
@@ -157,10 +158,24 @@ async fn one(app: &App, customer: &Customer) -> Result<SyncView, Problem> {
         done @ Asked::Done(_) => (done, vec![draft(app, customer).await?]),
         running @ Asked::Running(_) => (running, vec![draft(app, customer).await?]),
     };
+    let now = app.store.customer(&customer.id).await?;
+    if now.is_some_and(|customer| customer.state == CustomerState::GoneAtStripe) {
+        return Err(gone(customer));
+    }
     Ok(match asked {
         Asked::Done(job) => view("done", Some(job.id), 1, 0, Vec::new(), invoices),
         Asked::Running(job) | Asked::NotYet(job) => view("running", Some(job.id), 0, 1, Vec::new(), invoices),
     })
+}
+
+/// The sync ran, and found that there is nobody to bill.
+fn gone(customer: &Customer) -> Problem {
+    let detail = format!(
+        "Stripe does not know the customer of `{}` (deleted there, or a mistyped id): nothing is billed until \
+         another stripe_customer_id is set.",
+        customer.id
+    );
+    Problem::new(&kind::INVALID_STATE, detail)
 }
 
 async fn all(app: &App) -> Result<SyncView, Problem> {

@@ -10,6 +10,27 @@ use crate::app::App;
 use crate::store::Job;
 use crate::workflows::{WorkflowError, ask, poll, prune, react, receive, sync};
 
+/// Nobody else takes up a job that a command runs for so long.
+const COMMAND_LEASE_MS: i64 = 60_000;
+
+/// Runs this one job now, whatever its due time, and nothing else. False where a worker has it, or had it already.
+///
+/// # Errors
+/// What stopped the workflow: the job is queued again then.
+pub async fn run_one(app: &App, id: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
+    let Some(job) = app.store.claim_job(id, now, now + COMMAND_LEASE_MS).await? else { return Ok(false) };
+    let outcome = perform(app, &job).await;
+    let now = app.clock.now_ms();
+    match &outcome {
+        Ok(()) => app.store.finish_job(&job, now).await?,
+        Err(error) => {
+            app.store.retry_job(&job, now, job.attempts, &format!("{}: {error}", error.code())).await?
+        }
+    }
+    outcome.map(|()| true)
+}
+
 /// Does what a job says. Every kind of job is named here.
 async fn perform(app: &App, job: &Job) -> Result<(), WorkflowError> {
     match job.kind.as_str() {

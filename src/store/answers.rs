@@ -9,7 +9,7 @@ pub struct Answer {
     pub request_hash: String,
     /// None while the first request is still running.
     pub status: Option<i64>,
-    /// The answer; while the request is running, when that run began.
+    /// The answer; while the request is running, when that run began: `0` where it ended without an answer.
     pub body: String,
     /// When the key was first seen, in unix milliseconds.
     pub created_at: i64,
@@ -69,10 +69,11 @@ impl Store {
         self.db.run(sql, (key.api_key_id.as_str(), key.idempotency_key.as_str(), status, body)).await
     }
 
-    /// Forgets a key whose request may be tried anew.
-    pub async fn drop_answer(&self, key: &AnswerKey) -> sqlx::Result<u64> {
+    /// Ends a run without an answer: the next request with this key takes over at once. When the key was first seen
+    /// stays, and with it the ids that follow from it.
+    pub async fn release_answer(&self, key: &AnswerKey) -> sqlx::Result<u64> {
         let sql = both(
-            "delete from api_answer
+            "update api_answer set body = '0'
             where api_key_id = $1 and idempotency_key = $2 and status is null",
         );
         self.db.run(sql, (key.api_key_id.as_str(), key.idempotency_key.as_str())).await

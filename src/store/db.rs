@@ -1,5 +1,6 @@
 //! The two databases behind four verbs: `all`, `opt`, `one` and `run`, with typed tuples in and out.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -219,7 +220,7 @@ impl Tx {
 }
 
 /// Where the data lives, as `DATABASE_URL` says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Location {
     /// `postgres://…`
     Postgres(String),
@@ -227,6 +228,17 @@ pub enum Location {
     File(PathBuf),
     /// `sqlite::memory:`, for tests and simulations: gone with the process.
     Memory,
+}
+
+/// Without PostgreSQL's address: a password may stand in it.
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Postgres(_) => f.write_str("Postgres([secret])"),
+            Location::File(path) => f.debug_tuple("File").field(path).finish(),
+            Location::Memory => f.write_str("Memory"),
+        }
+    }
 }
 
 impl FromStr for Location {
@@ -248,9 +260,7 @@ impl Db {
     /// Opens the database without touching its schema.
     pub async fn open(location: &Location) -> sqlx::Result<Db> {
         match location {
-            Location::Postgres(url) => {
-                Ok(Db::Pg(PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await?))
-            }
+            Location::Postgres(url) => Ok(Db::Pg(postgres_options().connect(url).await?)),
             Location::File(path) => open_file(path).await,
             Location::Memory => open_memory().await,
         }
@@ -310,6 +320,18 @@ impl Db {
     }
 }
 
+/// An acknowledged event must survive power loss, so every commit waits for the disk, whatever the server, the role or
+/// the address says. Where they ask for more, a standby that has applied it, that holds.
+fn postgres_options() -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).after_connect(|connection, _| {
+        Box::pin(async move {
+            let sql = "select set_config('synchronous_commit', 'on', false)
+                where current_setting('synchronous_commit') not in ('on', 'remote_apply')";
+            sqlx::query(sql).execute(connection).await.map(drop)
+        })
+    })
+}
+
 /// An acknowledged event must survive power loss, so every commit waits for the disk (FULL), always.
 fn sqlite_options() -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -341,4 +363,22 @@ async fn open_memory() -> sqlx::Result<Db> {
         .connect_with(SqliteConnectOptions::from_str("sqlite::memory:")?.foreign_keys(true))
         .await?;
     Ok(Db::Lite { read: pool.clone(), write: pool })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_commit_waits_for_the_disk_whatever_the_address_says() {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
+            return eprintln!("skipped: TEST_POSTGRES_URL is not set");
+        };
+        for (asked, held) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
+            let join = if url.contains('?') { '&' } else { '?' };
+            let url = format!("{url}{join}options[synchronous_commit]={asked}");
+            let db = Db::open(&Location::Postgres(url)).await.unwrap();
+            assert_eq!(db.postgres_setting("synchronous_commit").await.unwrap(), held);
+        }
+    }
 }

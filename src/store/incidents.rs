@@ -38,9 +38,23 @@ impl Tx {
         );
         self.run(sql, (now, kind, subject)).await.map(|_| ())
     }
+
+    /// Closes one incident; false where it is not open.
+    pub async fn close_incident(&mut self, id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both("update incident set resolved_at = $1 where id = $2 and resolved_at is null");
+        Ok(self.run(sql, (now, id)).await? == 1)
+    }
+
+    /// One incident, open or not.
+    pub async fn incident(&mut self, id: &str) -> sqlx::Result<Option<Incident>> {
+        let sql = both(
+            "select id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at from incident where id = $1",
+        );
+        Ok(self.opt(sql, (id,)).await?.map(incident))
+    }
 }
 
-/// One open cause, however often it was seen.
+/// One cause, however often it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
     /// `ot_inc_…`
@@ -55,13 +69,16 @@ pub struct Incident {
     pub seen: i64,
     pub opened_at: DateTime<Utc>,
     pub last_seen_at: DateTime<Utc>,
+    /// When it was closed; none while it is open.
+    pub resolved_at: Option<DateTime<Utc>>,
 }
 
-type Row = (String, String, String, String, i64, i64, i64);
+type Row = (String, String, String, String, i64, i64, i64, Option<i64>);
 
-fn incident((id, kind, subject, message, seen, opened_at, last_seen_at): Row) -> Incident {
+fn incident((id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at): Row) -> Incident {
     let (opened_at, last_seen_at) = (from_ms(opened_at), from_ms(last_seen_at));
-    Incident { id, kind, subject, message, seen, opened_at, last_seen_at }
+    let resolved_at = resolved_at.map(from_ms);
+    Incident { id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at }
 }
 
 impl Store {
@@ -76,7 +93,8 @@ impl Store {
     pub async fn open_incidents(&self, page: &Page) -> sqlx::Result<(Vec<Incident>, bool)> {
         let sql = paged!(
             page,
-            "select id, kind, subject, message, seen, opened_at, last_seen_at from incident where resolved_at is null"
+            "select id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at from incident
+             where resolved_at is null"
         );
         let (rows, has_more) = page.cut(self.db.all(sql, (page.cursor(), page.fetched())).await?);
         Ok((rows.into_iter().map(incident).collect(), has_more))

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::WorkflowError;
-use super::by::By;
+use super::by::{By, ChangeError};
 use crate::app::App;
 use crate::clock::prefix;
-use crate::store::{NewIncident, Tx};
+use crate::store::{Incident, NewIncident, Tx};
 
 /// Opens an incident, once per cause.
 pub async fn report(
@@ -28,7 +28,22 @@ pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<
     if tx.customer_gone(customer_id, app.clock.now_ms()).await? {
         By::service("sync").note(app, tx, "customer.gone_at_stripe", customer_id, json!({})).await?;
     }
-    let message = "The customer was deleted at Stripe. Usage is still counted, but nothing is billed: \
-                   set another stripe_customer_id on the customer to go on.";
+    let message = "Stripe does not know this customer (deleted there, or a mistyped id). Usage is still counted, but \
+                   nothing is billed: set another stripe_customer_id on the customer to go on.";
     report(app, tx, "customer_gone_at_stripe", customer_id, message).await
+}
+
+/// Closes an incident because a person has seen to it; one that is closed stays as it is. Where its cause is still there,
+/// the next sight of it opens another.
+///
+/// # Errors
+/// `Gone` where there is no such incident.
+pub async fn resolve(app: &App, id: &str, by: &By) -> Result<Incident, ChangeError> {
+    let mut tx = app.store.db.begin().await?;
+    if tx.close_incident(id, app.clock.now_ms()).await? {
+        by.note(app, &mut tx, "incident.resolved", id, json!({})).await?;
+    }
+    let incident = tx.incident(id).await?.ok_or(ChangeError::Gone)?;
+    tx.commit().await?;
+    Ok(incident)
 }

@@ -5,7 +5,7 @@ use crate::app::App;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Forgets done jobs after a week, ticks after a month and kept answers after their time.
+/// Forgets done jobs after a week, ticks after a month and kept answers after two days, twice as long as clients retry.
 pub async fn prune(app: &App) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     app.store.prune_jobs(now - 7 * DAY_MS).await?;

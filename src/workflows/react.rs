@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::ask::SYNC;
 use super::by::By;
+use super::receive::why_ignored;
 use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;
@@ -14,7 +15,7 @@ use crate::stripe::InvoiceAnswer;
 /// What became of an event.
 enum Outcome {
     Handled(&'static str),
-    Ignored(&'static str),
+    Ignored(String),
     /// Nobody knows whose it is: a human should look.
     Quarantined(&'static str),
     /// Handled, and the customer's draft has to be looked at.
@@ -34,11 +35,12 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
         let outcome = one(app, &mut tx, event).await?;
         let settled = match &outcome {
             Outcome::Handled(reason) => Some(("handled", *reason)),
-            Outcome::Ignored(reason) => Some(("ignored", *reason)),
+            Outcome::Ignored(reason) => Some(("ignored", reason.as_str())),
             Outcome::Quarantined(reason) => Some(("quarantined", *reason)),
             Outcome::Sync { .. } => Some(("handled", "the draft is read back")),
             Outcome::AfterTheSeal { .. } => None,
         };
+        let state = settled.map(|(state, _)| state);
         if let Some((state, reason)) = settled {
             tx.settle_stripe_event(&event.id, state, Some(reason), app.clock.now_ms()).await?;
         }
@@ -49,7 +51,7 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
                 .await?;
         }
         tx.commit().await?;
-        if let Some((state, _)) = settled {
+        if let Some(state) = state {
             app.metrics.stripe_event(state);
         }
     }
@@ -61,6 +63,10 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
     let Ok(read) = opentab_webhooks::read(event.payload.as_bytes()) else {
         return Ok(Outcome::Quarantined("it cannot be read"));
     };
+    // One that was ignored when it came may be replayed by hand.
+    if let Some(reason) = why_ignored(app, &read) {
+        return Ok(Outcome::Ignored(reason));
+    }
     if read.kind.starts_with("customer.") {
         return customer_event(app, tx, &read).await;
     }
@@ -151,7 +157,7 @@ async fn unknown_invoice(
 ) -> Result<Outcome, WorkflowError> {
     let customer = answer.customer.as_deref().unwrap_or("");
     if tx.customer_named(customer).await?.is_some() {
-        return Ok(Outcome::Ignored("not an invoice that Opentab opened"));
+        return Ok(Outcome::Ignored("not an invoice that Opentab opened".to_owned()));
     }
     let message =
         format!("Stripe sent {} about an invoice of a customer that Opentab does not know.", event.kind);
@@ -167,7 +173,7 @@ async fn customer_event(
 ) -> Result<Outcome, WorkflowError> {
     let stripe_id = event.object_id.as_deref().unwrap_or("");
     let Some(customer_id) = tx.customer_named(stripe_id).await? else {
-        return Ok(Outcome::Ignored("not a customer of ours"));
+        return Ok(Outcome::Ignored("not a customer of ours".to_owned()));
     };
     if event.kind == "customer.deleted" {
         notice::customer_gone(app, tx, &customer_id).await?;

@@ -5,7 +5,7 @@ use opentab_webhooks::Event;
 use super::WorkflowError;
 use crate::app::App;
 use crate::clock::prefix;
-use crate::store::{NewJob, NewStripeEvent, Tx};
+use crate::store::{NewJob, NewStripeEvent, StripeEvent, Tx};
 
 /// What we react to. Everything else is stored as ignored.
 pub const REACTED_TO: &[&str] = &[
@@ -61,8 +61,23 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
     Ok(is_new)
 }
 
+/// Makes a stored event wait for a reaction again, because a person asks. Answers the job that reacts to it; none where
+/// the event names no object, which nobody reacts to.
+pub async fn replay(app: &App, event: &StripeEvent) -> Result<Option<String>, WorkflowError> {
+    let Some(object_id) = event.object_id.as_deref() else { return Ok(None) };
+    let now = app.clock.now_ms();
+    let id = app.ids.new_id(prefix::JOB);
+    let mut tx = app.store.db.begin().await?;
+    tx.replay_stripe_event(&event.id).await?;
+    let job = NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now };
+    let job = tx.enqueue_anew(&job).await?;
+    tx.commit().await?;
+    app.wake.notify_one();
+    Ok(Some(job))
+}
+
 /// Why nobody reacts to this event; none where somebody does.
-fn why_ignored(app: &App, event: &Event<'_>) -> Option<String> {
+pub(super) fn why_ignored(app: &App, event: &Event<'_>) -> Option<String> {
     if !REACTED_TO.contains(&event.kind.as_ref()) {
         return Some(format!("Opentab does not react to {}", event.kind));
     }

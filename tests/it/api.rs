@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use opentab::http::route_list;
 use opentab::http::routes::Access;
+use opentab::store::NewIncident;
 use serde_json::{Value, json};
 
 use crate::server::{Server, noon, on_both};
@@ -18,8 +19,10 @@ async fn a_customer_is_created_retrieved_updated_and_listed(server: Server) {
     assert_eq!(customer["created_at"], "2026-11-21T12:00:00Z");
     assert_eq!(server.get(&format!("/v1/customers/{id}")).await.json(), customer);
 
-    let path = format!("/v1/customers/{id}");
-    let changed = server.post(&path, json!({ "name": "Ada L.", "email": "a@b.example" })).await;
+    assert_eq!(server.get("/v1/customers/tenant-1").await.json(), customer);
+
+    let path = "/v1/customers/tenant-1";
+    let changed = server.post(path, json!({ "name": "Ada L.", "email": "a@b.example" })).await;
     assert_eq!(changed.json()["name"], "Ada L.");
     let listed = server.get("/v1/customers?external_id=tenant-1").await.json();
     assert_eq!((&listed["object"], &listed["has_more"]), (&json!("list"), &json!(false)));
@@ -132,6 +135,31 @@ async fn an_archived_price_stays_with_its_services_and_takes_no_new_ones(server:
     assert_eq!(server.get("/v1/prices?active=true").await.json()["data"], json!([]));
 }
 
+async fn an_incident_is_closed_by_a_human_once(server: Server) {
+    let now = server.app.clock.now_ms();
+    let new =
+        NewIncident { id: "ot_inc_1", kind: "draft_deleted", subject: "ot_inv_1", message: "Look.", now };
+    let mut tx = server.app.store.db.begin().await.unwrap();
+    tx.report_incident(&new).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(server.get("/v1/incidents").await.json()["data"][0]["resolved_at"], Value::Null);
+    let first = server.send("POST", "/v1/incidents/ot_inc_1/resolve", "").await;
+    assert_eq!((first.status, &first.json()["resolved_at"]), (200, &json!("2026-11-21T12:00:00Z")));
+    server.app.clock.move_to(noon() + TimeDelta::minutes(1));
+    let again = server.send("POST", "/v1/incidents/ot_inc_1/resolve", "").await;
+    assert_eq!(again.json(), first.json());
+    assert_eq!(server.get("/v1/incidents").await.json()["data"], json!([]));
+    for unknown in ["ot_inc_2", "ot_cus_1"] {
+        assert_eq!(
+            server.send("POST", &format!("/v1/incidents/{unknown}/resolve"), "").await.slug(),
+            "not-found"
+        );
+    }
+    let rows = opentab::store::both("select actor from audit where action = 'incident.resolved'");
+    let rows: Vec<(String,)> = server.app.store.db.all(rows, ()).await.unwrap();
+    assert!(matches!(&rows[..], [(actor,)] if actor.starts_with("ot_key_")), "{rows:?}");
+}
+
 /// The cycles of the only customer with their versions.
 async fn cycles(server: &Server) -> Vec<(String, i64)> {
     let sql = opentab::store::both("select cycle, version from billing_cycle order by cycle");
@@ -212,6 +240,7 @@ on_both!(
     a_customer_is_created_retrieved_updated_and_listed,
     what_invoices_and_usage_stand_on_never_changes,
     a_unique_value_belongs_to_one_object,
+    an_incident_is_closed_by_a_human_once,
     metadata_is_merged_and_an_empty_value_removes_its_key,
     pages_tile_a_list_in_both_directions,
     every_price_model_is_stored_as_it_was_sent,

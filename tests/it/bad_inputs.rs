@@ -395,6 +395,48 @@ async fn row_60_a_request_under_way_is_not_run_twice_and_a_lost_one_is_found_aga
     assert_eq!(server.get("/v1/customers").await.json()["data"].as_array().unwrap().len(), 1);
 }
 
+#[tokio::test]
+async fn a_retry_after_an_error_that_came_behind_the_commit_makes_nothing_twice() {
+    let server = Server::start().await;
+    // The commit goes through, and the read that follows it does not.
+    let break_it = opentab::store::both(
+        "create trigger unreadable after insert on customer begin
+            update customer set time_zone = '?' where id = new.id; end",
+    );
+    server.app.store.db.run(break_it, ()).await.unwrap();
+    let key = "idempotency-key: 7f1c";
+    let failed = server.post_with("/v1/customers", key, ada("name", json!("Ada"))).await;
+    Wrong::default().expect("commit", &failed, 503, "storage-unavailable");
+    assert!(!failed.body.contains("Nothing was stored"), "{failed:?}");
+    let repair = opentab::store::both("update customer set time_zone = 'UTC'");
+    assert_eq!(server.app.store.db.run(repair, ()).await.unwrap(), 1);
+    server.app.store.db.run(opentab::store::both("drop trigger unreadable"), ()).await.unwrap();
+
+    server.app.clock.move_to(noon() + TimeDelta::seconds(2));
+    let other = server.post_with("/v1/customers", key, ada("name", json!("Bob"))).await;
+    Wrong::default().expect("another body", &other, 422, "idempotency-key-reused");
+    let again = server.post_with("/v1/customers", key, ada("name", json!("Ada"))).await;
+    assert_eq!(again.status, 201, "{again:?}");
+    assert_eq!(server.get("/v1/customers").await.json()["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_billing_link_is_stored_nowhere() {
+    let server = Server::start().await;
+    let id = server.post("/v1/customers", ada("name", json!("Ada"))).await.json()["id"].clone();
+    let path = format!("/v1/customers/{}/billing_links", id.as_str().unwrap());
+    let mut urls = Vec::new();
+    for _ in 0..2 {
+        let made = server.post_with(&path, "idempotency-key: 7f1c", json!({})).await;
+        assert_eq!((made.status, made.headers.get("idempotent-replayed")), (201, None));
+        urls.push(made.json()["url"].as_str().unwrap().to_owned());
+    }
+    assert_ne!(urls[0], urls[1]);
+    let kept = opentab::store::both("select body from api_answer");
+    let kept: Vec<(String,)> = server.app.store.db.all(kept, ()).await.unwrap();
+    assert!(kept.iter().all(|(body,)| !body.contains("/billing/")), "{kept:?}");
+}
+
 async fn rows_66_to_68_lists_take_only_what_they_know(server: Server) {
     let mut wrong = Wrong::default();
     for query in ["limit=0", "limit=101", "limit=-1", "limit=abc", "limit=1&limit=2", "sort=name", "lmit=1"] {

@@ -1,9 +1,16 @@
 //! Stripe refuses: the job stays visible with its reason, and everybody else's draft goes on.
 
+use axum::body::Body;
+use axum::http::Request;
 use chrono::Duration;
 use opentab::sandbox::Fault;
+use opentab::store::api_keys::Scope;
 use opentab::store::customers::Customer;
+use opentab::{http, jobs};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
+use crate::server::new_key;
 use crate::tab::Tab;
 
 const ADD: &str = "POST /v1/invoices/{invoice}/add_lines";
@@ -73,6 +80,25 @@ async fn a_customer_that_stripe_does_not_know_stops_alone() {
     bob_goes_on(&t, &bob).await;
     assert_eq!(t.incidents().await, ["customer_gone_at_stripe"]);
     assert!(t.jobs("failed").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_sync_of_a_customer_that_stripe_does_not_know_says_so() {
+    let t = Tab::new().await;
+    let eve = t.customer_like("Eve", |new| new.stripe_customer_id = Some("cus_nobody".to_owned())).await;
+    t.sells(&eve, "bytes", "1").await;
+    t.uses(&eve, "bytes", 1, "k1").await;
+    let key = new_key(&t.app, Scope::Admin, false, None).await;
+    let stop = CancellationToken::new();
+    let workers = tokio::spawn(jobs::work(t.app.clone(), stop.clone()));
+    for _ in 0..2 {
+        let request = Request::post("http://opentab.test/sync?customer=eve");
+        let request = request.header("authorization", format!("Bearer {key}")).body(Body::empty()).unwrap();
+        let answer = http::router(t.app.clone()).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 409);
+    }
+    stop.cancel();
+    workers.await.unwrap();
 }
 
 #[tokio::test]

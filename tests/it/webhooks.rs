@@ -1,8 +1,11 @@
 //! Webhooks: whatever comes twice, early, late, out of order or not at all, the end is the same.
 
+use opentab::jobs;
 use opentab::sandbox::Fault;
+use opentab::store::Page;
 use opentab::store::customers::Customer;
-use opentab::workflows::{poll, react, receive};
+use opentab::workflows::by::By;
+use opentab::workflows::{ask, notice, poll, react, receive};
 use serde_json::{Value, json};
 
 use crate::tab::Tab;
@@ -135,12 +138,43 @@ async fn what_is_not_for_us_is_ignored_with_a_reason() {
 }
 
 #[tokio::test]
+async fn what_was_ignored_is_ignored_again_when_it_is_replayed_and_nothing_else_runs() {
+    let t = Tab::new().await;
+    let charge = json!({ "id": "ch_1", "object": "charge" });
+    let foreign = json!({ "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "open" });
+    let before =
+        [hear(&t, "charge.refunded", false, charge).await, hear(&t, "invoice.paid", true, foreign).await];
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 1, "k1").await;
+    ask::ask_for_changed(&t.app).await.unwrap();
+    t.sandbox.reset_calls();
+    for (id, (state, reason)) in ["evt_charge.refunded", "evt_invoice.paid"].into_iter().zip(before) {
+        let event = t.app.store.stripe_event(id).await.unwrap().unwrap();
+        let job = receive::replay(&t.app, &event).await.unwrap().unwrap();
+        assert!(jobs::run_one(&t.app, &job).await.unwrap());
+        let event = t.app.store.stripe_event(id).await.unwrap().unwrap();
+        assert_eq!((event.state, event.reason.unwrap()), (state, reason));
+    }
+    assert!(t.incidents().await.is_empty());
+    assert_eq!((t.sandbox.calls(), t.jobs("queued").await.len()), (Vec::new(), 1));
+}
+
+#[tokio::test]
 async fn an_invoice_of_an_unknown_customer_waits_for_a_human() {
     let t = Tab::new().await;
     let invoice = json!({ "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "open" });
     let (state, _) = hear(&t, "invoice.finalized", false, invoice).await;
     assert_eq!(state, "quarantined");
     assert_eq!(t.incidents().await, ["unknown_customer"]);
+    // They have seen to it, and say so twice.
+    let page = Page { limit: 1, after: String::new(), before: String::new() };
+    let id = t.app.store.open_incidents(&page).await.unwrap().0[0].id.clone();
+    let first = notice::resolve(&t.app, &id, &By::operator()).await.unwrap();
+    t.pass(chrono::Duration::hours(1));
+    assert_eq!(notice::resolve(&t.app, &id, &By::operator()).await.unwrap(), first);
+    assert!(first.resolved_at.is_some() && t.incidents().await.is_empty());
+    assert_eq!(t.audited("incident.resolved").await, 1);
 }
 
 #[tokio::test]
