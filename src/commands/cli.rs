@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::{demo, doctor, incidents, jobs, keys, link, log, open, sandbox, serve, sync, usage, webhooks};
+use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
 use crate::store::api_keys::Scope;
 
@@ -144,14 +145,14 @@ async fn manage_keys(config: Config, command: KeysCommand) -> anyhow::Result<Exi
             let livemode = app.config.livemode();
             let key =
                 keys::create(&app.store, &app.ids, now, &new.name, scopes, livemode, expires_at).await?;
-            println!("{}", keys::show_new(&key, new.json));
+            say!("{}", keys::show_new(&key, new.json));
         }
-        KeysCommand::List { json } => println!("{}", keys::show_list(&keys::list(&app.store).await?, json)),
+        KeysCommand::List { json } => say!("{}", keys::show_list(&keys::list(&app.store).await?, json)),
         KeysCommand::Revoke { id } => {
             if !keys::revoke(&app.store, &app.ids, now, &id).await? {
                 anyhow::bail!("there is no valid key {id}; `opentab keys list` shows them");
             }
-            println!("Revoked {id}. Running servers refuse it within five seconds.");
+            say!("Revoked {id}. Running servers refuse it within five seconds.");
         }
     }
     Ok(ExitCode::SUCCESS)

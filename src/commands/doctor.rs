@@ -7,6 +7,7 @@ use stripe_client_core::StripeRequest;
 
 use super::open;
 use crate::app::App;
+use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::Db;
 use crate::stripe::{StripeError, account};
@@ -74,11 +75,10 @@ fn show(checks: &[Check], json: bool) {
             Verdict::Wrong => ("FAIL", "wrong"),
         };
         match json {
-            true => println!(
-                "{}",
-                serde_json::json!({ "check": check.name, "verdict": word, "text": check.text })
-            ),
-            false => println!("{mark}  {:<16} {}", check.name, check.text),
+            true => {
+                say!("{}", serde_json::json!({ "check": check.name, "verdict": word, "text": check.text }))
+            }
+            false => say!("{mark}  {:<16} {}", check.name, check.text),
         }
     }
 }

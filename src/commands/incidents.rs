@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::open;
+use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{Incident, Page};
 use crate::workflows::by::{By, ChangeError};
@@ -34,11 +35,11 @@ pub async fn incidents(config: Config, command: IncidentsCommand) -> anyhow::Res
         IncidentsCommand::List { limit, json } => {
             let page = Page { limit: limit.max(0), after: String::new(), before: String::new() };
             for incident in app.store.open_incidents(&page).await?.0 {
-                println!("{}", if json { as_json(&incident) } else { as_text(&incident) });
+                say!("{}", if json { as_json(&incident) } else { as_text(&incident) });
             }
         }
         IncidentsCommand::Resolve { id } => match notice::resolve(&app, &id, &By::operator()).await {
-            Ok(incident) => println!("{} is closed: {}", incident.id, incident.message),
+            Ok(incident) => say!("{} is closed: {}", incident.id, incident.message),
             Err(ChangeError::Gone) => {
                 anyhow::bail!("there is no incident {id}; `opentab incidents list` shows them")
             }

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::open;
 use crate::clock::from_ms;
+use crate::commands::out::say;
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -33,14 +34,14 @@ pub async fn jobs(config: Config, command: JobsCommand) -> anyhow::Result<ExitCo
             for job in app.store.jobs_in_state(&state, limit).await? {
                 let at = from_ms(job.created_at).format("%Y-%m-%d %H:%M:%S");
                 let error = job.last_error.as_deref().unwrap_or("");
-                println!("{at}  {}  {} {}  tries {}  {error}", job.id, job.kind, job.subject, job.attempts);
+                say!("{at}  {}  {} {}  tries {}  {error}", job.id, job.kind, job.subject, job.attempts);
             }
         }
         JobsCommand::Retry { id } => {
             if !app.store.revive_job(&id, app.clock.now_ms()).await? {
                 anyhow::bail!("there is no job {id} that waits for a human; `opentab jobs list` shows them");
             }
-            println!("{id} is queued; a running server takes it up at once.");
+            say!("{id} is queued; a running server takes it up at once.");
         }
     }
     Ok(ExitCode::SUCCESS)

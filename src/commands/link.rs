@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::open;
 use crate::app::App;
+use crate::commands::out::say;
 use crate::config::{Config, duration};
 use crate::workflows::billing_links::{self, NewLink};
 use crate::workflows::by::{By, ChangeError};
@@ -28,7 +29,7 @@ pub struct LinkArgs {
 pub async fn link(config: Config, args: LinkArgs) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match create(&app, &args.customer, args.lifetime).await {
-        Ok(link) => println!("{}", show(&link, args.json)),
+        Ok(link) => say!("{}", show(&link, args.json)),
         Err(ChangeError::Gone) => anyhow::bail!("there is no customer {}", args.customer),
         Err(error) => return Err(error.into()),
     }

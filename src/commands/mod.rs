@@ -9,6 +9,7 @@ pub mod keys;
 pub mod link;
 mod log;
 pub mod open;
+mod out;
 mod sandbox;
 pub mod serve;
 mod sync;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::commands::out::say;
 use crate::sandbox::{Options, Sandbox, serve};
 
 #[derive(Debug, Args)]
@@ -24,10 +25,10 @@ pub struct SandboxArgs {
 pub async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     super::log::start("info", false)?;
     let sandbox = Sandbox::new(Options::default());
-    println!("The sandbox stands in for Stripe at http://{}/ with the key sk_test_sandbox", args.listen);
+    say!("The sandbox stands in for Stripe at http://{}/ with the key sk_test_sandbox", args.listen);
     if let Some(url) = &args.webhook_url {
         let (id, secret) = sandbox.create_webhook_endpoint(url, &["*"], args.webhook_secret.clone());
-        println!("Webhooks go to {url} ({id}), signed with {secret}");
+        say!("Webhooks go to {url} ({id}), signed with {secret}");
     }
     tokio::select! {
         served = serve(args.listen, sandbox) => served?,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::open;
 use crate::app::App;
 use crate::billing::Money;
+use crate::commands::out::say;
 use crate::config::Config;
 use crate::jobs::work;
 use crate::store::Job;
@@ -64,7 +65,7 @@ async fn carry_out(app: &App, customer: Option<Customer>) -> anyhow::Result<Exit
     for job in &failed {
         eprintln!("{}: {}", job.subject, job.last_error.as_deref().unwrap_or("still running"));
     }
-    println!("{} in step, {} not", jobs.len() - failed.len(), failed.len());
+    say!("{} in step, {} not", jobs.len() - failed.len(), failed.len());
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -93,7 +94,7 @@ async fn show(app: &App, customer: Option<Customer>) -> anyhow::Result<ExitCode>
         }
     }
     if customers.is_empty() {
-        println!("Every draft is in step.");
+        say!("Every draft is in step.");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,14 +114,14 @@ async fn changed(app: &App) -> anyhow::Result<Vec<Customer>> {
 
 fn print_preview(customer: &Customer, found: &Preview) {
     let money = |amount| Money::new(amount, customer.currency);
-    println!("{} ({}): {}", customer.name, customer.id, money(found.total));
+    say!("{} ({}): {}", customer.name, customer.id, money(found.total));
     for line in &found.plan.remove {
-        println!("  - {}  {}", money(line.amount), line.description);
+        say!("  - {}  {}", money(line.amount), line.description);
     }
     for (before, after) in &found.plan.update {
-        println!("  ~ {} -> {}  {}", money(before.amount), money(after.amount), after.description);
+        say!("  ~ {} -> {}  {}", money(before.amount), money(after.amount), after.description);
     }
     for line in &found.plan.add {
-        println!("  + {}  {}", money(line.amount), line.description);
+        say!("  + {}  {}", money(line.amount), line.description);
     }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::open;
+use crate::commands::out::say;
 use crate::config::Config;
 use crate::workflows::ingest::{Ingest, IngestError, NewEvent, Outcome, Rejection};
 
@@ -167,7 +168,7 @@ fn progress(size: Option<u64>) -> ProgressBar {
 
 fn print(summary: &Summary, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        println!("{}", serde_json::to_string(summary)?);
+        say!("{}", serde_json::to_string(summary)?);
         return Ok(());
     }
     for Fault { line, code, detail } in &summary.faults {
@@ -177,9 +178,13 @@ fn print(summary: &Summary, as_json: bool) -> anyhow::Result<()> {
     if hidden > 0 {
         eprintln!("… and {hidden} more");
     }
-    println!(
+    say!(
         "{} accepted ({} late), {} duplicate, {} conflict, {} rejected",
-        summary.accepted, summary.late, summary.duplicate, summary.conflict, summary.rejected
+        summary.accepted,
+        summary.late,
+        summary.duplicate,
+        summary.conflict,
+        summary.rejected
     );
     Ok(())
 }

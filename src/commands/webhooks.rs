@@ -8,6 +8,7 @@ use clap::Subcommand;
 use super::open;
 use crate::app::App;
 use crate::clock::from_ms;
+use crate::commands::out::say;
 use crate::config::Config;
 use crate::jobs::run_one;
 use crate::store::StripeEvent;
@@ -43,7 +44,7 @@ pub async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Resul
     match command {
         WebhooksCommand::List { state, limit, json } => {
             for event in app.store.stripe_events(state.as_deref(), limit).await? {
-                println!("{}", if json { as_json(&event) } else { as_text(&event) });
+                say!("{}", if json { as_json(&event) } else { as_text(&event) });
             }
         }
         WebhooksCommand::Replay { id } => replay(&app, &id).await?,
@@ -57,20 +58,20 @@ async fn replay(app: &App, id: &str) -> anyhow::Result<()> {
         anyhow::bail!("there is no event {id}; `opentab webhooks list` shows them");
     };
     let Some(job) = receive::replay(app, &event).await? else {
-        println!("{}", as_text(&event));
+        say!("{}", as_text(&event));
         return Ok(());
     };
     if app.config.stripe_secret_key.is_none() {
         // Without the key nobody knows which mode's events are ours.
-        println!("{id} is queued; a running server reacts to it. STRIPE_SECRET_KEY is not set here.");
+        say!("{id} is queued; a running server reacts to it. STRIPE_SECRET_KEY is not set here.");
         return Ok(());
     }
     if !run_one(app, &job).await? {
         settled(app, &[job], PATIENCE).await?;
     }
     match app.store.stripe_event(id).await? {
-        Some(event) => println!("{}", as_text(&event)),
-        None => println!("{id} is gone"),
+        Some(event) => say!("{}", as_text(&event)),
+        None => say!("{id} is gone"),
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::world::World;
 use crate::app::App;
 use crate::billing::{Currency, Money};
+use crate::commands::out::say;
 use crate::store::Invoice;
 
 /// What is counted: event name, how, decimals, unit.
@@ -157,7 +158,7 @@ impl Company {
     async fn tell_invoice(&self, world: &World, buyer: &Buyer, invoice: &Invoice) -> anyhow::Result<()> {
         let current =
             self.app.store.current_invoice(&buyer.id).await?.context("there is always a current invoice")?;
-        println!(
+        say!(
             "  {}  {:<18} cycle {} closed: final sync, finalized as {} for {} ({})",
             self.app.clock.now().format("%b %d %H:%M"),
             buyer.name,
@@ -166,14 +167,14 @@ impl Company {
             money(invoice, invoice.total)?,
             invoice.state,
         );
-        println!(
+        say!(
             "                {:<18} signed webhook invoice.finalized taken once; next draft {} is open for {}",
             "",
             current.stripe_invoice_id.as_deref().unwrap_or("pending"),
             current.cycle
         );
         if let Some(id) = &invoice.stripe_invoice_id {
-            println!("                {:<18} {}/v1/invoices/{id}", "", world.stripe_base);
+            say!("                {:<18} {}/v1/invoices/{id}", "", world.stripe_base);
         }
         Ok(())
     }
@@ -188,7 +189,7 @@ impl Company {
         }
         let calls = world.sandbox.calls();
         let writes = calls.iter().filter(|call| call.method != "GET").count();
-        println!(
+        say!(
             "  {}  {:>6} events · on the drafts: {} · {writes} writes to Stripe, {} webhooks",
             self.app.clock.now().format("%b %d"),
             self.events.load(Ordering::Relaxed),

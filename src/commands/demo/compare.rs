@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::company::{Company, money};
 use super::world::World;
 use crate::billing::{ServiceTerms, owed};
+use crate::commands::out::say;
 use crate::store::Invoice;
 use crate::store::customers::Customer;
 use crate::workflows::current::cycle_of;
@@ -25,7 +26,7 @@ pub async fn compare(world: &World, company: &Company) -> anyhow::Result<ExitCod
             }
         }
     }
-    println!(
+    say!(
         "\n{}",
         if agree {
             "Every invoice equals its statement."
@@ -43,19 +44,19 @@ async fn compare_invoice(world: &World, customer: &Customer, invoice: &Invoice) 
     let at_stripe = world.ask_stripe(&format!("/v1/invoices/{stripe_id}")).await?;
     let lines = world.ask_stripe(&format!("/v1/invoices/{stripe_id}/lines?limit=100")).await?;
     let lines = by_item(&lines);
-    println!("\n{}  {}  {}", customer.name, at_stripe["number"].as_str().unwrap_or("-"), stripe_id);
-    println!("  {:>16}  {:>16}  ", "statement", "Stripe");
+    say!("\n{}  {}  {}", customer.name, at_stripe["number"].as_str().unwrap_or("-"), stripe_id);
+    say!("  {:>16}  {:>16}  ", "statement", "Stripe");
     let mut agree = lines.keys().all(|key| statement.contains_key(key));
     for (key, (owed, what)) in &statement {
         let held = lines.get(key).copied().unwrap_or(0);
         agree &= *owed == held;
-        println!("  {:>16}  {:>16}  {what}", money(invoice, *owed)?, money(invoice, held)?);
+        say!("  {:>16}  {:>16}  {what}", money(invoice, *owed)?, money(invoice, held)?);
     }
     let owed: i64 = statement.values().map(|(owed, _)| owed).sum();
     let held = at_stripe["total"].as_i64().context("an invoice has a total")?;
     agree &= owed == held;
     let verdict = if agree { "equal" } else { "DIFFERENT" };
-    println!("  {:>16}  {:>16}  total: {verdict}", money(invoice, owed)?, money(invoice, held)?);
+    say!("  {:>16}  {:>16}  total: {verdict}", money(invoice, owed)?, money(invoice, held)?);
     Ok(agree)
 }
 

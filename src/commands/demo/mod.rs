@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 
+use crate::commands::out::say;
 use company::Company;
 use world::World;
 
@@ -49,7 +50,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         gone_wrong = run(&world, &company, pause) => gone_wrong?,
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
-    println!("\nStopped. The data stays in {}", world.folder.display());
+    say!("\nStopped. The data stays in {}", world.folder.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,18 +60,18 @@ fn start() -> DateTime<Utc> {
 }
 
 fn introduce(world: &World, company: &Company) {
-    println!(
+    say!(
         "\nNimbus Maps sells maps to {} companies, by usage. Stripe is the sandbox, and time runs fast.\n",
         company.customers.len()
     );
-    println!("  API and docs    {}/docs", world.base);
-    println!("  The sandbox     {}/  (key sk_test_sandbox)", world.stripe_base);
-    println!("  Data            {}\n", world.folder.display());
-    println!("What each customer sees, live:");
+    say!("  API and docs    {}/docs", world.base);
+    say!("  The sandbox     {}/  (key sk_test_sandbox)", world.stripe_base);
+    say!("  Data            {}\n", world.folder.display());
+    say!("What each customer sees, live:");
     for customer in &company.customers {
-        println!("  {:<18} {}", customer.name, customer.link);
+        say!("  {:<18} {}", customer.name, customer.link);
     }
-    println!();
+    say!("");
 }
 
 async fn run(world: &World, company: &Company, pause: Duration) -> anyhow::Result<()> {
