@@ -39,7 +39,10 @@ pub async fn retrieve(
 /// The customer with this id, ours or the user's own.
 pub(super) async fn find_any(app: &App, id: &str) -> Result<Customer, Problem> {
     let found = app.store.customer_by_any_id(id).await?;
-    found.ok_or_else(|| Problem::not_found(format!("There is no customer `{}`.", shown(id))))
+    found.ok_or_else(|| {
+        let detail = "Name it by its id, which begins with ot_cus_, or by your own external id.";
+        Problem::not_found(format!("There is no customer `{}`. {detail}", shown(id)))
+    })
 }
 
 /// How a link is made.
