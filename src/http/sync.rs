@@ -153,15 +153,16 @@ async fn named(app: &App, what: &What) -> Result<Option<Customer>, Problem> {
 }
 
 async fn one(app: &App, customer: &Customer) -> Result<SyncView, Problem> {
-    let (asked, invoices) = match sync_now(app, &customer.id, WAIT).await? {
-        Asked::NotYet(job) => return Err(not_yet(&job)),
-        done @ Asked::Done(_) => (done, vec![draft(app, customer).await?]),
-        running @ Asked::Running(_) => (running, vec![draft(app, customer).await?]),
-    };
+    let asked = sync_now(app, &customer.id, WAIT).await?;
     let now = app.store.customer(&customer.id).await?;
     if now.is_some_and(|customer| customer.state == CustomerState::GoneAtStripe) {
         return Err(gone(customer));
     }
+    let (asked, invoices) = match asked {
+        Asked::NotYet(job) => return Err(not_yet(&job)),
+        done @ Asked::Done(_) => (done, vec![draft(app, customer).await?]),
+        running @ Asked::Running(_) => (running, vec![draft(app, customer).await?]),
+    };
     Ok(match asked {
         Asked::Done(job) => view("done", Some(job.id), 1, 0, Vec::new(), invoices),
         Asked::Running(job) | Asked::NotYet(job) => view("running", Some(job.id), 0, 1, Vec::new(), invoices),
