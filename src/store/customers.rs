@@ -173,12 +173,6 @@ impl Store {
         rows.into_iter().next_back().map(customer).transpose()
     }
 
-    /// The customer whom Stripe knows by this id.
-    pub async fn customer_by_stripe_id(&self, stripe_customer_id: &str) -> sqlx::Result<Option<Customer>> {
-        let row = self.db.opt(both(select!("where stripe_customer_id = $1")), (stripe_customer_id,)).await?;
-        row.map(customer).transpose()
-    }
-
     /// One page of customers.
     pub async fn customers(
         &self,

@@ -23,6 +23,13 @@ pub struct Job {
     pub finished_at: Option<i64>,
 }
 
+/// The columns of a [`Job`].
+macro_rules! job_columns {
+    () => {
+        "id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at"
+    };
+}
+
 /// A job to enqueue. Times in unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct NewJob<'a> {
@@ -38,20 +45,14 @@ impl Tx {
     /// Enqueues, or asks the live one again: sooner and more urgently, where that is asked. One that failed keeps its
     /// pause, or goes on waiting for a human: that somebody asks by routine changes nothing for it.
     pub async fn enqueue(&mut self, job: &NewJob<'_>) -> sqlx::Result<String> {
-        let sql = split(
+        let sql = both(
             "insert into job (id, kind, subject, state, run_at, deadline, created_at)
              values ($1, $2, $3, 'queued', $4, $5, $6)
              on conflict (kind, subject) where state in ('queued', 'running', 'failed') do update
              set asked = job.asked + 1,
-                 run_at = case when job.last_error is null then least(job.run_at, excluded.run_at) else job.run_at end,
-                 deadline = least(job.deadline, excluded.deadline)
-             returning id",
-            "insert into job (id, kind, subject, state, run_at, deadline, created_at)
-             values ($1, $2, $3, 'queued', $4, $5, $6)
-             on conflict (kind, subject) where state in ('queued', 'running', 'failed') do update
-             set asked = job.asked + 1,
-                 run_at = case when job.last_error is null then min(job.run_at, excluded.run_at) else job.run_at end,
-                 deadline = min(job.deadline, excluded.deadline)
+                 run_at = case when job.last_error is null and excluded.run_at < job.run_at
+                     then excluded.run_at else job.run_at end,
+                 deadline = case when excluded.deadline < job.deadline then excluded.deadline else job.deadline end
              returning id",
         );
         let args = (job.id, job.kind, job.subject, job.run_at, job.deadline, job.now);
@@ -86,30 +87,22 @@ impl Store {
         Ok(id)
     }
 
-    /// Enqueues what is due again whatever became of it last time.
-    pub async fn enqueue_anew(&self, job: &NewJob<'_>) -> sqlx::Result<String> {
-        let mut tx = self.db.begin().await?;
-        let id = tx.enqueue_anew(job).await?;
-        tx.commit().await?;
-        Ok(id)
-    }
-
     /// Claims what is due, nearest deadline first, and what a worker that died has left.
     pub async fn claim_jobs(&self, now: i64, lease_until: i64, most: i64) -> sqlx::Result<Vec<Job>> {
         let sql = split(
-            "update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
+            concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
              where id in (
                  select id from job
                  where (state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1)
                  order by deadline, id limit $3
                  for update skip locked)
-             returning id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at",
-            "update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
+             returning ", job_columns!()),
+            concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
              where id in (
                  select id from job
                  where (state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1)
                  order by deadline, id limit $3)
-             returning id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at",
+             returning ", job_columns!()),
         );
         let mut tx = self.db.begin().await?;
         let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most)).await?;
@@ -120,11 +113,12 @@ impl Store {
 
     /// Claims one job by id, whatever its due time, unless a worker has it.
     pub async fn claim_job(&self, id: &str, now: i64, lease_until: i64) -> sqlx::Result<Option<Job>> {
-        let sql = both(
+        let sql = both(concat!(
             "update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $3
              where id = $1 and (state = 'queued' or (state = 'running' and lease_until <= $2))
-             returning id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at",
-        );
+             returning ",
+            job_columns!()
+        ));
         let mut tx = self.db.begin().await?;
         let job = tx.opt(sql, (id, now, lease_until)).await?;
         tx.commit().await?;
@@ -169,19 +163,23 @@ impl Store {
 
     /// One job.
     pub async fn job(&self, id: &str) -> sqlx::Result<Option<Job>> {
-        let sql = both(
-            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
-             from job where id = $1",
-        );
+        let sql = both(concat!(
+            "select ",
+            job_columns!(),
+            "
+             from job where id = $1"
+        ));
         self.db.opt(sql, (id,)).await
     }
 
     /// Jobs in a state, newest first.
     pub async fn jobs_in_state(&self, state: &str, most: i64) -> sqlx::Result<Vec<Job>> {
-        let sql = both(
-            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
-             from job where state = $1 order by id desc limit $2",
-        );
+        let sql = both(concat!(
+            "select ",
+            job_columns!(),
+            "
+             from job where state = $1 order by id desc limit $2"
+        ));
         self.db.all(sql, (state, most)).await
     }
 
@@ -212,10 +210,12 @@ impl Store {
 
     /// The job of this kind and subject that a worker has, if one does.
     pub async fn running_job(&self, kind: &str, subject: &str, now: i64) -> sqlx::Result<Option<Job>> {
-        let sql = both(
-            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
-             from job where kind = $1 and subject = $2 and state = 'running' and lease_until > $3",
-        );
+        let sql = both(concat!(
+            "select ",
+            job_columns!(),
+            "
+             from job where kind = $1 and subject = $2 and state = 'running' and lease_until > $3"
+        ));
         self.db.opt(sql, (kind, subject, now)).await
     }
 

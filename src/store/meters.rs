@@ -64,12 +64,6 @@ impl Store {
         rows.into_iter().next_back().map(meter).transpose()
     }
 
-    /// Every meter; there are as many as a company has things to count.
-    pub async fn all_meters(&self) -> sqlx::Result<Vec<Meter>> {
-        let rows = self.db.all(both(select!("order by no")), ()).await?;
-        rows.into_iter().map(meter).collect()
-    }
-
     /// One page of meters.
     pub async fn meters(&self, page: &Page, event_name: &str) -> sqlx::Result<(Vec<Meter>, bool)> {
         let sql = paged!(page, select!("where ($3 = '' or event_name = $3)"));

@@ -61,12 +61,6 @@ impl Store {
         self.db.opt(both(select!("where id = $1")), (id,)).await?.map(service).transpose()
     }
 
-    /// Every service that a customer ever had, oldest first.
-    pub async fn services_of(&self, customer_id: &str) -> sqlx::Result<Vec<Service>> {
-        let rows = self.db.all(both(select!("where customer_id = $1 order by id")), (customer_id,)).await?;
-        rows.into_iter().map(service).collect()
-    }
-
     /// One page of services.
     pub async fn services(&self, page: &Page, filter: &ServiceFilter) -> sqlx::Result<(Vec<Service>, bool)> {
         let sql = paged!(page, select!("where ($3 = '' or customer_id = $3) and ($4 = '' or price_id = $4)"));
