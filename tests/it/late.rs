@@ -131,3 +131,21 @@ async fn usage_of_a_cycle_long_gone_is_billed_with_its_true_period() {
     );
     t.in_step(&ada).await;
 }
+
+#[tokio::test]
+async fn a_cycle_that_is_billed_is_looked_at_again_only_when_it_changes() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 100, "k1").await;
+    t.settle().await;
+    t.at("2026-12-01T01:00:00Z");
+    t.settle().await;
+    let looked_at = async || {
+        let cycles = t.app.store.cycles_to_bill(&ada.id, "2026-12-01").await.unwrap();
+        cycles.into_iter().map(|changed| changed.cycle).collect::<Vec<_>>()
+    };
+    assert_eq!(looked_at().await, ["2026-12-01"]);
+    t.used(&ada, "calls", 1, "k2", "2026-11-30T12:00:00Z").await;
+    assert_eq!(looked_at().await, ["2026-11-01", "2026-12-01"]);
+}
