@@ -115,9 +115,12 @@ impl Stripe {
         };
         let response =
             self.sandbox.router().oneshot(request.uri(uri).body(Body::from(body)).unwrap()).await.unwrap();
-        let dropped = response.extensions().get::<Dropped>().is_some();
+        let how = response.extensions().get::<Dropped>().copied();
+        let dropped = how.is_some();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
+        // Silence would last for ever.
+        let body = if how == Some(Dropped::TimedOut) { Body::empty() } else { response.into_body() };
+        let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
         Reply { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), dropped }
     }
 
@@ -1344,4 +1347,236 @@ async fn listen(router: axum::Router) -> std::net::SocketAddr {
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     addr
+}
+
+/// Everything that a client could tell apart: each answer with its headers, and each webhook.
+struct Transcript(Vec<String>);
+
+impl Transcript {
+    fn add(&mut self, reply: Reply) {
+        let mut headers: Vec<_> =
+            reply.headers.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        headers.sort();
+        self.0.push(format!("{} {headers:?} {} {}", reply.status, reply.body, reply.dropped));
+    }
+}
+
+/// One of everything that the sandbox does, with this much going wrong.
+async fn transcript(seed: u64, plan: impl FnOnce(&Stripe)) -> (Vec<String>, Stripe) {
+    let stripe = Stripe::with(|options| options.seed = seed);
+    stripe.sandbox.create_webhook_endpoint("https://example.com/hook", &["*"], Some("whsec_1".to_owned()));
+    let (customer, _) = stripe.customer_with("pm_card_visa").await;
+    let kept = stripe.keyed("k1", "/v1/customers", "name=A").await;
+    let draft = stripe.draft_of(&customer, &[700, 800, 900]).await;
+    stripe.due().iter().for_each(|delivery| stripe.sandbox.delivery_done(&delivery.id, Some(200)));
+    let sandbox = stripe.sandbox.clone();
+    sandbox.deliver_with(Arc::new(|_| Box::pin(async { Some(200) })));
+    plan(&stripe);
+    let mut story = Transcript(vec![format!("{:?}", kept.body)]);
+    let open = format!("customer={customer}&currency=usd");
+    story.add(stripe.keyed("o1", "/v1/invoices", &open).await);
+    story.add(stripe.keyed("o1", "/v1/invoices", &open).await);
+    story.add(stripe.keyed("k1", "/v1/customers", "name=A").await);
+    stripe.pass(61_000);
+    let query = "query=status%3A%22draft%22";
+    story.add(stripe.get("/v1/invoices/search", query).await);
+    let lines = format!("/v1/invoices/{draft}/lines");
+    let page = stripe.get(&lines, "limit=2").await;
+    let after = page.body["data"][1]["id"].as_str().unwrap_or("il_none").to_owned();
+    story.add(page);
+    story.add(stripe.get(&lines, &format!("limit=2&starting_after={after}")).await);
+    story.add(stripe.keyed("f1", &format!("/v1/invoices/{draft}/finalize"), "").await);
+    story.add(stripe.keyed("p1", &format!("/v1/invoices/{draft}/pay"), "").await);
+    for hours in [0, 2] {
+        stripe.pass(hours * HOUR_MS);
+        for delivery in stripe.due() {
+            stripe.sandbox.delivery_done(&delivery.id, Some(200));
+            story.0.push(format!("{delivery:?}"));
+        }
+    }
+    stripe.sandbox.faults().clear();
+    story.add(stripe.get("/v1/events", "limit=100").await);
+    story.add(stripe.get("/v1/invoices", "limit=100").await);
+    (story.0, stripe)
+}
+
+#[tokio::test]
+async fn every_kind_of_fault_happens_when_asked_and_is_seen() {
+    let (calm, _) = transcript(1, |_| {}).await;
+    for (name, fault) in Fault::kinds() {
+        let matcher = match &fault {
+            fault if fault.is_about_webhooks() => "invoice.",
+            Fault::ListGrows | Fault::ListShrinks => "GET /v1/invoices/{invoice}/lines",
+            Fault::DeleteFirst => "POST /v1/invoices/{invoice}/finalize",
+            Fault::PruneKeys => "POST /v1/customers",
+            Fault::StaleSearch | Fault::Decline { .. } => "*",
+            _ => "POST /v1/invoices",
+        };
+        let (story, stripe) =
+            transcript(1, |stripe| stripe.sandbox.faults().next(matcher, fault.clone())).await;
+        assert_ne!(story, calm, "{name} changes nothing that can be seen");
+        let happened = stripe.sandbox.faults().happened();
+        assert_eq!(happened.into_iter().collect::<Vec<_>>(), [(name, 1)]);
+    }
+}
+
+#[tokio::test]
+async fn the_same_seed_and_faults_give_the_same_history_to_the_byte() {
+    let stormy = |seed| {
+        transcript(seed, |stripe| {
+            for (_, fault) in Fault::kinds() {
+                stripe.sandbox.faults().often("*", fault, 40);
+            }
+        })
+    };
+    for seed in 1..20 {
+        let (one, again) = (stormy(seed).await, stormy(seed).await);
+        assert_eq!(one.0, again.0, "seed {seed}");
+        assert_eq!(one.1.sandbox.faults().happened(), again.1.sandbox.faults().happened());
+        assert_ne!(one.0, stormy(seed + 100).await.0);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_write_holds_its_key_and_its_invoice_until_it_takes_effect() {
+    let stripe = Stripe::new();
+    let customer = stripe.customer().await;
+    let draft = stripe.draft(&customer).await;
+    let path = format!("/v1/invoices/{draft}/add_lines");
+    stripe.sandbox.faults().next("*", Fault::Slow { for_ms: 60_000 });
+    assert!(stripe.keyed("k", &path, "lines[0][amount]=5").await.dropped);
+    assert_eq!(stripe.keyed("k", &path, "lines[0][amount]=5").await.code(), "idempotency_key_in_use");
+    assert_eq!(stripe.keyed("other", &path, "lines[0][amount]=6").await.code(), "lock_timeout");
+    assert!(stripe.lines(&draft).await.is_empty());
+    stripe.pass(60_000);
+    assert_eq!(amounts(&stripe.lines(&draft).await), [5]);
+    let replayed = stripe.keyed("k", &path, "lines[0][amount]=5").await;
+    assert_eq!((replayed.status, replayed.header("idempotent-replayed")), (200, Some("true")));
+    assert_eq!(stripe.keyed("other", &path, "lines[0][amount]=6").await.status, 200);
+    let event = &stripe.get("/v1/events", "type=invoice.updated&limit=2").await.ok()["data"][1];
+    assert_eq!(event["request"]["idempotency_key"], "k");
+}
+
+#[tokio::test]
+async fn headers_say_when_to_retry() {
+    let stripe = Stripe::new();
+    let create = |key: &'static str| stripe.keyed(key, "/v1/customers", "name=A");
+    let advise = |name: &str| stripe.sandbox.faults().next("*", Fault::named(name).unwrap());
+    let told = |reply: &Reply| {
+        let header = |name| reply.header(name).map(str::to_owned);
+        (reply.status, header("stripe-should-retry"), header("retry-after"))
+    };
+    let said = |text: &str| Some(text.to_owned());
+    advise("should_retry_true");
+    assert_eq!(told(&create("a").await), (400, said("true"), None));
+    assert_eq!(told(&create("a").await), (200, None, None));
+    advise("should_retry_false");
+    assert_eq!(told(&create("b").await), (500, said("false"), None));
+    assert_eq!(told(&create("b").await), (500, said("false"), None), "which is why it says so");
+    advise("retry_after_429");
+    assert_eq!(told(&create("c").await), (429, None, said("5")));
+    advise("retry_after_503");
+    assert_eq!(told(&create("c").await), (503, None, said("5")));
+    advise("error_500");
+    assert_eq!(told(&create("c").await), (500, None, None), "the same key may get another answer");
+    assert_eq!(told(&create("c").await), (200, None, None));
+}
+
+#[tokio::test]
+async fn a_page_whose_last_object_went_away_has_no_next_one() {
+    let stripe = Stripe::new();
+    let customer = stripe.customer().await;
+    let draft = stripe.draft_of(&customer, &[1, 2, 3, 4]).await;
+    let lines = format!("/v1/invoices/{draft}/lines");
+    stripe.sandbox.faults().next("*", Fault::ListShrinks);
+    let page = stripe.get(&lines, "limit=2").await.ok();
+    let next = stripe.get(&lines, &format!("limit=2&starting_after={}", id(&page["data"][1]))).await;
+    assert_eq!((next.status, next.code()), (400, "resource_missing"));
+    stripe.sandbox.faults().next("*", Fault::ListGrows);
+    let page = stripe.get(&lines, "limit=2").await.ok();
+    let next = stripe.get(&lines, &format!("limit=9&starting_after={}", id(&page["data"][1]))).await.ok();
+    assert_eq!(amounts(next["data"].as_array().unwrap()), [4, 1]);
+}
+
+#[tokio::test]
+async fn search_shows_what_was_true_a_while_ago() {
+    let stripe = Stripe::new();
+    let customer = stripe.customer().await;
+    let draft = stripe.draft(&customer).await;
+    stripe.post(&format!("/v1/invoices/{draft}"), "metadata[k]=v").await.ok();
+    let query = "query=metadata%5B%22k%22%5D%3A%22v%22%20AND%20status%3A%22draft%22";
+    let found =
+        || async { stripe.get("/v1/invoices/search", query).await.ok()["data"].as_array().unwrap().len() };
+    assert_eq!(found().await, 0);
+    stripe.pass(60_000);
+    assert_eq!(found().await, 1);
+    stripe.on(&draft, "finalize", "").await.ok();
+    assert_eq!(found().await, 1, "it is no draft any more, and does not show that yet");
+    stripe.pass(60_000);
+    assert_eq!(found().await, 0);
+    stripe.sandbox.faults().next("*", Fault::StaleSearch);
+    assert_eq!(found().await, 0);
+    assert_eq!(stripe.get("/v1/invoices/search", "query=nonsense").await.status, 400);
+}
+
+#[tokio::test]
+async fn webhooks_come_late_forged_replayed_and_signed_twice_when_asked() {
+    let stripe = Stripe::new();
+    let secret = "whsec_1";
+    stripe.sandbox.create_webhook_endpoint(
+        "https://e.example",
+        &["customer.created"],
+        Some(secret.to_owned()),
+    );
+    let next = |name: &str| stripe.sandbox.faults().next("customer.", Fault::named(name).unwrap());
+    next("webhook_forged");
+    stripe.customer().await;
+    let due = stripe.due();
+    assert_eq!(due.iter().map(|delivery| right_signatures(delivery, secret)).collect::<Vec<_>>(), [0, 1]);
+    assert_ne!(due[0].event_id, due[1].event_id);
+    next("webhook_replayed");
+    stripe.customer().await;
+    let due = stripe.due();
+    assert_eq!(due.iter().map(|delivery| right_signatures(delivery, secret)).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(due[0].body, due[1].body);
+    assert!(due[0].headers[0].1.starts_with(&format!("t={},", stripe.now_s() - 301)));
+    next("webhook_two_secrets");
+    stripe.customer().await;
+    let due = stripe.due();
+    assert_eq!((right_signatures(&due[0], secret), due[0].headers[0].1.matches("v1=").count()), (1, 2));
+    stripe.sandbox.faults().often("customer.", Fault::WebhookLate { by_ms: HOUR_MS }, 1_000);
+    stripe.customer().await;
+    assert!(stripe.due().is_empty());
+    stripe.pass(HOUR_MS - 1);
+    assert!(stripe.due().is_empty());
+    stripe.pass(1);
+    assert_eq!(stripe.due().len(), 1);
+}
+
+#[tokio::test]
+async fn a_webhook_can_arrive_before_the_answer_of_its_request() {
+    let stripe = Stripe::new();
+    stripe.sandbox.create_webhook_endpoint("https://e.example", &["customer.created"], None);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let courier = heard.clone();
+    stripe.sandbox.deliver_with(Arc::new(move |delivery| {
+        courier.lock().unwrap().push(delivery.event_type);
+        Box::pin(async { Some(200) })
+    }));
+    stripe.sandbox.faults().next("POST /v1/customers", Fault::WebhookFirst);
+    let answered = stripe.keyed("k", "/v1/customers", "name=A").await;
+    assert_eq!((answered.status, heard.lock().unwrap().clone()), (200, vec!["customer.created".to_owned()]));
+    assert!(stripe.due().is_empty());
+}
+
+#[tokio::test]
+async fn calls_are_counted_for_ever_and_remembered_for_a_while() {
+    let stripe = Stripe::with(|options| options.calls_kept = 3);
+    for _ in 0..10 {
+        stripe.get("/v1/balance", "").await.ok();
+    }
+    stripe.customer().await;
+    assert_eq!(stripe.sandbox.calls().len(), 3);
+    let counts = stripe.sandbox.call_counts();
+    assert_eq!((counts["GET /v1/balance"], counts["POST /v1/customers"]), (10, 1));
 }

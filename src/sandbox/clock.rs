@@ -7,12 +7,18 @@ impl State {
     pub fn tick(&mut self) {
         let now_ms = self.now_ms;
         let now = self.now();
-        while let Some((at, _)) = self.timers.first()
-            && *at <= now
-        {
-            let Some((at, invoice)) = self.timers.pop_first() else { break };
-            self.now_ms = (at * 1000).min(now_ms);
-            self.invoice_is_due(&invoice);
+        loop {
+            let timer = self.timers.first().map(|(at, _)| at * 1000).filter(|at| *at <= now * 1000);
+            let slow = self.next_slow().filter(|at| *at <= now_ms);
+            if let Some(at) = slow.filter(|at| timer.is_none_or(|timer| *at <= timer)) {
+                self.now_ms = at;
+                self.finish_slow();
+            } else if let Some((at, invoice)) = timer.and_then(|_| self.timers.pop_first()) {
+                self.now_ms = (at * 1000).min(now_ms);
+                self.invoice_is_due(&invoice);
+            } else {
+                break;
+            }
         }
         self.now_ms = now_ms;
         self.prune_events();

@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::faults::{Fault, Faults};
+use super::fault::Fault;
+use super::faults::Faults;
 use super::state::{API_VERSION, State};
 
 const MINUTE: i64 = 60 * 1000;
@@ -26,6 +28,11 @@ const LIVE_BACKOFF_MS: &[i64] = &[
     12 * HOUR,
     12 * HOUR,
 ];
+
+/// Signs what the endpoint's owner must not believe.
+const FOREIGN_SECRET: &str = "whsec_of_somebody_else";
+/// Older than any receiver should take.
+const REPLAYED_AFTER_S: i64 = 301;
 
 /// One webhook to post; the caller answers with [`super::Sandbox::delivery_done`].
 #[derive(Debug, Clone)]
@@ -48,6 +55,8 @@ struct Pending {
     attempts: usize,
     /// A duplicate counts for nothing: neither as delivered nor as failed.
     duplicate: bool,
+    /// It was late once; that is enough.
+    late: bool,
 }
 
 /// The deliveries that are not over yet.
@@ -63,7 +72,7 @@ impl Deliveries {
     fn add(&mut self, event_id: &str, endpoint_id: &str, duplicate: bool) -> u64 {
         self.made += 1;
         let (event_id, endpoint_id) = (event_id.to_owned(), endpoint_id.to_owned());
-        let pending = Pending { event_id, endpoint_id, attempts: 0, duplicate };
+        let pending = Pending { event_id, endpoint_id, attempts: 0, duplicate, late: false };
         self.pending.insert(name(self.made), pending);
         self.made
     }
@@ -100,7 +109,9 @@ impl State {
 
     fn hand_out(&mut self, number: u64, faults: &Faults) -> Vec<Delivery> {
         let Some(delivery) = self.sign(number) else { return Vec::new() };
-        match faults.take_webhook(&delivery.event_type) {
+        let late = self.deliveries.pending.get(&delivery.id).is_some_and(|pending| pending.late);
+        let fault = if late { None } else { faults.take_webhook(&delivery.event_type) };
+        match fault {
             Some(Fault::WebhookDrop) => {
                 self.deliveries.pending.remove(&delivery.id);
                 Vec::new()
@@ -118,8 +129,50 @@ impl State {
                 self.twin_event(&delivery.event_id);
                 vec![delivery]
             }
+            Some(Fault::WebhookLate { by_ms }) => {
+                self.delay(number, by_ms);
+                Vec::new()
+            }
+            Some(Fault::WebhookForge) => vec![self.forged(&delivery), delivery],
+            Some(Fault::WebhookReplay) => vec![self.replayed(&delivery), delivery],
+            Some(Fault::WebhookTwoSecrets) => vec![self.signed_twice(delivery)],
             _ => vec![delivery],
         }
+    }
+
+    fn delay(&mut self, number: u64, by_ms: i64) {
+        self.deliveries.schedule.insert((self.now_ms.saturating_add(by_ms), number));
+        if let Some(pending) = self.deliveries.pending.get_mut(&name(number)) {
+            pending.late = true;
+        }
+    }
+
+    /// Another event, about money that never moved, signed with a secret that nobody gave out.
+    fn forged(&self, true_one: &Delivery) -> Delivery {
+        let mut event: Value = serde_json::from_str(&true_one.body).unwrap_or_default();
+        let event_id = format!("{}_forged", true_one.event_id);
+        event["id"] = json!(event_id);
+        event["data"]["object"]["status"] = json!("paid");
+        event["data"]["object"]["amount_paid"] = json!(1);
+        let body = event.to_string();
+        let headers = headers(signature(&[FOREIGN_SECRET], self.now(), &body));
+        let id = format!("{}_forged", true_one.id);
+        Delivery { id, event_id, headers, body, ..true_one.clone() }
+    }
+
+    /// The same bytes under a signature of long ago.
+    fn replayed(&self, true_one: &Delivery) -> Delivery {
+        let secrets = self.endpoints.get(&true_one.endpoint_id).map(|endpoint| endpoint.secrets(self.now_ms));
+        let old = signature(&secrets.unwrap_or_default(), self.now() - REPLAYED_AFTER_S, &true_one.body);
+        let id = format!("{}_replayed", true_one.id);
+        Delivery { id, headers: headers(old), ..true_one.clone() }
+    }
+
+    /// With a secret that the receiver does not know before the one that it does.
+    fn signed_twice(&self, delivery: Delivery) -> Delivery {
+        let own = self.endpoints.get(&delivery.endpoint_id).map(|endpoint| endpoint.secrets(self.now_ms));
+        let secrets: Vec<&str> = std::iter::once(FOREIGN_SECRET).chain(own.unwrap_or_default()).collect();
+        Delivery { headers: headers(signature(&secrets, self.now(), &delivery.body)), ..delivery }
     }
 
     /// Makes held deliveries due, the last one first.
@@ -152,10 +205,7 @@ impl State {
             id: id.to_owned(),
             endpoint_id: endpoint.id.clone(),
             url: endpoint.url.clone(),
-            headers: vec![
-                ("Stripe-Signature", signature),
-                ("Content-Type", "application/json; charset=utf-8".to_owned()),
-            ],
+            headers: headers(signature),
             body,
             event_id: event.id.clone(),
             event_type: event.kind.clone(),
@@ -195,6 +245,10 @@ impl State {
             self.webhooks_delivered(&invoice);
         }
     }
+}
+
+fn headers(signature: String) -> Vec<(&'static str, String)> {
+    vec![("Stripe-Signature", signature), ("Content-Type", "application/json; charset=utf-8".to_owned())]
 }
 
 /// `t=..,v1=..` with one v1 for each secret.

@@ -122,7 +122,11 @@ impl ApiError {
     /// Something broke on Stripe's side.
     pub fn api(status: u16, code: Option<String>) -> Self {
         let mut error = Self::invalid("Something went wrong on our end.").status(status);
-        error.kind = "api_error";
+        error.kind = match status {
+            ..=401 | 403..=499 => "invalid_request_error",
+            402 => "card_error",
+            _ => "api_error",
+        };
         error.code = code.map(Into::into);
         error
     }

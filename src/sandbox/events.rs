@@ -15,7 +15,7 @@ const RETENTION_S: i64 = 30 * 24 * 3600;
 pub(super) struct Event {
     pub id: String,
     pub kind: String,
-    created: i64,
+    pub created: i64,
     object_id: String,
     /// The rendered `data`, as text: events are many, and seldom read.
     data: Box<str>,
@@ -28,6 +28,12 @@ impl Event {
     /// The id of the object that it is about.
     pub fn object_id(&self) -> String {
         self.object_id.clone()
+    }
+
+    /// The object as it was then.
+    pub fn object(&self) -> Value {
+        let mut data: Value = serde_json::from_str(&self.data).unwrap_or_default();
+        data["object"].take()
     }
 
     /// The event as `api_version` shows it.

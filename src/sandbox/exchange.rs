@@ -1,22 +1,42 @@
 //! Exchange: how one request becomes one answer - authorised, limited, checked, executed once, recorded.
 
+use std::fmt;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, Response, header};
 use serde_json::Value;
 
 use super::errors::ApiError;
 use super::expand;
-use super::faults::Fault;
+use super::fault::Fault;
 use super::idempotency::Known;
 use super::router::{self, Asked, Operation};
+use super::slow::Slow;
 use super::state::{API_VERSION, State};
-use super::{Call, Exchange, Sandbox, form, params};
+use super::{Call, Exchange, Sandbox, form, params, tamper};
 
 const LARGEST_BODY: usize = 4 * 1024 * 1024;
 
 /// Marks a response whose connection dropped: a caller in the same process makes a transport error of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dropped;
+pub enum Dropped {
+    /// Nobody listened.
+    Refused,
+    /// It closed before the whole answer was through.
+    Closed,
+    /// The client gave up waiting.
+    TimedOut,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "the connection was refused",
+            Self::Closed => "the connection dropped",
+            Self::TimedOut => "no answer in time",
+        })
+    }
+}
 
 /// A request as it came in.
 struct Incoming {
@@ -38,6 +58,12 @@ struct Reply {
     replayed_from: Option<String>,
     rate_limited_reason: Option<String>,
     without_request_id: bool,
+    should_retry: Option<bool>,
+    retry_after_s: Option<u32>,
+    /// What is shown instead of the body, which is what happened.
+    shown: Option<String>,
+    /// Nothing was executed, nor looked at.
+    unread: bool,
     kept: Kept,
     wire: Wire,
 }
@@ -54,8 +80,7 @@ enum Kept {
 enum Wire {
     Whole,
     Cut,
-    Lost,
-    NeverExecuted,
+    Lost(Dropped),
 }
 
 impl Sandbox {
@@ -79,15 +104,47 @@ impl Sandbox {
             Err(error) => return self.refuse(error, request_id),
         };
         let fault = self.faults().take_request(&operation_name(operation));
-        match fault {
-            Some(Fault::DropBefore) => dropped_before(request_id),
-            Some(Fault::RateLimited { reason }) => self.refuse(ApiError::rate_limited(reason), request_id),
-            Some(Fault::LockTimeout) => self.refuse(ApiError::lock_timeout(), request_id),
-            fault if operation.method != "GET" => {
-                self.write(incoming, operation, asked, fault, request_id).await
-            }
-            fault => self.read(operation, asked, fault, request_id),
+        if let Some(reply) = fault.as_ref().and_then(|fault| self.instead(fault, &request_id)) {
+            return reply;
         }
+        match &fault {
+            Some(Fault::PruneKeys) => self.with_state(|state| state.stored.clear()),
+            Some(Fault::DeleteFirst) => self.with_state(|state| state.delete_first(&asked)),
+            _ => {}
+        }
+        if operation.method == "GET" {
+            return self.read(operation, asked, fault, request_id);
+        }
+        let webhook_first = fault == Some(Fault::WebhookFirst);
+        let reply = self.write(incoming, operation, asked, fault, request_id).await;
+        if webhook_first {
+            self.deliver_now().await;
+        }
+        reply
+    }
+
+    /// What comes back where the request is not even looked at.
+    fn instead(&self, fault: &Fault, request_id: &str) -> Option<Reply> {
+        let id = request_id.to_owned();
+        Some(match fault {
+            Fault::Refuse => unread(id, Dropped::Refused),
+            Fault::DropBefore => unread(id, Dropped::Closed),
+            Fault::TimeOut { executed: false } => unread(id, Dropped::TimedOut),
+            Fault::RateLimited { reason } => self.refuse(ApiError::rate_limited(reason.clone()), id),
+            Fault::LockTimeout => self.refuse(ApiError::lock_timeout(), id),
+            Fault::KeyInUse => self.refuse(ApiError::key_in_use(), id),
+            Fault::Advice { status, should_retry, retry_after_s } if !is_stored(fault) => {
+                self.advise(*status, *should_retry, *retry_after_s, id)
+            }
+            _ => return None,
+        })
+    }
+
+    fn advise(&self, status: u16, retry: Option<bool>, after_s: Option<u32>, request_id: String) -> Reply {
+        let error = if status == 429 { ApiError::rate_limited(None) } else { ApiError::api(status, None) };
+        let mut reply = self.refuse(error, request_id);
+        (reply.should_retry, reply.retry_after_s) = (retry, after_s);
+        reply
     }
 
     fn begin(&self) -> String {
@@ -140,8 +197,14 @@ impl Sandbox {
 
     fn read(&self, operation: &Operation, asked: Asked, fault: Option<Fault>, request_id: String) -> Reply {
         let execute = |state: &mut State| {
-            state.request_id = Some(request_id.clone());
-            execute(state, operation, &asked)
+            (state.request_id, state.fault) = (Some(request_id.clone()), fault.clone());
+            let answer = execute(state, operation, &asked);
+            match (&fault, &answer) {
+                (Some(Fault::ListGrows), Ok(page)) => state.grow_list(operation.template, &asked, page),
+                (Some(Fault::ListShrinks), Ok(page)) => state.shrink_list(&asked, page),
+                _ => {}
+            }
+            answer
         };
         self.finish(self.with_state(execute), fault, request_id)
     }
@@ -156,11 +219,18 @@ impl Sandbox {
     ) -> Reply {
         let fingerprint =
             format!("{} {}?{}", incoming.method, incoming.path, form::fingerprint(&incoming.body));
-        let guard = match self.enter(incoming, operation, &asked, &fingerprint) {
+        let mut guard = match self.enter(incoming, operation, &asked, &fingerprint) {
             Ok(Entered::Guard(guard)) => guard,
             Ok(Entered::Replay(reply)) => return reply,
             Err(error) => return self.refuse(error, request_id),
         };
+        if let Some(Fault::Slow { for_ms }) = fault {
+            let (key, invoice) = guard.hand_over();
+            let id = request_id.clone();
+            let slow = Slow { operation, asked, fingerprint, request_id: id, key, invoice };
+            self.with_state(|state| state.execute_later(for_ms, slow));
+            return unread(request_id, Dropped::TimedOut);
+        }
         // Others get a turn while this request holds its key and its invoice: overlapping writes meet.
         tokio::task::yield_now().await;
         let reply = self.execute_write(incoming, operation, &asked, fault, request_id);
@@ -179,14 +249,23 @@ impl Sandbox {
         fault: Option<Fault>,
         request_id: String,
     ) -> Reply {
-        if let Some(Fault::Status { status, code, stored, executed: false }) = fault {
-            let mut reply = self.refuse(ApiError::api(status, code), request_id);
-            reply.kept = if stored { Kept::Shown } else { Kept::Nothing };
-            return reply;
+        match &fault {
+            Some(Fault::Status { status, code, stored, executed: false }) => {
+                let mut reply = self.refuse(ApiError::api(*status, code.clone()), request_id);
+                reply.kept = if *stored { Kept::Shown } else { Kept::Nothing };
+                return reply;
+            }
+            Some(Fault::Advice { status, should_retry, retry_after_s }) => {
+                let mut reply = self.advise(*status, *should_retry, *retry_after_s, request_id);
+                reply.kept = Kept::Shown;
+                return reply;
+            }
+            _ => {}
         }
         let answer = self.with_state(|state| {
             state.request_id = Some(request_id.clone());
             state.idempotency_key = incoming.key.clone();
+            state.fault = fault.clone();
             execute(state, operation, asked)
         });
         self.finish(answer, fault, request_id)
@@ -199,12 +278,22 @@ impl Sandbox {
         };
         reply.kept = Kept::Shown;
         match fault {
-            Some(Fault::LoseAnswer) => reply.wire = Wire::Lost,
+            Some(Fault::LoseAnswer) => reply.wire = Wire::Lost(Dropped::Closed),
+            // A read that is slow is one that nobody waits for.
+            Some(Fault::TimeOut { .. } | Fault::Slow { .. }) => reply.wire = Wire::Lost(Dropped::TimedOut),
+            Some(Fault::Garble) => reply.shown = Some("<html>502 Bad Gateway</html>".to_owned()),
+            Some(Fault::UnknownField) => reply.shown = Some(tamper::with_unknown_field(&reply.body)),
+            Some(Fault::UnknownValue { field }) => {
+                reply.shown = Some(tamper::with_unknown_value(&reply.body, field));
+            }
             Some(Fault::CutAnswer) => reply.wire = Wire::Cut,
             Some(Fault::Status { status, code, stored, .. }) => {
                 let truth = Kept::Other(reply.status, reply.body);
                 reply = self.refuse(ApiError::api(status, code), reply.request_id);
                 reply.kept = if stored { Kept::Shown } else { truth };
+            }
+            Some(Fault::Advice { status, should_retry, retry_after_s }) => {
+                reply = self.advise(status, should_retry, retry_after_s, reply.request_id);
             }
             _ => {}
         }
@@ -254,6 +343,13 @@ struct Guard {
     invoice: Option<String>,
 }
 
+impl Guard {
+    /// Gives up the key and the invoice without freeing them: somebody else will.
+    fn hand_over(&mut self) -> (Option<String>, Option<String>) {
+        (self.key.take(), self.invoice.take())
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         self.sandbox.with_state(|state| {
@@ -276,19 +372,28 @@ impl Reply {
             replayed_from: None,
             rate_limited_reason: None,
             without_request_id: false,
+            should_retry: None,
+            retry_after_s: None,
+            shown: None,
+            unread: false,
             kept: Kept::Nothing,
             wire: Wire::Whole,
         }
     }
 }
 
-fn dropped_before(request_id: String) -> Reply {
+fn unread(request_id: String, how: Dropped) -> Reply {
     let mut reply = Reply::whole(0, String::new(), request_id);
-    reply.wire = Wire::NeverExecuted;
+    (reply.wire, reply.unread) = (Wire::Lost(how), true);
     reply
 }
 
-fn execute(state: &mut State, operation: &Operation, asked: &Asked) -> Result<Value, ApiError> {
+/// Whether it is replayed under the request's key: a failure of which Stripe says that asking again does not help.
+fn is_stored(fault: &Fault) -> bool {
+    matches!(fault, Fault::Advice { status: 500.., should_retry: Some(false), .. })
+}
+
+pub(super) fn execute(state: &mut State, operation: &Operation, asked: &Asked) -> Result<Value, ApiError> {
     let paths = asked.params.texts("expand");
     expand::check(&paths)?;
     let answer = (operation.run)(state, asked)?;
@@ -376,10 +481,10 @@ fn plain_response(status: u16) -> Response<Body> {
 
 fn respond(incoming: &Incoming, reply: Reply) -> Response<Body> {
     match reply.wire {
-        Wire::Lost | Wire::NeverExecuted => return dropped(Bytes::new()),
+        Wire::Lost(how) => return dropped(Bytes::new(), how),
         Wire::Cut => {
             let half = reply.body.len() / 2;
-            return dropped(Bytes::copy_from_slice(&reply.body.as_bytes()[..half]));
+            return dropped(Bytes::copy_from_slice(&reply.body.as_bytes()[..half]), Dropped::Closed);
         }
         Wire::Whole => {}
     }
@@ -404,23 +509,36 @@ fn respond(incoming: &Incoming, reply: Reply) -> Response<Body> {
     if let Some(reason) = &reply.rate_limited_reason {
         set("stripe-rate-limited-reason", reason);
     }
-    match reply.status {
-        409 => set("stripe-should-retry", "true"),
-        500.. if incoming.key.is_some() => set("stripe-should-retry", "false"),
-        _ => {}
+    let by_status = match reply.status {
+        409 => Some(true),
+        // The same key would get the same answer again.
+        500.. if matches!(reply.kept, Kept::Shown) || reply.replayed_from.is_some() => Some(false),
+        _ => None,
+    };
+    if let Some(should_retry) = reply.should_retry.or(by_status) {
+        set("stripe-should-retry", if should_retry { "true" } else { "false" });
     }
-    *response.body_mut() = Body::from(reply.body);
+    if let Some(seconds) = reply.retry_after_s {
+        set("retry-after", &seconds.to_string());
+    }
+    *response.body_mut() = Body::from(reply.shown.unwrap_or(reply.body));
     response
 }
 
-/// Over a port the failing body closes the connection; in process the mark tells.
-fn dropped(sent: Bytes) -> Response<Body> {
+/// Over a port the failing body closes the connection, or never ends; in process the mark tells.
+fn dropped(sent: Bytes, how: Dropped) -> Response<Body> {
+    if how == Dropped::TimedOut {
+        let silence = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let mut response = Response::new(Body::from_stream(silence));
+        response.extensions_mut().insert(how);
+        return response;
+    }
     let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection dropped");
     let parts = [Ok(sent), Err(broken)]
         .into_iter()
         .filter(|part| part.as_ref().map_or(true, |sent| !sent.is_empty()));
     let mut response = Response::new(Body::from_stream(futures::stream::iter(parts)));
-    response.extensions_mut().insert(Dropped);
+    response.extensions_mut().insert(how);
     response
 }
 
@@ -436,7 +554,7 @@ impl Sandbox {
             idempotency_key: incoming.key.clone(),
             at_ms: (self.options().now)(),
         });
-        if reply.wire == Wire::NeverExecuted {
+        if reply.unread {
             return;
         }
         self.tell_observers(|| Exchange {

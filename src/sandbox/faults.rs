@@ -1,37 +1,9 @@
 //! Faults: what goes wrong on request, once or by seeded chance.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One thing that goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// Executed, and the connection drops before the answer.
-    LoseAnswer,
-    /// The connection drops before anything is executed.
-    DropBefore,
-    /// An error of Stripe's own. `stored`: replayed under its idempotency key; `executed`: it took effect.
-    Status { status: u16, code: Option<String>, stored: bool, executed: bool },
-    /// 429, with the reason header if there is one.
-    RateLimited { reason: Option<String> },
-    /// 429 `lock_timeout`, without a request id; nothing was executed.
-    LockTimeout,
-    /// Executed, and the connection drops in the middle of the answer.
-    CutAnswer,
-    /// The webhook is handed out twice.
-    WebhookDuplicate,
-    /// The change has two events, with an id and a webhook each.
-    EventTwice,
-    /// The webhook never arrives, and is never tried again.
-    WebhookDrop,
-    /// The webhook waits for [`super::Sandbox::release_held_webhooks`].
-    WebhookHold,
-}
-
-impl Fault {
-    fn is_about_webhooks(&self) -> bool {
-        matches!(self, Self::WebhookDuplicate | Self::EventTwice | Self::WebhookDrop | Self::WebhookHold)
-    }
-}
+use super::fault::Fault;
 
 #[derive(Debug)]
 struct Planned {
@@ -45,6 +17,7 @@ struct Planned {
 struct Plan {
     planned: Vec<Planned>,
     chance: u64,
+    happened: BTreeMap<String, u64>,
 }
 
 /// What is planned to go wrong.
@@ -55,11 +28,11 @@ pub struct Faults {
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Self {
-        Self { plan: Mutex::new(Plan { planned: Vec::new(), chance: seed }) }
+        Self { plan: Mutex::new(Plan { planned: Vec::new(), chance: seed, happened: BTreeMap::new() }) }
     }
 
-    /// Plans `fault` for the next request whose operation (`POST /v1/invoices/{invoice}/pay`), or the next
-    /// webhook whose event type, begins with `matcher`; `*` is any.
+    /// Plans `fault` for the next request that it fits and whose operation (`POST /v1/invoices/{invoice}/pay`), or the
+    /// next webhook whose event type, begins with `matcher`; `*` is any.
     pub fn next(&self, matcher: &str, fault: Fault) {
         self.add(matcher, fault, None);
     }
@@ -71,35 +44,51 @@ impl Faults {
 
     /// Nothing goes wrong any more.
     pub fn clear(&self) {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).planned.clear();
+        self.plan().planned.clear();
+    }
+
+    /// How often each kind has happened so far, by name.
+    pub fn happened(&self) -> BTreeMap<String, u64> {
+        self.plan().happened.clone()
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, matcher: &str, fault: Fault, per_mille: Option<u32>) {
-        let planned = Planned { matcher: matcher.to_owned(), fault, per_mille };
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).planned.push(planned);
+        self.plan().planned.push(Planned { matcher: matcher.to_owned(), fault, per_mille });
     }
 
     pub(super) fn take_request(&self, operation: &str) -> Option<Fault> {
-        self.take(operation, false)
+        self.take(operation, |fault| !fault.is_about_webhooks() && fault.fits(operation))
     }
 
     pub(super) fn take_webhook(&self, event_type: &str) -> Option<Fault> {
-        self.take(event_type, true)
+        self.take(event_type, Fault::is_about_webhooks)
     }
 
-    fn take(&self, subject: &str, about_webhooks: bool) -> Option<Fault> {
-        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        for index in 0..plan.planned.len() {
-            let planned = &plan.planned[index];
+    fn take(&self, subject: &str, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let taken = self.plan().take(subject, fits)?;
+        let name = taken.name();
+        *self.plan().happened.entry(name).or_default() += 1;
+        Some(taken)
+    }
+}
+
+impl Plan {
+    fn take(&mut self, subject: &str, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        for index in 0..self.planned.len() {
+            let planned = &self.planned[index];
             let matches = planned.matcher == "*" || subject.starts_with(&planned.matcher);
-            if !matches || planned.fault.is_about_webhooks() != about_webhooks {
+            if !matches || !fits(&planned.fault) {
                 continue;
             }
             let Some(per_mille) = planned.per_mille else {
-                return Some(plan.planned.remove(index).fault);
+                return Some(self.planned.remove(index).fault);
             };
-            if draw(&mut plan.chance) < u64::from(per_mille) {
-                return Some(plan.planned[index].fault.clone());
+            if draw(&mut self.chance) < u64::from(per_mille) {
+                return Some(self.planned[index].fault.clone());
             }
         }
         None
@@ -127,6 +116,7 @@ mod tests {
         assert_eq!(faults.take_webhook("POST /v1/invoices"), None);
         assert_eq!(faults.take_request("POST /v1/invoices/{invoice}/pay"), Some(Fault::LoseAnswer));
         assert_eq!(faults.take_request("POST /v1/invoices/{invoice}/pay"), None);
+        assert_eq!(faults.happened(), BTreeMap::from([("dropped_after".to_owned(), 1)]));
     }
 
     #[test]

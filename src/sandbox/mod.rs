@@ -13,6 +13,7 @@ mod errors;
 mod events;
 mod exchange;
 mod expand;
+mod fault;
 mod faults;
 mod form;
 mod idempotency;
@@ -20,16 +21,23 @@ mod invoice_items;
 mod invoices;
 mod limits;
 mod lines;
+mod meddle;
 mod pages;
 mod params;
 mod payments;
 mod products;
 mod router;
+mod search;
 mod serve;
+mod slow;
 mod state;
 mod table;
+mod tamper;
 mod webhook_endpoints;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,7 +47,8 @@ use serde_json::Value;
 
 pub use delivery::Delivery;
 pub use exchange::Dropped;
-pub use faults::{Fault, Faults};
+pub use fault::{DECLINE_CODES, Fault, RATE_LIMIT_REASONS};
+pub use faults::Faults;
 pub use limits::Limits;
 pub use payments::CardOutcome;
 pub use serve::serve;
@@ -62,6 +71,8 @@ pub struct Options {
     pub now: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// What ids and chance are a function of.
     pub seed: u64,
+    /// How many of the newest calls are remembered one by one; counts go on for ever.
+    pub calls_kept: usize,
 }
 
 impl Default for Options {
@@ -74,6 +85,7 @@ impl Default for Options {
             items_cap: 250,
             now: Arc::new(system_now_ms),
             seed: 1,
+            calls_kept: 100_000,
         }
     }
 }
@@ -130,6 +142,9 @@ impl Calls for [Call] {
     }
 }
 
+/// Posts a webhook and answers the status that came back; none where no answer came.
+pub type Courier = Arc<dyn Fn(Delivery) -> Pin<Box<dyn Future<Output = Option<u16>> + Send>> + Send + Sync>;
+
 type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 
 /// The stand-in. Clones share one account.
@@ -142,8 +157,15 @@ struct Shared {
     options: Options,
     state: Mutex<State>,
     faults: Faults,
-    calls: Mutex<Vec<Call>>,
+    calls: Mutex<CallLog>,
+    courier: Mutex<Option<Courier>>,
     observers: Mutex<Vec<Observer>>,
+}
+
+#[derive(Default)]
+struct CallLog {
+    newest: VecDeque<Call>,
+    counts: BTreeMap<String, u64>,
 }
 
 impl Sandbox {
@@ -151,8 +173,16 @@ impl Sandbox {
     pub fn new(options: Options) -> Self {
         let state = State::new(&options);
         let faults = Faults::new(options.seed);
-        let (calls, observers) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { options, state: Mutex::new(state), faults, calls, observers }) }
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                state: Mutex::new(state),
+                faults,
+                calls: Mutex::default(),
+                courier: Mutex::default(),
+                observers: Mutex::default(),
+            }),
+        }
     }
 
     /// Stripe's API: served over a port, or called in process.
@@ -169,14 +199,20 @@ impl Sandbox {
         self.shared.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
-    /// Every request since the start, or since [`Sandbox::reset_calls`].
+    /// The requests since the start, or since [`Sandbox::reset_calls`]: the newest [`Options::calls_kept`] of them.
     pub fn calls(&self) -> Vec<Call> {
-        self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let log = self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        log.newest.iter().cloned().collect()
+    }
+
+    /// How many requests there were since then, by operation: all of them, however long ago.
+    pub fn call_counts(&self) -> BTreeMap<String, u64> {
+        self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).counts.clone()
     }
 
     /// Forgets the calls so far.
     pub fn reset_calls(&self) {
-        self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner) = CallLog::default();
     }
 
     /// What is planned to go wrong.
@@ -187,6 +223,21 @@ impl Sandbox {
     /// Takes the webhooks that are due; each has to be answered with [`Sandbox::delivery_done`].
     pub fn deliveries_due(&self) -> Vec<Delivery> {
         self.with_state(|state| state.take_due(self.faults()))
+    }
+
+    /// Has `courier` carry the webhooks that arrive before their request's answer ([`Fault::WebhookFirst`]).
+    pub fn deliver_with(&self, courier: Courier) {
+        *self.shared.courier.lock().unwrap_or_else(PoisonError::into_inner) = Some(courier);
+    }
+
+    /// Delivers what is due now, where somebody carries it.
+    async fn deliver_now(&self) {
+        let courier = self.shared.courier.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(courier) = courier else { return };
+        for delivery in self.deliveries_due() {
+            let id = delivery.id.clone();
+            self.delivery_done(&id, courier(delivery).await);
+        }
     }
 
     /// Settles a delivery: `None` is no answer. What is not 2xx is tried again later, signed anew.
@@ -233,13 +284,18 @@ impl Sandbox {
         let now_ms = (self.options().now)();
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.now_ms = now_ms;
-        (state.request_id, state.idempotency_key) = (None, None);
+        (state.request_id, state.idempotency_key, state.fault) = (None, None, None);
         state.tick();
         work(&mut state)
     }
 
     fn log_call(&self, call: Call) {
-        self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        let mut log = self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *log.counts.entry(call.operation.clone()).or_default() += 1;
+        log.newest.push_back(call);
+        while log.newest.len() > self.options().calls_kept {
+            log.newest.pop_front();
+        }
     }
 
     fn tell_observers(&self, exchange: impl FnOnce() -> Exchange) {

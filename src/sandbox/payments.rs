@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::customers::not_theirs;
 use super::errors::{Answer, ApiError};
+use super::fault::Fault;
 use super::pages::{self, page};
 use super::params::{EXPAND, Kind, PAGE, Param, optional, required};
 use super::router::{Asked, Operation, get, post};
@@ -19,6 +20,16 @@ pub enum CardOutcome {
     Expired,
     /// The bank wants the customer in front of a screen (SCA).
     NeedsAction,
+}
+
+impl CardOutcome {
+    fn of_code(code: &'static str) -> Self {
+        match code {
+            "expired_card" => Self::Expired,
+            "authentication_required" => Self::NeedsAction,
+            code => Self::Declined(code),
+        }
+    }
 }
 
 /// A payment method and how it behaves.
@@ -202,6 +213,9 @@ impl State {
             return Err(ApiError::invalid(message));
         };
         let method = self.method_of(id, customer).ok_or_else(|| not_theirs(id, "payment_method"))?;
+        if let Some(Fault::Decline { code }) = self.fault {
+            return Err(refusal(&Method { outcome: CardOutcome::of_code(code), ..method.clone() }));
+        }
         match method.outcome {
             CardOutcome::Succeeds => Ok(()),
             _ => Err(refusal(method)),

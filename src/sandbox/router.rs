@@ -4,7 +4,7 @@ use super::errors::Answer;
 use super::params::{EXPAND, Param, Params};
 use super::state::State;
 use super::{
-    account, customers, events, invoice_items, invoices, lines, payments, products, webhook_endpoints,
+    account, customers, events, invoice_items, invoices, lines, payments, products, search, webhook_endpoints,
 };
 
 /// A request that has passed every check.
@@ -51,6 +51,8 @@ pub(super) const fn delete(template: &'static str, run: Run) -> Operation {
 
 const FAMILIES: &[&[Operation]] = &[
     account::OPERATIONS,
+    // Before the invoices, of which `search` would be an id.
+    search::OPERATIONS,
     customers::OPERATIONS,
     events::OPERATIONS,
     invoice_items::OPERATIONS,

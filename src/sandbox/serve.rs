@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Delivery, Sandbox};
@@ -32,6 +33,11 @@ impl Sandbox {
             tracing::error!("The sandbox cannot deliver webhooks: no HTTP client");
             return;
         };
+        let carry = client.clone();
+        self.deliver_with(Arc::new(move |delivery| {
+            let client = carry.clone();
+            Box::pin(async move { post(&client, &delivery).await })
+        }));
         loop {
             for delivery in self.deliveries_due() {
                 let (sandbox, client) = (self.clone(), client.clone());

@@ -1,6 +1,6 @@
 //! State: everything that the stand-in remembers, behind one lock.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -10,12 +10,14 @@ use super::customers::Customer;
 use super::delivery::Deliveries;
 use super::errors::ApiError;
 use super::events::Event;
+use super::fault::Fault;
 use super::idempotency::Stored;
 use super::invoice_items::Item;
 use super::invoices::Invoice;
 use super::limits::Buckets;
 use super::params::Params;
 use super::payments::{Method, Payment};
+use super::slow::Slow;
 use super::table::Table;
 use super::webhook_endpoints::Endpoint;
 
@@ -39,6 +41,8 @@ pub(super) struct State {
     /// The request at hand; none while timers run.
     pub request_id: Option<String>,
     pub idempotency_key: Option<String>,
+    /// What goes wrong with the request at hand.
+    pub fault: Option<Fault>,
     pub customers: Table<Customer>,
     pub payment_methods: Table<Method>,
     pub products: Table<Value>,
@@ -57,6 +61,9 @@ pub(super) struct State {
     /// When an invoice has to be looked at again: (Unix seconds, invoice).
     pub timers: BTreeSet<(i64, String)>,
     pub buckets: Buckets,
+    /// Writes that are executed later, by when (Unix milliseconds) and in which order they came.
+    pub slow: BTreeMap<(i64, u64), Slow>,
+    pub slow_made: u64,
 }
 
 impl State {

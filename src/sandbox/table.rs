@@ -42,6 +42,12 @@ impl<T> Table<T> {
         Some(row)
     }
 
+    /// Removes every row.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.order.clear();
+    }
+
     /// Newest first, as every list of Stripe's.
     pub fn newest_first(&self) -> impl Iterator<Item = (&str, &T)> {
         self.order.values().rev().filter_map(|id| Some((id.as_str(), self.get(id)?)))
