@@ -193,7 +193,9 @@ impl From<WorkflowError> for Problem {
             WorkflowError::Refused { .. } => Problem::new(&kind::UPSTREAM_REFUSED, error.to_string()),
             WorkflowError::Panicked(_) => Problem::new(&kind::INTERNAL_ERROR, "The server made a mistake."),
             WorkflowError::Unbillable { .. } => Problem::new(&kind::INVALID_STATE, error.to_string()),
-            WorkflowError::Busy(_) | WorkflowError::StripeUnavailable(_) => {
+            WorkflowError::Busy(_)
+            | WorkflowError::StripeUnavailable(_)
+            | WorkflowError::AskedToWait { .. } => {
                 Problem::new(&kind::UPSTREAM_UNAVAILABLE, error.to_string()).retry_after(5)
             }
         }

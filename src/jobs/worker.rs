@@ -143,7 +143,11 @@ fn pause_ms(tries: i64, error: &WorkflowError) -> Option<i64> {
     let backoff = 1_000_i64 << (tries - 1).clamp(0, 20);
     let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
     let pause = if forever { backoff } else { backoff.saturating_mul(20) };
-    Some(jittered(pause.clamp(1, longest)))
+    let asked = match error {
+        WorkflowError::AskedToWait { wait, .. } => i64::try_from(wait.as_millis()).unwrap_or(longest),
+        _ => 0,
+    };
+    Some(asked + jittered(pause.clamp(1, longest)))
 }
 
 /// Between half and the whole: what failed together does not come back together.

@@ -25,6 +25,8 @@ pub enum Effect {
     },
     Finalize,
     DeletePendingItem,
+    /// A second draft of ours, opened by a write that had been given up.
+    DeleteStrayDraft,
 }
 
 /// Kept as text on both databases.
@@ -54,6 +56,25 @@ pub struct Intent {
     /// How often no answer came.
     pub attempts: i64,
     pub created_at: i64,
+}
+
+/// An intent as an event of Stripe's names it, by its key.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct KnownIntent {
+    pub id: String,
+    pub customer_id: String,
+    pub invoice_id: Option<String>,
+    #[sqlx(try_from = "String")]
+    pub effect: Effect,
+    /// `open`, `done`, `refused` or `abandoned`.
+    pub state: String,
+}
+
+impl KnownIntent {
+    /// Whether it was given up without an answer: what it did after all is no longer what we plan from.
+    pub fn was_given_up(&self) -> bool {
+        self.state == "abandoned"
+    }
 }
 
 /// An intent to record.
@@ -135,6 +156,22 @@ impl Tx {
         self.run(sql, (why, now, customer_id)).await.map(|_| ())
     }
 
+    /// The intent that a key names, and its state; none where the key is not ours.
+    pub async fn intent_named(&mut self, key: &str) -> sqlx::Result<Option<KnownIntent>> {
+        let sql =
+            both("select id, customer_id, invoice_id, effect, state from intent where idempotency_key = $1");
+        self.opt(sql, (key,)).await
+    }
+
+    /// Whether we have asked Stripe to finalize this invoice, and it did not refuse.
+    pub async fn asked_to_finalize(&mut self, invoice_id: &str) -> sqlx::Result<bool> {
+        let sql = both(
+            "select id from intent where invoice_id = $1 and path like '%/finalize' and state <> 'refused' limit 1",
+        );
+        let found: Option<(String,)> = self.opt(sql, (invoice_id,)).await?;
+        Ok(found.is_some())
+    }
+
     /// Settles an intent; false where it was settled before.
     pub async fn settle_intent(
         &mut self,
@@ -171,13 +208,13 @@ impl Store {
         self.db.all(sql, (invoice_id,)).await
     }
 
-    /// No answer came.
-    pub async fn intent_unanswered(&self, id: &str, error: &str, now: i64) -> sqlx::Result<()> {
+    /// No answer came: that counts for so many attempts.
+    pub async fn intent_unanswered(&self, id: &str, error: &str, counts: i64, now: i64) -> sqlx::Result<()> {
         let sql = both(
-            "update intent set attempts = attempts + 1, error = $1, first_sent_at = coalesce(first_sent_at, $2)
-             where id = $3 and state = 'open'",
+            "update intent set attempts = attempts + $1, error = $2, first_sent_at = coalesce(first_sent_at, $3)
+             where id = $4 and state = 'open'",
         );
-        self.db.run(sql, (error, now, id)).await.map(|_| ())
+        self.db.run(sql, (counts, error, now, id)).await.map(|_| ())
     }
 
     /// Customers with writes that nobody knows the end of.

@@ -82,6 +82,21 @@ pub struct Item {
     /// `il_…`, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe_line_id: Option<String>,
+    /// What we had put there, where somebody changed or removed it and it has not been put back yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_amount: Option<i64>,
+}
+
+impl Item {
+    /// False where somebody removed the line, and only what we had put there is remembered.
+    pub fn is_on_draft(&self) -> bool {
+        self.put_amount.is_none() || self.stripe_line_id.is_some()
+    }
+
+    /// What we put there: it counts as billed once the invoice is finalized.
+    pub fn ours(&self) -> i64 {
+        self.put_amount.unwrap_or(self.amount)
+    }
 }
 
 /// A line of a sealed invoice.
@@ -141,7 +156,17 @@ impl Store {
     /// What Stripe has acknowledged on a draft, by item key.
     pub async fn items(&self, invoice_id: &str) -> sqlx::Result<Vec<Item>> {
         let sql = both(
-            "select item_key, amount, description, period_start, period_end, folded, stripe_line_id
+            "select item_key, amount, description, period_start, period_end, folded, stripe_line_id, put_amount
+             from item where invoice_id = $1 and (put_amount is null or stripe_line_id is not null)
+             order by item_key",
+        );
+        self.db.all(sql, (invoice_id,)).await
+    }
+
+    /// The same, and the lines that somebody removed and that have not been put back.
+    pub async fn items_and_removed(&self, invoice_id: &str) -> sqlx::Result<Vec<Item>> {
+        let sql = both(
+            "select item_key, amount, description, period_start, period_end, folded, stripe_line_id, put_amount
              from item where invoice_id = $1 order by item_key",
         );
         self.db.all(sql, (invoice_id,)).await
@@ -271,12 +296,14 @@ impl Tx {
     /// Stripe has acknowledged this line.
     pub async fn put_item(&mut self, invoice_id: &str, item: &Item) -> sqlx::Result<()> {
         let sql = both(
-            "insert into item (invoice_id, item_key, amount, description, period_start, period_end, folded, stripe_line_id)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)
+            "insert into item (invoice_id, item_key, amount, description, period_start, period_end, folded,
+                               stripe_line_id, put_amount)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              on conflict (invoice_id, item_key) do update set
                  amount = excluded.amount, description = excluded.description,
                  period_start = excluded.period_start, period_end = excluded.period_end,
-                 folded = excluded.folded, stripe_line_id = coalesce(excluded.stripe_line_id, item.stripe_line_id)",
+                 folded = excluded.folded, stripe_line_id = coalesce(excluded.stripe_line_id, item.stripe_line_id),
+                 put_amount = excluded.put_amount",
         );
         let args = (
             invoice_id,
@@ -287,6 +314,7 @@ impl Tx {
             item.period_end,
             &item.folded,
             &item.stripe_line_id,
+            item.put_amount,
         );
         self.run(sql, args).await.map(|_| ())
     }
@@ -300,6 +328,25 @@ impl Tx {
     ) -> sqlx::Result<()> {
         let sql = both("update item set stripe_line_id = $1 where invoice_id = $2 and item_key = $3");
         self.run(sql, (line_id, invoice_id, item_key)).await.map(|_| ())
+    }
+
+    /// Somebody removed this line at Stripe: what we had put there is remembered until it is back.
+    pub async fn item_removed(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
+        let sql = both(
+            "update item set put_amount = coalesce(put_amount, amount), amount = 0, stripe_line_id = null
+             where invoice_id = $1 and item_key = $2",
+        );
+        self.run(sql, (invoice_id, item_key)).await.map(|_| ())
+    }
+
+    /// The draft shows what is owed: what stood there before somebody changed it no longer counts.
+    pub async fn forget_put_amounts(&mut self, invoice_id: &str) -> sqlx::Result<()> {
+        let gone = both(
+            "delete from item where invoice_id = $1 and put_amount is not null and stripe_line_id is null",
+        );
+        self.run(gone, (invoice_id,)).await?;
+        let sql = both("update item set put_amount = null where invoice_id = $1 and put_amount is not null");
+        self.run(sql, (invoice_id,)).await.map(|_| ())
     }
 
     /// Stripe no longer has this line.

@@ -26,7 +26,7 @@ pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Sql, Tx, both, split};
 pub use incidents::{Incident, NewIncident};
-pub use intents::{Effect, Ending, Intent, NewIntent};
+pub use intents::{Effect, Ending, Intent, KnownIntent, NewIntent};
 pub use invoices::{Invoice, Item, LedgerLine, NewInvoice, Seen};
 pub use jobs::{Backlog, Job, NewJob};
 pub use leases::Lease;

@@ -145,11 +145,19 @@ impl<'de> Deserialize<'de> for EventAnswer {
 #[derive(Clone, Debug, Deserialize)]
 pub struct CustomerAnswer {
     pub id: String,
+    /// What Stripe bills them in where nothing else is said; none before their first invoice.
+    #[serde(default)]
+    pub currency: Option<String>,
     #[serde(default)]
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
 impl CustomerAnswer {
+    /// Reads an answer or an event's object.
+    pub fn parse(body: &[u8]) -> Result<CustomerAnswer, StripeError> {
+        decode(body)
+    }
+
     /// The id of ours that we wrote on it.
     pub fn our_id(&self) -> Option<&str> {
         self.metadata.as_ref()?.get(OWNER_KEY).map(String::as_str)

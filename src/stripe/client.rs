@@ -16,18 +16,27 @@ use super::pacing::Pacer;
 use super::requests::{Method, Write};
 use super::transport::{Request, Response, Transport};
 
+/// However long Stripe asks to wait, it is asked again after this: nothing stays unknown for longer once it is back.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// What came instead of a result, split by what the caller does next.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum StripeError {
     /// Nobody knows whether it took effect: ask again with the same key.
     #[error("{0}")]
     NoAnswer(String),
+    /// The first request under this key is still under way: ask again with the same key, and read nothing before.
+    #[error("{0}")]
+    InFlight(String),
+    /// Stripe failed, and would say the same again under this key: read what came of it.
+    #[error("{0}")]
+    Failed(String),
     /// It did not start (429): ask again with the same key, later.
     #[error("Stripe asks to slow down ({reason})")]
     Later {
         /// Which limit, or that another request held the object.
         reason: String,
-        /// What Stripe asked to wait, where it did.
+        /// What Stripe asked to wait, where it did: at most [`LONGEST_WAIT`].
         after: Option<Duration>,
     },
     /// The key is not accepted, or may not do this: a human has to act.
@@ -144,6 +153,9 @@ impl Stripe {
                 if answer.status == 429 {
                     self.pacer.slow_down(&endpoint, answer.limited_reason.as_deref());
                 }
+                if let Some(wait) = asked_to_wait(&answer) {
+                    self.pacer.hold(&endpoint, answer.limited_reason.as_deref(), wait);
+                }
                 judge(answer)
             }
         };
@@ -172,7 +184,7 @@ impl StripeClient for Stripe {
 fn ending(outcome: &Result<Bytes, StripeError>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
-        Err(StripeError::NoAnswer(_)) => "no_answer",
+        Err(StripeError::NoAnswer(_) | StripeError::InFlight(_) | StripeError::Failed(_)) => "no_answer",
         Err(StripeError::Later { .. }) => "slow_down",
         Err(StripeError::Unauthorized(_)) => "unauthorized",
         Err(StripeError::Refused(_)) => "refused",
@@ -211,15 +223,30 @@ fn judge(answer: Response) -> Result<Bytes, StripeError> {
         200..=299 => Ok(answer.body),
         429 => Err(StripeError::Later {
             reason: answer.limited_reason.clone().unwrap_or_else(|| "lock_timeout".to_owned()),
-            after: answer.retry_after,
+            after: asked_to_wait(&answer),
         }),
-        // In flight under the same key, or in conflict: it may yet take effect. A 424 waits for somebody else.
-        409 | 424 | 500..=599 => Err(StripeError::NoAnswer(format!("Stripe answered {}", refusal(&answer)))),
+        // In conflict: it may yet take effect. A 424 waits for somebody else.
+        409 | 424 | 500..=599 => Err(unsettled(&answer)),
         401 | 403 => Err(StripeError::Unauthorized(Box::new(refusal(&answer)))),
         _ if answer.should_retry == Some(true) => {
             Err(StripeError::NoAnswer(format!("Stripe answered {} and asks to retry", refusal(&answer))))
         }
         _ => Err(StripeError::Refused(Box::new(refusal(&answer)))),
+    }
+}
+
+fn asked_to_wait(answer: &Response) -> Option<Duration> {
+    answer.retry_after.filter(|_| answer.status >= 400).map(|wait| wait.min(LONGEST_WAIT))
+}
+
+/// What an answer means that does not say how the request ended. The header overrides what the status suggests.
+fn unsettled(answer: &Response) -> StripeError {
+    let refusal = refusal(answer);
+    let text = format!("Stripe answered {refusal}");
+    match answer.should_retry {
+        Some(false) => StripeError::Failed(text),
+        _ if refusal.is("idempotency_key_in_use") => StripeError::InFlight(text),
+        _ => StripeError::NoAnswer(text),
     }
 }
 
@@ -267,6 +294,34 @@ mod tests {
     fn nobody_knows_what_a_500_or_a_conflict_did() {
         for status in [409, 500, 502, 503] {
             assert!(matches!(judge(answer(status, "<html>")), Err(StripeError::NoAnswer(_))));
+        }
+    }
+
+    #[test]
+    fn stripes_word_on_retrying_overrides_the_status() {
+        let told = |status, retry| judge(Response { should_retry: Some(retry), ..answer(status, "{}") });
+        assert!(matches!(told(400, true), Err(StripeError::NoAnswer(_))));
+        assert!(matches!(told(400, false), Err(StripeError::Refused(_))));
+        assert!(matches!(told(500, true), Err(StripeError::NoAnswer(_))));
+        assert!(matches!(told(500, false), Err(StripeError::Failed(_))));
+        assert!(matches!(told(409, false), Err(StripeError::Failed(_))));
+    }
+
+    #[test]
+    fn a_key_in_use_is_waited_for_and_not_read_past() {
+        let body = r#"{"error":{"code":"idempotency_key_in_use"}}"#;
+        assert!(matches!(judge(answer(409, body)), Err(StripeError::InFlight(_))));
+    }
+
+    #[test]
+    fn stripe_is_asked_again_within_a_minute_whatever_it_says() {
+        let wait = |seconds| {
+            let after = Some(Duration::from_secs(seconds));
+            judge(Response { retry_after: after, ..answer(429, "{}") })
+        };
+        for (asked, waited) in [(7, 7), (86_400, 60)] {
+            let Err(StripeError::Later { after, .. }) = wait(asked) else { panic!("not later") };
+            assert_eq!(after, Some(Duration::from_secs(waited)));
         }
     }
 

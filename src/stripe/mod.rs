@@ -11,7 +11,7 @@ pub use client::{Observer, Refusal, Stripe, StripeError};
 pub use pacing::{Pacer, Rates};
 pub use requests::{
     DraftLine, Method, NewInvoice, Write, account, add_lines, create_customer, create_invoice,
-    customers_since, delete_item, events, finalize, invoice, invoices_of, lines, pending_items, remove_lines,
-    set_due_date, update_lines,
+    customers_since, delete_draft, delete_item, events, finalize, invoice, invoices_of, lines, pending_items,
+    remove_lines, set_due_date, update_lines,
 };
 pub use transport::{HttpTransport, Request, Response, SendFuture, Transport};

@@ -66,13 +66,25 @@ impl Pacer {
         let now = Instant::now();
         let mut state = self.lock();
         match reason {
-            // A held lock says nothing about pace.
-            None => {}
+            // A held lock, or a limit of one object: that object alone is tried again later.
+            None | Some("resource-specific") => {}
             Some(reason) if reason.starts_with("endpoint") => {
                 state.endpoint(endpoint, rates, now).slow_down();
             }
             Some(_) => state.global(rates, now).slow_down(),
         }
+    }
+
+    /// Stripe said how long to wait: that bucket gives nothing before.
+    pub fn hold(&self, endpoint: &str, reason: Option<&str>, wait: Duration) {
+        let Some(rates) = self.rates else { return };
+        let now = Instant::now();
+        let mut state = self.lock();
+        let bucket = match reason {
+            Some(reason) if reason.starts_with("global") => state.global(rates, now),
+            _ => state.endpoint(endpoint, rates, now),
+        };
+        bucket.held_until = bucket.held_until.max(now + wait);
     }
 
     fn queue(&self, endpoint: &str, deadline_ms: i64) -> Ticket<'_> {
@@ -141,12 +153,14 @@ struct Bucket {
     rate: f64,
     full_rate: f64,
     refilled_at: Instant,
+    /// No token before.
+    held_until: Instant,
 }
 
 impl Bucket {
     fn new(rate: u32, now: Instant) -> Bucket {
         let rate = f64::from(rate);
-        Bucket { tokens: burst(rate), rate, full_rate: rate, refilled_at: now }
+        Bucket { tokens: burst(rate), rate, full_rate: rate, refilled_at: now, held_until: now }
     }
 
     fn refilled(&mut self, now: Instant) -> &mut Bucket {
@@ -160,10 +174,11 @@ impl Bucket {
 
     /// How long until there is a token; zero where there is one.
     fn wait(&self) -> Duration {
+        let held = self.held_until.saturating_duration_since(self.refilled_at);
         if self.tokens >= 1.0 {
-            return Duration::ZERO;
+            return held;
         }
-        Duration::from_secs_f64((1.0 - self.tokens) / self.rate).max(Duration::from_millis(1))
+        Duration::from_secs_f64((1.0 - self.tokens) / self.rate).max(Duration::from_millis(1)).max(held)
     }
 
     fn slow_down(&mut self) {
@@ -246,6 +261,65 @@ mod tests {
             waiter.await.unwrap();
         }
         assert_eq!(*order.lock().unwrap(), [10, 20, 30]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_nearest_deadline_goes_first_under_load_whatever_its_endpoint() {
+        let pacer = Arc::new(Pacer::new(Rates { global: 20, endpoint: 10 }));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut waiters = tokio::task::JoinSet::new();
+        for n in 0..200_i64 {
+            let (pacer, order) = (pacer.clone(), order.clone());
+            // Routine syncs first, and behind them, in the same queue, what is about to be closed.
+            let deadline = 1_000 - n;
+            let endpoint = ["a", "b", "c"][usize::try_from(n % 3).unwrap()];
+            waiters.spawn(async move {
+                pacer.wait(endpoint, deadline).await;
+                order.lock().unwrap().push((endpoint, deadline));
+            });
+        }
+        while waiters.join_next().await.is_some() {}
+        let order = order.lock().unwrap();
+        for endpoint in ["a", "b", "c"] {
+            let mine = order.iter().filter(|(name, _)| *name == endpoint).map(|(_, deadline)| *deadline);
+            // The first few went out of the burst before the others had come.
+            let mine: Vec<i64> = mine.skip(2).collect();
+            assert!(mine.is_sorted(), "{endpoint}: {mine:?}");
+        }
+        assert_eq!(order.len(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_bucket_that_a_429_names_slows_down() {
+        let rates = Rates { global: 1_000, endpoint: 20 };
+        for (reason, slowed) in [
+            (Some("endpoint-rate"), true),
+            (Some("endpoint-concurrency"), true),
+            (Some("resource-specific"), false),
+            (None, false),
+        ] {
+            let pacer = Arc::new(Pacer::new(rates));
+            pacer.wait("a", 0).await;
+            pacer.slow_down("a", reason);
+            let calls = calls_in(pacer.clone(), Duration::from_secs(1), &["a"]).await;
+            assert_eq!(calls < 15, slowed, "{reason:?}: {calls}");
+            assert!(calls_in(pacer, Duration::from_secs(1), &["b"]).await >= 19, "{reason:?}");
+        }
+        for reason in ["global-rate", "global-concurrency"] {
+            let pacer = Arc::new(Pacer::new(Rates { global: 20, endpoint: 20 }));
+            pacer.slow_down("a", Some(reason));
+            let calls = calls_in(pacer, Duration::from_secs(1), &["b"]).await;
+            assert!(calls < 16, "{reason}: {calls}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_goes_out_before_the_time_that_stripe_named() {
+        let pacer = Arc::new(Pacer::new(Rates { global: 100, endpoint: 20 }));
+        pacer.hold("a", None, Duration::from_secs(7));
+        assert_eq!(calls_in(pacer.clone(), Duration::from_secs(1), &["b"]).await, 21, "others go on");
+        assert_eq!(calls_in(pacer.clone(), Duration::from_secs(5), &["a"]).await, 0);
+        assert!(calls_in(pacer, Duration::from_secs(2), &["a"]).await > 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use stripe_billing::invoice::{
     AddLinesInvoice, AddLinesInvoiceLines, CreateInvoice, CreateInvoicePendingInvoiceItemsBehavior,
-    FinalizeInvoiceInvoice, ListInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
+    DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
     RemoveLinesInvoiceLinesBehavior, RetrieveInvoice, UpdateInvoice, UpdateLinesInvoice,
     UpdateLinesInvoiceLines,
 };
@@ -201,6 +201,11 @@ pub fn pending_items(stripe_customer_id: &str, starting_after: Option<&str>) -> 
 /// Deletes an item that is on no invoice, `ii_…`.
 pub fn delete_item(item_id: &str) -> Write {
     write(DeleteInvoiceItem::new(item_id))
+}
+
+/// Deletes a draft.
+pub fn delete_draft(stripe_invoice_id: &str) -> Write {
+    write(DeleteInvoice::new(stripe_invoice_id))
 }
 
 fn from(since: i64) -> RangeQueryTs {

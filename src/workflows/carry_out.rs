@@ -70,17 +70,20 @@ pub async fn carry_out(
         Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
     match app.stripe.write(&write, &intent.idempotency_key, deadline_ms).await {
         Ok(answer) if !names_what_it_made(&intent.effect, &answer) => {
-            unanswered(app, intent, "Stripe's answer cannot be read".to_owned()).await
+            unanswered(app, intent, "Stripe's answer cannot be read".to_owned(), 1).await
         }
         Ok(answer) => acknowledged(app, lease, intent, &answer).await,
         Err(StripeError::Refused(refusal)) => refused(app, lease, intent, *refusal).await,
-        Err(StripeError::NoAnswer(why)) => unanswered(app, intent, why).await,
+        Err(StripeError::NoAnswer(why)) => unanswered(app, intent, why, 1).await,
+        // Reading now would miss what is about to happen.
+        Err(StripeError::InFlight(why)) => unanswered(app, intent, why, 0).await,
+        Err(StripeError::Failed(why)) => unanswered(app, intent, why, ASK_AGAIN).await,
         Err(error) => Err(WorkflowError::of_stripe(what(&intent.effect), error)),
     }
 }
 
-async fn unanswered(app: &App, intent: &Intent, why: String) -> Result<Carried, WorkflowError> {
-    app.store.intent_unanswered(&intent.id, &why, app.clock.now_ms()).await?;
+async fn unanswered(app: &App, intent: &Intent, why: String, counts: i64) -> Result<Carried, WorkflowError> {
+    app.store.intent_unanswered(&intent.id, &why, counts, app.clock.now_ms()).await?;
     Err(WorkflowError::StripeUnavailable(why))
 }
 
@@ -91,7 +94,9 @@ fn names_what_it_made(effect: &Effect, answer: &Bytes) -> bool {
 
 /// Whether asking again under the same key is pointless or dangerous, so that the truth has to be read.
 pub fn must_be_read(intent: &Intent, now_ms: i64) -> bool {
-    intent.attempts >= ASK_AGAIN || now_ms - intent.created_at >= KEY_LIVES_MS
+    // A deletion does the same however often it is asked for.
+    Method::of(&intent.method) == Method::Post
+        && (intent.attempts >= ASK_AGAIN || now_ms - intent.created_at >= KEY_LIVES_MS)
 }
 
 /// For people: what an intent does.
@@ -105,6 +110,7 @@ pub fn what(effect: &Effect) -> &'static str {
         Effect::SetDueDate { .. } => "set the due date",
         Effect::Finalize => "finalize the invoice",
         Effect::DeletePendingItem => "delete a pending item",
+        Effect::DeleteStrayDraft => "delete a second draft",
     }
 }
 
@@ -139,7 +145,7 @@ async fn apply(app: &App, tx: &mut Tx, intent: &Intent, answer: &Bytes) -> Resul
                 tx.drop_item(invoice_id, key).await?;
             }
         }
-        Effect::SetDueDate { .. } | Effect::DeletePendingItem => {}
+        Effect::SetDueDate { .. } | Effect::DeletePendingItem | Effect::DeleteStrayDraft => {}
         // The seal follows. Should this process die before, the next run reads the invoice back and seals it.
         Effect::Finalize => tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?,
     }
@@ -276,10 +282,13 @@ async fn refused(
 
 /// What follows a refusal without a human; none where one is needed.
 fn policy(intent: &Intent, refusal: &Refusal) -> Option<Carried> {
-    if gone(refusal) && intent.effect == Effect::DeletePendingItem {
+    if gone(refusal) && matches!(intent.effect, Effect::DeletePendingItem | Effect::DeleteStrayDraft) {
         return Some(Carried::Done);
     }
-    let on_draft = !matches!(intent.effect, Effect::CreateCustomer | Effect::OpenInvoice);
+    let on_draft = !matches!(
+        intent.effect,
+        Effect::CreateCustomer | Effect::OpenInvoice | Effect::DeletePendingItem | Effect::DeleteStrayDraft
+    );
     let about_lines = matches!(
         intent.effect,
         Effect::AddLines { .. } | Effect::UpdateLines { .. } | Effect::RemoveLines { .. }

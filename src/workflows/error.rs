@@ -1,5 +1,7 @@
 //! Why a workflow stopped, split by what happens next.
 
+use std::time::Duration;
+
 use crate::stripe::{Refusal, StripeError};
 
 /// Why a workflow stopped. Stopping between any two steps is safe: the next run goes on from what is recorded.
@@ -11,6 +13,9 @@ pub enum WorkflowError {
     /// Stripe did not answer, or asks to slow down: try again soon, with what was recorded.
     #[error("{0}")]
     StripeUnavailable(String),
+    /// Stripe asks to slow down, and says for how long: not before.
+    #[error("{why}")]
+    AskedToWait { why: String, wait: Duration },
     /// Stripe does not accept the key: nothing goes on until a human has set another.
     #[error("Stripe does not accept the key: {0}")]
     StripeUnauthorized(String),
@@ -35,7 +40,10 @@ impl WorkflowError {
     /// Whether a later run can succeed without anybody doing anything.
     pub fn passes_by_itself(&self) -> bool {
         match self {
-            WorkflowError::Busy(_) | WorkflowError::StripeUnavailable(_) | WorkflowError::Storage(_) => true,
+            WorkflowError::Busy(_)
+            | WorkflowError::StripeUnavailable(_)
+            | WorkflowError::AskedToWait { .. }
+            | WorkflowError::Storage(_) => true,
             WorkflowError::StripeUnauthorized(_)
             | WorkflowError::Refused { .. }
             | WorkflowError::Unbillable { .. }
@@ -48,7 +56,7 @@ impl WorkflowError {
     pub fn code(&self) -> &'static str {
         match self {
             WorkflowError::Busy(_) => "busy",
-            WorkflowError::StripeUnavailable(_) => "stripe_unavailable",
+            WorkflowError::StripeUnavailable(_) | WorkflowError::AskedToWait { .. } => "stripe_unavailable",
             WorkflowError::StripeUnauthorized(_) => "stripe_unauthorized",
             WorkflowError::Refused { .. } => "stripe_refused",
             WorkflowError::Unbillable { .. } => "unbillable",
@@ -63,6 +71,9 @@ impl WorkflowError {
         match error {
             StripeError::Refused(refusal) => WorkflowError::Refused { what: what.to_owned(), refusal },
             StripeError::Unauthorized(refusal) => WorkflowError::StripeUnauthorized(refusal.to_string()),
+            StripeError::Later { after: Some(wait), .. } => {
+                WorkflowError::AskedToWait { why: format!("{what}: {error}"), wait }
+            }
             other => WorkflowError::StripeUnavailable(format!("{what}: {other}")),
         }
     }

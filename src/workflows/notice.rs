@@ -33,6 +33,13 @@ pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<
     report(app, tx, "customer_gone_at_stripe", customer_id, message).await
 }
 
+/// Somebody voided an invoice: that is their decision, and nothing of it is billed again by itself.
+pub async fn voided(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<(), WorkflowError> {
+    let message =
+        "Somebody voided this invoice at Stripe. It stays counted as billed: nothing of it is charged again.";
+    report(app, tx, "invoice_voided", invoice_id, message).await
+}
+
 /// Closes an incident because a person has seen to it; one that is closed stays as it is. Where its cause is still there,
 /// the next sight of it opens another.
 ///

@@ -9,8 +9,11 @@ use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::clock::prefix;
-use crate::store::{Invoice, NewJob, StripeEvent, Tx};
-use crate::stripe::InvoiceAnswer;
+use crate::store::customers;
+use crate::store::{Effect, Invoice, KnownIntent, NewIntent, NewJob, StripeEvent, Tx};
+use crate::stripe::{self, CustomerAnswer, InvoiceAnswer};
+
+const CURRENCY_CHANGED: &str = "currency_changed";
 
 /// What became of an event.
 enum Outcome {
@@ -73,11 +76,46 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
     let Ok(answer) = InvoiceAnswer::parse(read.object.get().as_bytes()) else {
         return Ok(Outcome::Quarantined("its invoice cannot be read"));
     };
-    let Some(invoice) = tx.invoice_named(&answer.id, answer.our_id().unwrap_or("")).await? else {
-        return unknown_invoice(app, tx, event, &answer).await;
+    let write = match read.request_idempotency_key.as_deref() {
+        Some(key) if key.starts_with(prefix::INTENT) => tx.intent_named(key).await?,
+        _ => None,
     };
-    let echo = read.request_idempotency_key.as_deref().is_some_and(|key| key.starts_with(prefix::INTENT));
+    let Some(invoice) = tx.invoice_named(&answer.id, answer.our_id().unwrap_or("")).await? else {
+        return match write.filter(|write| read.kind == "invoice.created" && write.was_given_up()) {
+            Some(write) => stray_draft(app, tx, &write, &answer).await,
+            None => unknown_invoice(app, tx, event, &answer).await,
+        };
+    };
+    // What was given up and took effect after all is met like somebody else's change.
+    let echo = write.is_some_and(|write| !write.was_given_up());
     invoice_event(app, tx, &read.kind, &invoice, &answer, echo).await
+}
+
+/// A write that was given up has opened a draft after all, and another one is in use by now: the second one goes.
+async fn stray_draft(
+    app: &App,
+    tx: &mut Tx,
+    write: &KnownIntent,
+    answer: &InvoiceAnswer,
+) -> Result<Outcome, WorkflowError> {
+    let delete = stripe::delete_draft(&answer.id);
+    let new = NewIntent {
+        id: app.ids.new_id(prefix::INTENT),
+        customer_id: write.customer_id.clone(),
+        invoice_id: None,
+        method: delete.method.as_str().to_owned(),
+        path: delete.path,
+        body: delete.body,
+        effect: Effect::DeleteStrayDraft,
+        // Of no term: it plans nothing, and whoever writes for this customer next sends it.
+        lease_token: 0,
+        now: app.clock.now_ms(),
+    };
+    tx.insert_intent(&new).await?;
+    let detail =
+        json!({ "stripe_invoice_id": answer.id, "opened_by": write.id, "invoice": write.invoice_id });
+    By::service("webhook").note(app, tx, "draft.stray", &write.customer_id, detail).await?;
+    Ok(Outcome::Sync { customer_id: write.customer_id.clone() })
 }
 
 async fn invoice_event(
@@ -126,6 +164,9 @@ async fn follow(
         tx.invoice_state(&invoice.id, next.as_str(), now).await?;
         let detail = json!({ "from": invoice.state, "to": next.as_str() });
         By::service("webhook").note(app, tx, "invoice.state", &invoice.id, detail).await?;
+        if next == InvoiceState::Void {
+            notice::voided(app, tx, &invoice.id).await?;
+        }
         return Ok(Outcome::Handled("the invoice moved on"));
     }
     if kind == "invoice.payment_failed" && state == InvoiceState::Open {
@@ -179,5 +220,31 @@ async fn customer_event(
         notice::customer_gone(app, tx, &customer_id).await?;
         return Ok(Outcome::Handled("nothing is synced any more"));
     }
-    Ok(Outcome::Handled("nothing that Opentab keeps has changed"))
+    currency_changed(app, tx, &customer_id, event).await
+}
+
+/// Drafts keep the currency of ours, which is sent with each; what else Stripe bills them, it bills in its own.
+async fn currency_changed(
+    app: &App,
+    tx: &mut Tx,
+    customer_id: &str,
+    event: &opentab_webhooks::Event<'_>,
+) -> Result<Outcome, WorkflowError> {
+    let theirs = CustomerAnswer::parse(event.object.get().as_bytes()).ok().and_then(|answer| answer.currency);
+    let ours = customers::lock(tx, customer_id).await?.map(|customer| customer.currency.as_str().to_owned());
+    let (Some(theirs), Some(ours)) = (theirs, ours) else {
+        return Ok(Outcome::Handled("nothing that Opentab keeps has changed"));
+    };
+    if theirs == ours {
+        tx.resolve_incident(CURRENCY_CHANGED, customer_id, app.clock.now_ms()).await?;
+        return Ok(Outcome::Handled("nothing that Opentab keeps has changed"));
+    }
+    let detail = json!({ "ours": ours, "at_stripe": theirs });
+    By::service("webhook").note(app, tx, "customer.currency_changed", customer_id, detail).await?;
+    let message = format!(
+        "Stripe bills this customer in {theirs} by default now, Opentab in {ours}. Drafts go on in {ours}; what others \
+         bill there may be in {theirs}."
+    );
+    notice::report(app, tx, CURRENCY_CHANGED, customer_id, &message).await?;
+    Ok(Outcome::Handled("the currency is another one at Stripe"))
 }

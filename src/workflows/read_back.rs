@@ -1,6 +1,6 @@
 //! Read back: find out what Stripe holds where nobody knows, or where somebody else may have changed it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -36,9 +36,23 @@ pub(super) async fn read_back(run: &mut Run<'_>, invoice: &Invoice) -> Result<Ro
             return begin_anew(run, invoice, None).await;
         }
         Some("draft") => take_over(run, invoice, &answer).await?,
-        _ => seal(run, invoice, &answer).await?,
+        Some("open" | "uncollectible" | "paid" | "void") => seal(run, invoice, &answer).await?,
+        // Sealing what is not finalized would bill it twice.
+        unknown => return Err(in_no_known_state(run, invoice, unknown.unwrap_or("in no state")).await?),
     }
     Ok(Round::Again)
+}
+
+async fn in_no_known_state(
+    run: &Run<'_>,
+    invoice: &Invoice,
+    state: &str,
+) -> Result<WorkflowError, WorkflowError> {
+    let why = format!("Stripe says that the invoice is {state}, which Opentab does not know");
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    notice::report(run.app, &mut tx, "out_of_step", &invoice.id, &why).await?;
+    tx.commit().await?;
+    Ok(WorkflowError::Unbillable { customer_id: invoice.customer_id.clone(), why })
 }
 
 /// Every line of an invoice: the first ten are in the answer, the rest in pages of a hundred.
@@ -101,34 +115,42 @@ async fn adopt_lines(
     lines: &[LineAnswer],
     answer: Option<&InvoiceAnswer>,
 ) -> Result<(), WorkflowError> {
-    let items = run.app.store.items(&invoice.id).await?;
+    let items = run.app.store.items_and_removed(&invoice.id).await?;
     let unsure = Unsure::of(run.app, &invoice.id).await?;
-    let mut known: HashMap<&str, &Item> = items.iter().map(|item| (item.item_key.as_str(), item)).collect();
-    let mut seen_keys: HashMap<&str, &str> = HashMap::new();
+    // In order, so that the same history leaves the same rows behind.
+    let mut known: BTreeMap<&str, &Item> = items.iter().map(|item| (item.item_key.as_str(), item)).collect();
+    let mut seen_keys: BTreeSet<&str> = BTreeSet::new();
     let mut twice = Vec::new();
     let mut edits = Vec::new();
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     for line in lines {
         let Some(key) = line.item_key() else { continue };
-        if seen_keys.insert(key, &line.id).is_some() {
+        if !seen_keys.insert(key) {
             twice.push(line.id.clone());
             continue;
         }
         let before = known.remove(key);
         let written = unsure.item(key, line.amount);
         let same = before.filter(|before| before.amount == line.amount);
-        let item = as_item(invoice, key, line, same.or(written).or(before));
+        let mut item = as_item(invoice, key, line, same.or(written).or(before));
+        if written.is_none() {
+            item.put_amount = before.and_then(|before| put_before(before, line.amount));
+        }
         let other = |before: &Item| before.amount != item.amount || before.description != item.description;
         if written.is_none() && before.is_some_and(other) {
             edits.push(format!("{key} was edited"));
         }
         tx.put_item(&invoice.id, &item).await?;
     }
-    for key in known.into_keys() {
-        if !unsure.removed(key) {
+    for (key, before) in known {
+        if unsure.removed(key) {
+            tx.drop_item(&invoice.id, key).await?;
+            continue;
+        }
+        if before.is_on_draft() {
             edits.push(format!("{key} was removed"));
         }
-        tx.drop_item(&invoice.id, key).await?;
+        tx.item_removed(&invoice.id, key).await?;
     }
     let foreign = answer.map_or(invoice.foreign_amount, |answer| beside_ours(answer, lines));
     finish_reading(run, &mut tx, invoice, answer, foreign, &edits).await?;
@@ -138,6 +160,11 @@ async fn adopt_lines(
     }
     tx.commit().await?;
     remove_twins(run, invoice, twice).await
+}
+
+/// What we had put on a line, where Stripe holds something else now.
+fn put_before(before: &Item, held: i64) -> Option<i64> {
+    Some(before.ours()).filter(|ours| *ours != held)
 }
 
 async fn finish_reading(
@@ -197,6 +224,7 @@ fn as_item(invoice: &Invoice, key: &str, line: &LineAnswer, before: Option<&Item
         period_end: period.1,
         folded: before.and_then(|before| before.folded.clone()),
         stripe_line_id: Some(line.id.clone()),
+        put_amount: None,
     }
 }
 
@@ -260,7 +288,7 @@ pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), Wo
     let why = format!("nobody answered {} times; read back instead", intent.attempts);
     let now = run.app.clock.now_ms();
     // It may have been sent by somebody who died over it: what Stripe holds is read with that in mind.
-    run.app.store.intent_unanswered(&intent.id, &why, now).await?;
+    run.app.store.intent_unanswered(&intent.id, &why, 1, now).await?;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     tx.settle_intent(&intent.id, ending, Some(&why), now).await?;
     match (&found, &intent.effect, &intent.invoice_id) {

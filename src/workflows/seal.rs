@@ -1,6 +1,6 @@
 //! Seal: Stripe has finalized an invoice. Copy its lines into the ledger, once, and begin the next one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
@@ -24,7 +24,7 @@ pub(super) async fn seal(
     answer: &InvoiceAnswer,
 ) -> Result<(), WorkflowError> {
     let lines = all_lines(run, answer).await?;
-    let items = run.app.store.items(&invoice.id).await?;
+    let items = run.app.store.items_and_removed(&invoice.id).await?;
     let unsure = Unsure::of(run.app, &invoice.id).await?;
     let next = cycle_after(&run.customer, invoice, run.app.clock.now())?;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
@@ -69,9 +69,10 @@ async fn write_ledger(
         let (_, held) = at_stripe.remove(item.item_key.as_str()).unwrap_or_default();
         // What an unanswered write of ours explains, we have put there: it is no override.
         let item = match unsure.item(&item.item_key, held) {
-            Some(written) if held != item.amount => written,
+            Some(written) if held != item.ours() => written,
             _ if held == 0 && unsure.removed(&item.item_key) => continue,
-            _ => item,
+            // Changed by somebody and not put back before this: what we had put there counts.
+            _ => &Item { amount: item.ours(), ..item.clone() },
         };
         if held != item.amount {
             overrides.push(Override { item_key: item.item_key.clone(), ours: item.amount, at_stripe: held });
@@ -95,8 +96,8 @@ async fn write_ledger(
 }
 
 /// A line of each of our keys at Stripe, and the sum of all of that key.
-fn by_key(lines: &[LineAnswer]) -> HashMap<&str, (Option<&LineAnswer>, i64)> {
-    let mut sums: HashMap<&str, (Option<&LineAnswer>, i64)> = HashMap::new();
+fn by_key(lines: &[LineAnswer]) -> BTreeMap<&str, (Option<&LineAnswer>, i64)> {
+    let mut sums: BTreeMap<&str, (Option<&LineAnswer>, i64)> = BTreeMap::new();
     for line in lines {
         let Some(key) = line.item_key() else { continue };
         let sum = sums.entry(key).or_default();
@@ -154,15 +155,34 @@ async fn mark_sealed(
     tx.invoice_state(&invoice.id, state.as_str(), now).await?;
     tx.invoice_sealed(&invoice.id, now).await?;
     tx.resolve_incident("finalization_failed", &invoice.id, now).await?;
+    tx.resolve_incident("out_of_step", &invoice.id, now).await?;
     let detail = json!({
         "number": answer.number, "total": answer.total, "currency": invoice.currency, "cycle": invoice.cycle,
     });
     By::service("sync").note(run.app, tx, "invoice.sealed", &invoice.id, detail).await?;
-    if now < invoice.close_at {
-        let message = "The invoice was finalized before its cycle was over. What is used from now on is on the next draft.";
-        notice::report(run.app, tx, "finalized_early", &invoice.id, message).await?;
+    if state == InvoiceState::Void {
+        notice::voided(run.app, tx, &invoice.id).await?;
     }
-    Ok(())
+    finalized_by_hand(run, tx, invoice).await
+}
+
+/// Somebody else finalized it: an operator hears of it, and the audit says so.
+async fn finalized_by_hand(run: &Run<'_>, tx: &mut Tx, invoice: &Invoice) -> Result<(), WorkflowError> {
+    if tx.asked_to_finalize(&invoice.id).await? {
+        return Ok(());
+    }
+    By::service("sync").note(run.app, tx, "invoice.finalized_by_hand", &invoice.id, json!({})).await?;
+    let (kind, message) = match run.app.clock.now_ms() < invoice.close_at {
+        true => (
+            "finalized_early",
+            "The invoice was finalized before its cycle was over. What is used from now on is on the next draft.",
+        ),
+        false => (
+            "finalized_by_hand",
+            "Somebody finalized the invoice at Stripe before Opentab did. What it did not show yet is on the next draft.",
+        ),
+    };
+    notice::report(run.app, tx, kind, &invoice.id, message).await
 }
 
 /// What a human decided is respected: it counts as billed, and the gap is shown, never charged again by itself.

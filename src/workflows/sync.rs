@@ -9,12 +9,13 @@ use super::carry_out::{Carried, carry_out, intend, must_be_read};
 use super::current::{begin_invoice, cycle_of, roll_invoice};
 use super::lease::{as_only_writer, begin_as_writer};
 use super::statement::{LoadedStatement, load_statement};
+use super::unsure::Unknown;
 use super::{WorkflowError, close, notice, read_back};
 use crate::app::App;
 use crate::billing::{DraftItem, Plan, WantedItem, fold, reconcile};
 use crate::clock::from_ms;
 use crate::store::customers::{CollectionMethod, Customer, CustomerState};
-use crate::store::{Effect, Invoice, Item, Lease};
+use crate::store::{Effect, Intent, Invoice, Item, Lease};
 use crate::stripe::{self, DraftLine, NewInvoice, Write};
 
 /// The key of the line that carries the smallest ones, where there are more than Stripe takes.
@@ -94,7 +95,8 @@ impl<'a> Run<'a> {
     async fn look(&mut self, invoice: &Invoice) -> Result<Round, WorkflowError> {
         self.looks += 1;
         if self.looks <= LOOKS {
-            return read_back::read_back(self, invoice).await;
+            let read = read_back::read_back(self, invoice).await;
+            return Unknown::draft(invoice).after(self.app, self.lease, read).await;
         }
         let why = format!("the draft at Stripe does not become what was written: {}", self.looked_because);
         let mut tx = begin_as_writer(self.app, self.lease).await?;
@@ -146,21 +148,25 @@ impl<'a> Run<'a> {
     /// First what was begun: nothing new is planned while nobody knows how an earlier write ended.
     async fn finish_open_intents(&mut self) -> Result<(), WorkflowError> {
         for intent in self.app.store.open_intents(&self.customer.id).await? {
-            match must_be_read(&intent, self.app.clock.now_ms()) {
-                true => read_back::resolve(self, &intent).await?,
-                false => {
-                    let deadline = self.app.clock.now_ms();
-                    match carry_out(self.app, self.lease, &intent, deadline).await? {
-                        Carried::Done | Carried::Finalized(_) => self.synced.writes += 1,
-                        Carried::ReadBack(why) => self.looked_because = why,
-                        Carried::TooManyLines => {}
-                    }
-                }
-            }
+            let finished = self.finish(&intent).await;
+            Unknown::end_of(&intent).after(self.app, self.lease, finished).await?;
         }
         // What was settled may have changed the customer: a created one has an id now.
         if let Some(customer) = self.app.store.customer(&self.customer.id).await? {
             self.customer = customer;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, intent: &Intent) -> Result<(), WorkflowError> {
+        let now = self.app.clock.now_ms();
+        if must_be_read(intent, now) {
+            return read_back::resolve(self, intent).await;
+        }
+        match carry_out(self.app, self.lease, intent, now).await? {
+            Carried::Done | Carried::Finalized(_) => self.synced.writes += 1,
+            Carried::ReadBack(why) => self.looked_because = why,
+            Carried::TooManyLines => {}
         }
         Ok(())
     }
@@ -286,7 +292,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn abandon(&self, never_sent: &[crate::store::Intent], why: &str) -> Result<(), WorkflowError> {
+    async fn abandon(&self, never_sent: &[Intent], why: &str) -> Result<(), WorkflowError> {
         if never_sent.is_empty() {
             return Ok(());
         }
@@ -312,6 +318,7 @@ impl<'a> Run<'a> {
         for item in items.iter().filter(|item| item.item_key == FOLD_KEY && item.folded != wanted.folded) {
             tx.put_item(&invoice.id, &Item { folded: wanted.folded.clone(), ..item.clone() }).await?;
         }
+        tx.forget_put_amounts(&invoice.id).await?;
         tx.mark_cycles_synced(&self.customer.id, &loaded.cycles).await?;
         let now = self.app.clock.now_ms();
         tx.invoice_synced(&invoice.id, now).await?;
@@ -378,6 +385,7 @@ fn item(wanted: &WantedItem, all: &Wanted, stripe_line_id: Option<String>) -> It
         period_end: wanted.period.1.timestamp_millis(),
         folded: all.folded.clone().filter(|_| wanted.key == FOLD_KEY),
         stripe_line_id,
+        put_amount: None,
     }
 }
 

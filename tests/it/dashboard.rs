@@ -108,6 +108,7 @@ async fn lines_of_others_are_left_alone_and_finalized_with_ours() {
     t.settle().await;
     assert_eq!(t.draft_total(&ada).await, 5_232);
     assert_eq!(t.incidents().await, ["foreign_lines"]);
+    assert_eq!(t.audited("draft.foreign_lines").await, 1);
     t.in_step(&ada).await;
     close(&t).await;
     let sealed = t.sealed(&ada).await;
@@ -194,20 +195,110 @@ async fn an_edit_that_was_finalized_by_hand_is_respected_and_shown() {
     assert_eq!(t.sealed(&ada).await.len(), 1);
 }
 
-#[tokio::test]
-async fn an_edit_that_was_finalized_before_it_could_be_put_back_is_carried_over() {
-    let (t, ada) = with_ada().await;
-    // In the grace period: the next draft is of another cycle, and would not look at this one by itself.
-    t.at("2026-12-01T00:30:00Z");
-    edit_the_calls(&t, &ada, 150).await;
-    // Read back, and then Stripe is away until somebody has finalized.
-    t.sandbox.faults().next("POST /v1/invoices/{invoice}/update_lines", Fault::DropBefore);
+/// Somebody changes the draft in its grace period, Stripe is away until they have finalized it, and then it is sealed.
+async fn changed_and_finalized_before_it_could_be_put_back(
+    t: &Tab,
+    ada: &Customer,
+    put_back: &str,
+    by: Fault,
+) {
+    t.sandbox.faults().next(put_back, by);
     t.deliver().await;
     t.work().await;
-    by_hand(&t, &ada, "/finalize", "").await;
+    by_hand(t, ada, "/finalize", "").await;
     t.recover().await;
-    assert_eq!(t.billed(&ada).await + t.draft_total(&ada).await, 230);
+}
+
+#[tokio::test]
+async fn a_change_that_was_read_and_finalized_before_it_was_put_back_is_respected() {
+    const UPDATE: &str = "POST /v1/invoices/{invoice}/update_lines";
+    const ADD: &str = "POST /v1/invoices/{invoice}/add_lines";
+    for (put_back, at_stripe) in [(UPDATE, 180), (ADD, 200)] {
+        let (t, ada) = with_ada().await;
+        t.at("2026-12-01T00:30:00Z");
+        match put_back {
+            UPDATE => edit_the_calls(&t, &ada, 150).await,
+            _ => remove_the_mails(&t, &ada).await,
+        }
+        changed_and_finalized_before_it_could_be_put_back(&t, &ada, put_back, Fault::DropBefore).await;
+        assert_eq!(t.sealed(&ada).await[0].total, at_stripe);
+        assert_eq!(t.draft_total(&ada).await, 0, "an override is never charged again by itself");
+        assert_eq!(t.audited("invoice.overridden").await, 1);
+        let expected = ["draft_edited", "finalized_early", "line_overridden"];
+        assert_eq!(t.incidents().await, expected);
+        t.in_step(&ada).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_put_back_without_an_answer_and_then_finalized_is_no_override() {
+    let (t, ada) = with_ada().await;
+    t.at("2026-12-01T00:30:00Z");
+    edit_the_calls(&t, &ada, 150).await;
+    let put_back = "POST /v1/invoices/{invoice}/update_lines";
+    changed_and_finalized_before_it_could_be_put_back(&t, &ada, put_back, Fault::LoseAnswer).await;
+    assert_eq!(t.billed(&ada).await, 230);
+    assert_eq!((t.audited("invoice.overridden").await, t.draft_total(&ada).await), (0, 0));
     t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_line_that_was_put_back_is_no_override_later() {
+    let (t, ada) = with_ada().await;
+    edit_the_calls(&t, &ada, 150).await;
+    remove_the_mails(&t, &ada).await;
+    t.settle().await;
+    t.uses(&ada, "mails", -10, "k3").await;
+    t.settle().await;
+    close(&t).await;
+    assert_eq!(t.billed(&ada).await, 200);
+    assert_eq!(t.audited("invoice.overridden").await, 0);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_draft_that_somebody_finalized_is_told_of_whenever_it_was() {
+    for (at, kind) in
+        [("2026-11-20T00:00:00Z", "finalized_early"), ("2026-12-01T01:00:00Z", "finalized_by_hand")]
+    {
+        let (t, ada) = with_ada().await;
+        t.at(at);
+        by_hand(&t, &ada, "/finalize", "").await;
+        t.settle().await;
+        assert_eq!((t.incidents().await, t.billed(&ada).await), (vec![kind.to_owned()], 230));
+        assert_eq!(t.audited("invoice.finalized_by_hand").await, 1);
+    }
+    let (t, ada) = with_ada().await;
+    close(&t).await;
+    assert_eq!((t.billed(&ada).await, t.incidents().await), (230, Vec::new()));
+    assert_eq!(t.audited("invoice.finalized_by_hand").await, 0);
+}
+
+#[tokio::test]
+async fn another_currency_at_stripe_is_shown_and_changes_no_draft() {
+    let (t, ada) = with_ada().await;
+    let id = t.app.store.customer(&ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+    let hear = async |event: &str, currency: &str| {
+        let object = serde_json::json!({ "id": id, "object": "customer", "currency": currency });
+        let event = serde_json::json!({
+            "id": event, "object": "event", "type": "customer.updated", "created": 1_793_000_000, "livemode": false,
+            "data": { "object": object },
+        });
+        let payload = event.to_string();
+        let read = opentab_webhooks::read(payload.as_bytes()).unwrap();
+        opentab::workflows::receive::receive(&t.app, &read, &payload).await.unwrap();
+        t.settle().await;
+    };
+    hear("evt_1", "eur").await;
+    assert_eq!(t.incidents().await, ["currency_changed"]);
+    assert_eq!(t.audited("customer.currency_changed").await, 1);
+    t.uses(&ada, "calls", 1, "k3").await;
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 232);
+    hear("evt_2", "usd").await;
+    assert!(t.incidents().await.is_empty(), "it is ours again");
+    close(&t).await;
+    assert_eq!(t.billed(&ada).await, 232);
 }
 
 #[tokio::test]
@@ -219,8 +310,24 @@ async fn a_voided_invoice_stays_billed() {
     let sealed = t.sealed(&ada).await;
     assert_eq!((sealed.len(), sealed[0].state.as_str()), (1, "void"));
     assert_eq!(t.draft_total(&ada).await, 0);
+    assert_eq!(t.incidents().await, ["finalized_early", "invoice_voided"]);
     close(&t).await;
     assert_eq!(t.sealed(&ada).await.len(), 1);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn an_invoice_voided_after_it_was_sealed_is_told_of() {
+    let (t, ada) = with_ada().await;
+    close(&t).await;
+    let id = t.sealed(&ada).await.remove(0).stripe_invoice_id.unwrap();
+    t.stripe("POST", &format!("/invoices/{id}/void"), "").await;
+    t.settle().await;
+    assert_eq!(
+        (t.incidents().await, t.audited("invoice.state").await),
+        (vec!["invoice_voided".to_owned()], 1)
+    );
+    assert_eq!((t.sealed(&ada).await[0].state.as_str(), t.draft_total(&ada).await), ("void", 0));
     t.in_step(&ada).await;
 }
 

@@ -5,6 +5,7 @@ mod bad_inputs;
 mod bad_webhooks;
 mod billing_page;
 mod dashboard;
+mod endings;
 mod folded;
 mod health;
 mod late;

@@ -63,16 +63,26 @@ impl Transport for InProcess {
             let request =
                 builder.body(Body::from(request.body.unwrap_or_default())).map_err(|e| e.to_string())?;
             let answer = self.0.clone().oneshot(request).await.map_err(|e| e.to_string())?;
-            if answer.extensions().get::<Dropped>().is_some() {
-                return Err("the connection dropped".to_owned());
+            if let Some(how) = answer.extensions().get::<Dropped>() {
+                return Err(how.to_string());
             }
             let (head, body) = answer.into_parts();
             let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
             let (request_id, limited_reason) = (header("request-id"), header("stripe-rate-limited-reason"));
             let should_retry = header("stripe-should-retry").map(|text| text == "true");
+            let seconds = header("retry-after").and_then(|text| text.parse().ok());
+            let retry_after = seconds.map(std::time::Duration::from_secs);
             let status = head.status.as_u16();
             let body = axum::body::to_bytes(body, usize::MAX).await.map_err(|e| e.to_string())?;
-            Ok(Response { status, body, request_id, should_retry, limited_reason, ..Response::default() })
+            Ok(Response {
+                status,
+                body,
+                request_id,
+                should_retry,
+                limited_reason,
+                retry_after,
+                sent_at: None,
+            })
         })
     }
 }
