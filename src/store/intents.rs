@@ -25,6 +25,8 @@ pub enum Effect {
     },
     Finalize,
     DeletePendingItem,
+    /// A draft with our mark that is not ours.
+    DeleteOrphan,
 }
 
 /// Kept as text on both databases.

@@ -105,6 +105,7 @@ pub fn what(effect: &Effect) -> &'static str {
         Effect::SetDueDate { .. } => "set the due date",
         Effect::Finalize => "finalize the invoice",
         Effect::DeletePendingItem => "delete a pending item",
+        Effect::DeleteOrphan => "delete a draft that is not ours",
     }
 }
 
@@ -139,7 +140,7 @@ async fn apply(app: &App, tx: &mut Tx, intent: &Intent, answer: &Bytes) -> Resul
                 tx.drop_item(invoice_id, key).await?;
             }
         }
-        Effect::SetDueDate { .. } | Effect::DeletePendingItem => {}
+        Effect::SetDueDate { .. } | Effect::DeletePendingItem | Effect::DeleteOrphan => {}
         // The seal follows. Should this process die before, the next run reads the invoice back and seals it.
         Effect::Finalize => tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?,
     }
@@ -276,7 +277,7 @@ async fn refused(
 
 /// What follows a refusal without a human; none where one is needed.
 fn policy(intent: &Intent, refusal: &Refusal) -> Option<Carried> {
-    if gone(refusal) && intent.effect == Effect::DeletePendingItem {
+    if gone(refusal) && matches!(intent.effect, Effect::DeletePendingItem | Effect::DeleteOrphan) {
         return Some(Carried::Done);
     }
     let on_draft = !matches!(intent.effect, Effect::CreateCustomer | Effect::OpenInvoice);
