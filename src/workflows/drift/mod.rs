@@ -134,9 +134,10 @@ pub async fn report(app: &App, found: Comparison) -> Result<(), WorkflowError> {
         by_subject.entry(difference.subject()).or_default().push(difference);
     }
     let now = app.clock.now_ms();
+    let reported = app.store.subjects_of_incidents(INCIDENT).await?;
     let mut tx = app.store.db.begin().await?;
     if found.stopped.is_none() {
-        for (subject,) in app.store.subjects_of_incidents(INCIDENT).await? {
+        for (subject,) in reported {
             if !by_subject.contains_key(subject.as_str()) {
                 tx.resolve_incident(INCIDENT, &subject, now).await?;
             }
