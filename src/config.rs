@@ -78,7 +78,11 @@ pub const SETTINGS: &[Setting] = &[
         "250",
         "Lines on one draft; the smallest beyond it become one line (Stripe takes 250)",
     ),
-    setting("OPENTAB_RECONCILE_EVERY", "1d", "How often ledger and drafts are compared with what Stripe holds"),
+    setting(
+        "OPENTAB_RECONCILE_EVERY",
+        "1d",
+        "How often ledger and drafts are compared with what Stripe holds",
+    ),
     setting("OPENTAB_WORKERS", "8", "Jobs that run at once"),
     setting(
         "OPENTAB_INGEST_WRITERS",

@@ -189,7 +189,8 @@ impl Gauges {
         gauge("differences", "What the last comparison with Stripe found not to be equal", &self.differences);
         let reconciled = "When ledger and drafts were last compared with Stripe, in unix seconds";
         gauge("reconciled_timestamp_seconds", reconciled, &self.reconciled_at);
-        let proven = "The share of the compared value that is equal here and at Stripe to the minor unit, by currency";
+        let proven =
+            "The share of the compared value that is equal here and at Stripe to the minor unit, by currency";
         registry.register("value_proven_ratio", proven, self.value_proven.clone());
         let silence = "How long no webhook has come from Stripe";
         registry.register_with_unit("stripe_silence", silence, Unit::Seconds, self.stripe_silence.clone());

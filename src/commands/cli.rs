@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{demo, doctor, incidents, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage, webhooks};
+use super::{
+    demo, doctor, incidents, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage, webhooks,
+};
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
 use crate::store::api_keys::Scope;

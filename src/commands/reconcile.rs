@@ -134,7 +134,8 @@ fn show_difference(difference: &Difference) {
         (None, None) => String::new(),
         (ours, at_stripe) => format!("  {} here, {} at Stripe", amount(ours), amount(at_stripe)),
     };
-    let about = [&difference.customer_id, &difference.invoice_id, &difference.stripe_id, &difference.item_key];
+    let about =
+        [&difference.customer_id, &difference.invoice_id, &difference.stripe_id, &difference.item_key];
     let about: Vec<&str> = about.into_iter().filter_map(|id| id.as_deref()).collect();
     let detail = difference.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
     say!("{}{amounts}{detail}\n    {}", difference.reason.says(), about.join("  "));

@@ -50,7 +50,9 @@ impl Store {
 
     /// Subjects of the open incidents of a kind.
     pub async fn subjects_of_incidents(&self, kind: &str) -> sqlx::Result<Vec<(String,)>> {
-        self.db.all(both("select subject from incident where kind = $1 and resolved_at is null"), (kind,)).await
+        self.db
+            .all(both("select subject from incident where kind = $1 and resolved_at is null"), (kind,))
+            .await
     }
 }
 

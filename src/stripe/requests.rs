@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use stripe_billing::invoice::{
     AddLinesInvoice, AddLinesInvoiceLines, CreateInvoice, CreateInvoicePendingInvoiceItemsBehavior,
-    DeleteInvoice,
-    FinalizeInvoiceInvoice, ListInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
+    DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
     RemoveLinesInvoiceLinesBehavior, RetrieveInvoice, UpdateInvoice, UpdateLinesInvoice,
     UpdateLinesInvoiceLines,
 };

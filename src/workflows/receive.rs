@@ -39,7 +39,11 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
 }
 
 /// The same for an event that had to be asked for.
-pub(super) async fn receive_polled(app: &App, event: &Event<'_>, payload: &str) -> Result<bool, WorkflowError> {
+pub(super) async fn receive_polled(
+    app: &App,
+    event: &Event<'_>,
+    payload: &str,
+) -> Result<bool, WorkflowError> {
     store(app, event, payload, true).await
 }
 

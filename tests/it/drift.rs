@@ -137,8 +137,12 @@ async fn only_a_draft_whose_sum_differs_has_its_lines_read() {
     edit(&t, &ada, 105, 1).await;
     t.sandbox.reset_calls();
     assert_eq!(reasons(&t).await, [Reason::LineAmount]);
-    let reads_of = |operation: &str| t.sandbox.calls().iter().filter(|call| call.operation == operation).count();
-    assert_eq!((reads_of("GET /v1/invoices/{invoice}/lines"), reads_of("GET /v1/invoices/{invoice}")), (1, 1));
+    let reads_of =
+        |operation: &str| t.sandbox.calls().iter().filter(|call| call.operation == operation).count();
+    assert_eq!(
+        (reads_of("GET /v1/invoices/{invoice}/lines"), reads_of("GET /v1/invoices/{invoice}")),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -316,7 +320,9 @@ async fn the_command_says_by_its_exit_code_what_it_found() {
     };
     let (code, text) = run("100", &["--json"]);
     assert!(code == 0 && text.contains(r#""equal":true"#), "{code} {text}");
-    sandbox.faults().next("GET /v1/invoices", Fault::Status { status: 401, code: None, stored: false, executed: false });
+    sandbox
+        .faults()
+        .next("GET /v1/invoices", Fault::Status { status: 401, code: None, stored: false, executed: false });
     assert_eq!(run("100", &[]).0, 2);
     let (code, text) = run("7", &[]);
     assert!(code == 2 && text.contains("OPENTAB_STRIPE_READS"), "{code} {text}");

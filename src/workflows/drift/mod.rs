@@ -102,8 +102,7 @@ pub async fn compare(
     let mut found = run.found;
     found.reads = allowance(app).await?;
     if found.stopped.is_none() {
-        let summary =
-            Summary { at: began, differences: found.differences.len(), value: found.value.clone() };
+        let summary = Summary { at: began, differences: found.differences.len(), value: found.value.clone() };
         app.store.put_setting(LAST, &serde_json::to_string(&summary).unwrap_or_default()).await?;
     }
     if found.is_equal() {
@@ -319,8 +318,7 @@ impl Run<'_> {
             return Ok((None, Look::Equal));
         };
         let waits = self.app.store.waits_for_sync(&customer.id, &invoice.cycle).await?;
-        let Some(shown) =
-            preview(self.app, &customer).await?.filter(|shown| shown.invoice.id == invoice.id)
+        let Some(shown) = preview(self.app, &customer).await?.filter(|shown| shown.invoice.id == invoice.id)
         else {
             return Ok((None, Look::UnderWay));
         };
@@ -409,7 +407,8 @@ async fn closer(app: &App, customer_id: &str, invoice_id: &str) -> Result<Look, 
     }
     let held = Held::load(app, invoice).await?;
     let Some(answer) = retrieve(app, &held.invoice).await? else {
-        let missing = Difference { ours: Some(held.sum()), ..Difference::of(&held.invoice, Reason::MissingAtStripe) };
+        let missing =
+            Difference { ours: Some(held.sum()), ..Difference::of(&held.invoice, Reason::MissingAtStripe) };
         return Ok(Look::Differs(vec![missing], None));
     };
     let verdict = match held.beside(&answer, None) {

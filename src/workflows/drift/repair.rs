@@ -29,11 +29,7 @@ pub enum Repair {
 ///
 /// # Errors
 /// What stopped it. What was put right until then stays so.
-pub async fn repair(
-    app: &App,
-    differences: &[Difference],
-    how_far: Repair,
-) -> Result<Vec<String>, Stopped> {
+pub async fn repair(app: &App, differences: &[Difference], how_far: Repair) -> Result<Vec<String>, Stopped> {
     let mut jobs = BTreeSet::new();
     let mut done = BTreeSet::new();
     for difference in differences {
@@ -42,7 +38,9 @@ pub async fn repair(
             (Reason::OrphanDraft | Reason::OrphanInvoice | Reason::PendingItem | Reason::Metadata, _) => {}
             _ => {
                 // Several differences of one invoice are one thing to do.
-                let Some(id) = difference.invoice_id.clone().filter(|id| done.insert(id.clone())) else { continue };
+                let Some(id) = difference.invoice_id.clone().filter(|id| done.insert(id.clone())) else {
+                    continue;
+                };
                 let Some(invoice) = app.store.invoice(&id).await? else { continue };
                 match invoice.sealed_at {
                     None => _ = jobs.insert(sync_again(app, &invoice).await?),
@@ -124,7 +122,8 @@ async fn orphan_writes(app: &App, stripe_id: &str) -> Result<Vec<(Write, Effect)
     }
     let ids: Vec<&str> = lines.iter().map(|line| line.id.as_str()).collect();
     let removed = ids.chunks(app.config.lines_per_call);
-    let removed = removed.map(|ids| (stripe::remove_lines(stripe_id, ids), Effect::RemoveLines { item_keys: Vec::new() }));
+    let removed = removed
+        .map(|ids| (stripe::remove_lines(stripe_id, ids), Effect::RemoveLines { item_keys: Vec::new() }));
     let mut writes: Vec<(Write, Effect)> = removed.collect();
     writes.push((stripe::delete_invoice(stripe_id), Effect::DeleteOrphan));
     Ok(writes)
