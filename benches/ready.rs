@@ -16,13 +16,13 @@ use rusqlite::Connection;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const CUSTOMERS: usize = 1_000;
-const EVENTS_A_DAY: usize = 20_000;
+const CUSTOMERS: i64 = 1_000;
+const EVENTS_A_DAY: i64 = 20_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     _ = rustls::crypto::ring::default_provider().install_default();
-    let (events, starts) = (number("BENCH_EVENTS", 1_000_000), number("BENCH_STARTS", 100));
+    let (events, starts) = (number("BENCH_EVENTS", 1_000_000), number("BENCH_STARTS", 100) as usize);
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("opentab.db");
     schema(&file).await?;
@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
     stop(&mut server, false)
 }
 
-fn number(name: &str, default: usize) -> usize {
+fn number(name: &str, default: i64) -> i64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -73,7 +73,7 @@ async fn schema(file: &Path) -> Result<()> {
 }
 
 /// A history as a year of it would look: usage, its daily totals, and the webhook events of its invoices.
-fn fill(file: &Path, events: usize) -> Result<()> {
+fn fill(file: &Path, events: i64) -> Result<()> {
     let mut db = Connection::open(file)?;
     let tx = db.transaction()?;
     tx.execute("insert into meter values (1, 'ot_mtr_1', 'calls', 'Calls', 'sum', 0, '', 0)", [])?;
@@ -93,7 +93,7 @@ fn fill(file: &Path, events: usize) -> Result<()> {
     let mut total = tx.prepare(
         "insert into usage_total (customer_no, day, meter_no, quantity, events) values (?1, ?2, 1, ?3, ?3)",
     )?;
-    for day in 0..events.div_ceil(EVENTS_A_DAY) {
+    for day in 0..=events / EVENTS_A_DAY {
         let name = format!("2026-{:02}-{:02}", 1 + day / 28 % 12, 1 + day % 28);
         for no in 1..=CUSTOMERS {
             total.execute((no, &name, EVENTS_A_DAY / CUSTOMERS))?;
