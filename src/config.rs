@@ -271,7 +271,10 @@ impl Values {
                 Some(_) => Some(self.count("OPENTAB_STRIPE_READS")?),
                 None => None,
             },
-            reconcile_every: self.duration("OPENTAB_RECONCILE_EVERY")?,
+            reconcile_every: match self.duration("OPENTAB_RECONCILE_EVERY")? {
+                every if every >= Duration::from_secs(60) => every,
+                _ => return bad("OPENTAB_RECONCILE_EVERY", "must be at least 1m"),
+            },
             stripe_timeout: self.duration("OPENTAB_STRIPE_TIMEOUT")?,
             lines_per_call: self.count("OPENTAB_LINES_PER_CALL")? as usize,
             lines_per_invoice: self.count("OPENTAB_LINES_PER_INVOICE")? as usize,

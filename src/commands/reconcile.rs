@@ -88,7 +88,10 @@ async fn put_right(app: &App, differences: &[Difference]) -> anyhow::Result<()> 
     let stop = CancellationToken::new();
     let workers = tokio::spawn(work(app.clone(), stop.clone()));
     let outcome = match drift::repair(app, differences, Repair::Delete).await {
-        Ok(jobs) => settled(app, &jobs, PATIENCE).await.map(drop).map_err(Stopped::Failed),
+        Ok(repaired) => {
+            let jobs: Vec<String> = repaired.jobs.into_iter().collect();
+            settled(app, &jobs, PATIENCE).await.map(drop).map_err(Stopped::Failed)
+        }
         Err(stopped) => Err(stopped),
     };
     stop.cancel();

@@ -285,9 +285,10 @@ async fn by_schedule_a_difference_is_an_incident_until_it_is_gone() {
     assert_eq!(t.incidents().await, ["drift"]);
     assert!(metrics(&page).await.contains("opentab_differences 1\n"));
     assert!(metrics(&page).await.contains("opentab_value_proven_ratio{currency=\"usd\"} 0.0"));
-    edit(&t, &ada, 7, 30).await;
+    // The schedule has asked for the sync that puts it right, and the next comparison sees that it did.
+    jobs::run_due(&t.app).await.unwrap();
     drift::watch(&t.app).await.unwrap();
-    assert!(t.incidents().await.is_empty());
+    assert_eq!(t.incidents().await, ["draft_edited"]);
     assert!(metrics(&page).await.contains("opentab_value_proven_ratio{currency=\"usd\"} 1.0"));
 }
 
@@ -297,6 +298,55 @@ async fn metrics(page: &axum::Router) -> String {
     let answer = page.clone().oneshot(request).await.unwrap();
     let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
     String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn by_schedule_an_amount_that_stripe_says_anew_is_learned_and_bothers_nobody() {
+    let (t, ada) = with_ada().await;
+    t.at("2026-12-01T01:00:00Z");
+    t.recover().await;
+    let sql = store::both("update invoice set amount_remaining = 1 where sealed_at is not null");
+    t.app.store.db.run(sql, ()).await.unwrap();
+    drift::watch(&t.app).await.unwrap();
+    assert_eq!((t.sealed(&ada).await[0].amount_remaining, t.incidents().await.len()), (230, 0));
+}
+
+#[tokio::test]
+async fn a_cursor_that_was_deleted_while_the_list_was_read_loses_nothing() {
+    let t = Tab::new().await;
+    for n in 0..101 {
+        let customer = t.customer(&format!("Customer{n}")).await;
+        t.flat_fee(&customer, &format!("Base {n}"), 100).await;
+    }
+    t.settle().await;
+    t.sandbox
+        .faults()
+        .next("GET /v1/invoices", Fault::Status { status: 500, code: None, stored: false, executed: false });
+    let found = drift::compare(&t.app, Extent::All, &|_| {}).await.unwrap();
+    assert!(matches!(found.stopped, Some(Stopped::Failed(_))), "{:?}", found.stopped);
+    // The last one of the first page goes while that page is judged.
+    let drafts = t.all("/invoices?status=draft&limit=100").await;
+    let last = drafts[99]["id"].as_str().unwrap().to_owned();
+    let (stripe, gone) = (t.sandbox.router(), last.clone());
+    let deleted = std::sync::Mutex::new(false);
+    let watch = move |done: usize| {
+        let mut deleted = deleted.lock().unwrap();
+        if done == 100 && !*deleted {
+            *deleted = true;
+            let request = axum::http::Request::delete(format!("http://sandbox/v1/invoices/{gone}"));
+            let request = request.header("authorization", "Bearer sk_test_sandbox");
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            let answer = tower::ServiceExt::oneshot(stripe.clone(), request);
+            // Whoever watches cannot wait, so somebody else does.
+            let wait = move || tokio::runtime::Runtime::new().unwrap().block_on(answer);
+            assert_eq!(std::thread::spawn(wait).join().unwrap().unwrap().status(), 200);
+        }
+    };
+    let found = drift::compare(&t.app, Extent::All, &watch).await.unwrap();
+    assert!(found.stopped.is_none(), "{:?}", found.stopped);
+    assert_eq!(found.invoices, 101);
+    let reasons: Vec<Reason> = differences(&t).await.iter().map(|found| found.reason).collect();
+    assert_eq!(reasons, [Reason::MissingAtStripe, Reason::PendingItem]);
 }
 
 /// The command as a script sees it: on a file, with the sandbox on a port.

@@ -9,11 +9,13 @@ mod repair;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use stripe_client_core::StripeRequest;
 
 pub use self::difference::{Difference, Reason};
 use self::judge::{Held, Verdict};
-pub use self::repair::{Repair, repair};
+pub use self::repair::{Repair, Repaired, repair};
 use super::lease::as_only_writer;
 use super::preview::preview;
 use super::reads::{Allowance, Stopped, allowance, read};
@@ -95,17 +97,17 @@ pub async fn compare(
 ) -> Result<Comparison, WorkflowError> {
     let began = app.clock.now_ms();
     let since = since(&app.store, extent).await?;
-    let mut run = Run { app, watch, seen: HashSet::new(), found: Comparison::default() };
+    let mut run = Run { app, watch, seen: HashSet::new(), left_out: false, found: Comparison::default() };
     if let Err(stopped) = run.everything(since).await {
         run.found.stopped = Some(stopped);
     }
-    let mut found = run.found;
+    let (mut found, left_out) = (run.found, run.left_out);
     found.reads = allowance(app).await?;
     if found.stopped.is_none() {
         let summary = Summary { at: began, differences: found.differences.len(), value: found.value.clone() };
         app.store.put_setting(LAST, &serde_json::to_string(&summary).unwrap_or_default()).await?;
     }
-    if found.is_equal() {
+    if found.is_equal() && !left_out {
         app.store.put_setting(EQUAL_UNTIL, &began.to_string()).await?;
     }
     Ok(found)
@@ -117,9 +119,14 @@ pub async fn last(app: &App) -> Result<Option<Summary>, WorkflowError> {
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-/// Compares by schedule: every difference is an incident, and each closes where the next comparison finds it gone.
+/// Compares by schedule. What Stripe says is learned, as its events would have told us; every other difference is an
+/// incident too, which closes where the next comparison finds it gone.
 pub async fn watch(app: &App) -> Result<(), WorkflowError> {
-    let found = compare(app, Extent::Recent, &|_| {}).await?;
+    let mut found = compare(app, Extent::Recent, &|_| {}).await?;
+    match repair(app, &found.differences, Repair::Learn).await {
+        Ok(repaired) => found.differences.retain(|difference| !repaired.has_learned(difference)),
+        Err(stopped) => found.stopped = found.stopped.or(Some(stopped)),
+    }
     report(app, found).await
 }
 
@@ -180,8 +187,10 @@ async fn since(store: &Store, extent: Extent) -> sqlx::Result<i64> {
 struct Run<'a> {
     app: &'a App,
     watch: &'a (dyn Fn(usize) + Sync),
-    /// Our ids of what Stripe has listed.
+    /// What Stripe has listed, by our id where there is one.
     seen: HashSet<String>,
+    /// A finalized invoice could not be looked at: it has to be looked for again.
+    left_out: bool,
     found: Comparison,
 }
 
@@ -214,8 +223,8 @@ impl Run<'_> {
     async fn listed_in(&mut self, status: &str, since: i64) -> Result<(), Stopped> {
         let mut after: Option<String> = None;
         loop {
-            let request = stripe::invoices_in(status, since, after.as_deref());
-            let page: List<InvoiceAnswer> = read(self.app, "list invoices", request).await?;
+            let request = |after: Option<&str>| stripe::invoices_in(status, since, after);
+            let page: List<InvoiceAnswer> = self.page("list invoices", request, after.as_deref()).await?;
             for answer in &page.data {
                 self.listed(answer).await?;
             }
@@ -226,14 +235,31 @@ impl Run<'_> {
         }
     }
 
+    /// The page behind `after`. Where that was deleted meanwhile it is no cursor: then the list begins anew, and what was
+    /// seen is passed over.
+    async fn page<T: DeserializeOwned, R: StripeRequest>(
+        &self,
+        what: &str,
+        request: impl Fn(Option<&str>) -> R,
+        after: Option<&str>,
+    ) -> Result<List<T>, Stopped> {
+        match read(self.app, what, request(after)).await {
+            Err(Stopped::Failed(WorkflowError::Refused { refusal, .. }))
+                if after.is_some() && refusal.param.as_deref() == Some("starting_after") =>
+            {
+                read(self.app, what, request(None)).await
+            }
+            page => page,
+        }
+    }
+
     async fn listed(&mut self, answer: &InvoiceAnswer) -> Result<(), Stopped> {
         let ours = self.app.store.invoice_at_stripe(&answer.id).await?;
-        let Some(invoice) = ours.filter(|invoice| invoice.state != "deleted") else {
-            return self.unknown(answer).await;
-        };
-        if !self.seen.insert(invoice.id.clone()) {
+        let ours = ours.filter(|invoice| invoice.state != "deleted");
+        if !self.seen.insert(ours.as_ref().map_or(&answer.id, |invoice| &invoice.id).clone()) {
             return Ok(());
         }
+        let Some(invoice) = ours else { return self.unknown(answer).await };
         let held = Held::load(self.app, invoice).await?;
         let look = match held.beside(answer, None) {
             Verdict::Equal => Look::Equal,
@@ -289,6 +315,7 @@ impl Run<'_> {
             match look {
                 Look::Equal => {}
                 Look::UnderWay => {
+                    self.left_out |= !held.is_draft();
                     self.found.under_way += usize::from(proven);
                     proven = false;
                 }
@@ -366,10 +393,12 @@ impl Run<'_> {
     async fn pending_items(&mut self) -> Result<(), Stopped> {
         let mut after: Option<String> = None;
         loop {
-            let request = stripe::all_pending_items(after.as_deref());
-            let page: List<PendingItem> = read(self.app, "list pending items", request).await?;
+            let page: List<PendingItem> =
+                self.page("list pending items", stripe::all_pending_items, after.as_deref()).await?;
             for item in page.data.iter().filter(|item| item.item_key().is_some()) {
-                self.pending_item(item).await?;
+                if self.seen.insert(item.id.clone()) {
+                    self.pending_item(item).await?;
+                }
             }
             after = page.data.last().map(|last| last.id.clone());
             if !page.has_more || after.is_none() {

@@ -25,12 +25,29 @@ pub enum Repair {
     Delete,
 }
 
-/// Puts right what it can of these differences; answers the sync jobs that do the rest. What stays is for a human.
+/// What a repair came to.
+#[derive(Clone, Debug, Default)]
+pub struct Repaired {
+    /// The sync jobs that bring drafts in step.
+    pub jobs: BTreeSet<String>,
+    /// Finalized invoices that are as Stripe says now.
+    learned: BTreeSet<String>,
+}
+
+impl Repaired {
+    /// Whether this difference is gone because Stripe's word was taken for it.
+    pub fn has_learned(&self, difference: &Difference) -> bool {
+        let about_the_whole = matches!(difference.reason, Reason::State | Reason::Amounts);
+        about_the_whole && difference.invoice_id.as_ref().is_some_and(|id| self.learned.contains(id))
+    }
+}
+
+/// Puts right what it can of these differences. What stays is for a human.
 ///
 /// # Errors
 /// What stopped it. What was put right until then stays so.
-pub async fn repair(app: &App, differences: &[Difference], how_far: Repair) -> Result<Vec<String>, Stopped> {
-    let mut jobs = BTreeSet::new();
+pub async fn repair(app: &App, differences: &[Difference], how_far: Repair) -> Result<Repaired, Stopped> {
+    let mut repaired = Repaired::default();
     let mut done = BTreeSet::new();
     for difference in differences {
         match (difference.reason, how_far) {
@@ -43,14 +60,15 @@ pub async fn repair(app: &App, differences: &[Difference], how_far: Repair) -> R
                 };
                 let Some(invoice) = app.store.invoice(&id).await? else { continue };
                 match invoice.sealed_at {
-                    None => _ = jobs.insert(sync_again(app, &invoice).await?),
-                    Some(_) => learn(app, &invoice).await?,
+                    None => _ = repaired.jobs.insert(sync_again(app, &invoice).await?),
+                    Some(_) if learn(app, &invoice).await? => _ = repaired.learned.insert(id),
+                    Some(_) => {}
                 }
             }
         }
     }
     app.wake.notify_waiters();
-    Ok(jobs.into_iter().collect())
+    Ok(repaired)
 }
 
 /// The draft is read before the next plan, and what is owed is computed anew.
@@ -68,20 +86,21 @@ async fn sync_again(app: &App, invoice: &Invoice) -> Result<String, WorkflowErro
 }
 
 /// A finalized invoice is what Stripe says: its amounts, and its state where that moves forward.
-async fn learn(app: &App, invoice: &Invoice) -> Result<(), Stopped> {
-    let Some(answer) = retrieve(app, invoice).await? else { return Ok(()) };
+async fn learn(app: &App, invoice: &Invoice) -> Result<bool, Stopped> {
+    let Some(answer) = retrieve(app, invoice).await? else { return Ok(false) };
     Ok(adopt(app, &invoice.id, &answer).await?)
 }
 
-async fn adopt(app: &App, invoice_id: &str, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+/// False where Stripe names a state that ours cannot become.
+async fn adopt(app: &App, invoice_id: &str, answer: &InvoiceAnswer) -> Result<bool, WorkflowError> {
     let now = app.clock.now_ms();
     let mut tx = app.store.db.begin().await?;
-    let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(()) };
+    let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(false) };
     let state = invoice.state.parse::<InvoiceState>().ok();
     let at_stripe = answer.status.as_deref().and_then(|status| status.parse::<InvoiceState>().ok());
     let next = state.zip(at_stripe).and_then(|(state, seen)| state.advance(seen));
     if next.is_none() && state != at_stripe {
-        return Ok(());
+        return Ok(false);
     }
     tx.invoice_seen(&invoice.id, &seen(answer), now).await?;
     let next = next.map_or(invoice.state.as_str(), |next| next.as_str());
@@ -92,7 +111,7 @@ async fn adopt(app: &App, invoice_id: &str, answer: &InvoiceAnswer) -> Result<()
     });
     By::service("reconcile").note(app, &mut tx, "invoice.learned", &invoice.id, detail).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Deletes an orphan draft, its lines first, or a pending item. Refused, it stays for a human.
