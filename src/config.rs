@@ -66,12 +66,22 @@ pub const SETTINGS: &[Setting] = &[
         "Calls a second to Stripe, all endpoints together; default 100 live, 25 test",
     ),
     setting("OPENTAB_STRIPE_ENDPOINT_RATE", "25", "Calls a second to one Stripe endpoint"),
+    setting(
+        "OPENTAB_STRIPE_READS",
+        "",
+        "Reads (GET) in 30 days at which comparing with Stripe stops; default 500 for each paid invoice, at least 10000",
+    ),
     setting("OPENTAB_STRIPE_TIMEOUT", "30s", "How long to wait for one answer of Stripe"),
     setting("OPENTAB_LINES_PER_CALL", "50", "Invoice lines in one bulk call (Stripe takes 50)"),
     setting(
         "OPENTAB_LINES_PER_INVOICE",
         "250",
         "Lines on one draft; the smallest beyond it become one line (Stripe takes 250)",
+    ),
+    setting(
+        "OPENTAB_RECONCILE_EVERY",
+        "1d",
+        "How often ledger and drafts are compared with what Stripe holds",
     ),
     setting("OPENTAB_WORKERS", "8", "Jobs that run at once"),
     setting(
@@ -107,7 +117,10 @@ pub struct Config {
     pub stripe_rate: u32,
     /// Calls a second to one endpoint.
     pub stripe_endpoint_rate: u32,
+    /// In 30 days; none for what Stripe allows.
+    pub stripe_reads: Option<u32>,
     pub stripe_timeout: Duration,
+    pub reconcile_every: Duration,
     pub lines_per_call: usize,
     pub lines_per_invoice: usize,
     pub workers: usize,
@@ -254,6 +267,14 @@ impl Values {
                 None => 25,
             },
             stripe_endpoint_rate: self.count("OPENTAB_STRIPE_ENDPOINT_RATE")?,
+            stripe_reads: match self.optional("OPENTAB_STRIPE_READS") {
+                Some(_) => Some(self.count("OPENTAB_STRIPE_READS")?),
+                None => None,
+            },
+            reconcile_every: match self.duration("OPENTAB_RECONCILE_EVERY")? {
+                every if every >= Duration::from_secs(60) => every,
+                _ => return bad("OPENTAB_RECONCILE_EVERY", "must be at least 1m"),
+            },
             stripe_timeout: self.duration("OPENTAB_STRIPE_TIMEOUT")?,
             lines_per_call: self.count("OPENTAB_LINES_PER_CALL")? as usize,
             lines_per_invoice: self.count("OPENTAB_LINES_PER_INVOICE")? as usize,

@@ -1,6 +1,7 @@
 //! Metrics: what this process has done, counted where it happens, and shown in Prometheus' text form beside what waits.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +24,8 @@ pub struct Metrics {
     stripe_calls: Counters<2>,
     http_requests: Counters<3>,
     invoices_finalized: Counter,
+    /// Reads of Stripe that are not in the database yet.
+    reads: AtomicU32,
     waiting: Gauges,
 }
 
@@ -37,6 +40,10 @@ struct Gauges {
     changed_customers: Gauge,
     incidents_open: Gauge,
     stripe_events_pending: Gauge,
+    stripe_silence: Gauge,
+    value_proven: Family<Labels<1>, Gauge<f64, AtomicU64>>,
+    differences: Gauge,
+    reconciled_at: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -71,6 +78,7 @@ impl Metrics {
             stripe_calls: Counters::default(),
             http_requests: Counters::default(),
             invoices_finalized: Counter::default(),
+            reads: AtomicU32::new(0),
             waiting,
             registry,
         };
@@ -118,6 +126,34 @@ impl Metrics {
         self.invoices_finalized.inc();
     }
 
+    /// What the last comparison with Stripe came to: when, in unix milliseconds, how many differences, and of each
+    /// currency how much of how much is proven equal, in minor units.
+    pub fn reconciled<'a>(
+        &self,
+        at_ms: i64,
+        differences: usize,
+        value: impl Iterator<Item = (&'a str, i64, i64)>,
+    ) {
+        let gauges = &self.waiting;
+        gauges.reconciled_at.set(at_ms / 1_000);
+        gauges.differences.set(i64::try_from(differences).unwrap_or(i64::MAX));
+        for (currency, proven, all) in value {
+            // A ratio for a graph, nothing that is billed.
+            let share = if all == 0 { 1.0 } else { proven as f64 / all as f64 };
+            gauges.value_proven.get_or_create(&[("currency", currency.to_owned())]).set(share);
+        }
+    }
+
+    /// How long no webhook has come, in milliseconds.
+    pub fn stripe_silence(&self, silent_ms: i64) {
+        self.waiting.stripe_silence.set(silent_ms / 1_000);
+    }
+
+    /// How many reads of Stripe there were since this was last asked: whoever asks writes them down.
+    pub fn take_reads(&self) -> u32 {
+        self.reads.swap(0, Ordering::Relaxed)
+    }
+
     /// Everything in Prometheus' text form. Where the database did not answer, its gauges keep what they last showed
     /// and `opentab_database_up` is 0.
     pub fn text(&self, waiting: Option<&Waiting>) -> Result<String, fmt::Error> {
@@ -133,6 +169,9 @@ impl Metrics {
 
 impl Observer for Metrics {
     fn called(&self, operation: &str, ending: &'static str) {
+        if operation.starts_with("GET ") {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
         let labels = [("operation", operation.to_owned()), ("outcome", ending.to_owned())];
         self.stripe_calls.get_or_create(&labels).inc();
     }
@@ -147,6 +186,14 @@ impl Gauges {
         gauge("changed_customers", "Customers whose draft is behind their usage", &self.changed_customers);
         gauge("incidents_open", "Incidents that nobody has resolved", &self.incidents_open);
         gauge("stripe_events_pending", "Stored events without a reaction", &self.stripe_events_pending);
+        gauge("differences", "What the last comparison with Stripe found not to be equal", &self.differences);
+        let reconciled = "When ledger and drafts were last compared with Stripe, in unix seconds";
+        gauge("reconciled_timestamp_seconds", reconciled, &self.reconciled_at);
+        let proven =
+            "The share of the compared value that is equal here and at Stripe to the minor unit, by currency";
+        registry.register("value_proven_ratio", proven, self.value_proven.clone());
+        let silence = "How long no webhook has come from Stripe";
+        registry.register_with_unit("stripe_silence", silence, Unit::Seconds, self.stripe_silence.clone());
         registry.register("jobs", "Jobs that are not done, by state", self.jobs.clone());
         let oldest = "How long the oldest due job has waited";
         registry.register_with_unit("oldest_due_job", oldest, Unit::Seconds, self.oldest_due_job.clone());

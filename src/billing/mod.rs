@@ -1,5 +1,6 @@
 //! What is owed: pure functions of plain values. No I/O, no clock, no ids.
 
+pub mod compare;
 pub mod cycle;
 pub mod decimal;
 pub mod fold;
@@ -11,6 +12,7 @@ pub mod quantity;
 pub mod reconcile;
 pub mod statement;
 
+pub use compare::{LineDifference, compare_lines};
 pub use cycle::{BillingCycle, CycleRule};
 pub use decimal::{Decimal, DecimalError};
 pub use fold::{FoldOverflow, fold};

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{demo, doctor, incidents, jobs, keys, link, log, open, sandbox, serve, sync, usage, webhooks};
+use super::{
+    demo, doctor, incidents, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage, webhooks,
+};
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
 use crate::store::api_keys::Scope;
@@ -32,6 +34,9 @@ enum Command {
     Usage(usage::UsageCommand),
     /// Bring draft invoices in step with what is owed, now
     Sync(sync::SyncArgs),
+    /// Compare ledger and drafts with what Stripe holds, to the cent
+    #[command(after_help = reconcile::EXIT_CODES)]
+    Reconcile(reconcile::ReconcileArgs),
     /// Make a link to a customer's billing page
     Link(link::LinkArgs),
     /// Make, list and revoke API keys
@@ -126,6 +131,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Link(args) => link::link(config, args).await,
         Command::Usage(command) => usage::usage(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
+        Command::Reconcile(args) => reconcile::reconcile(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,
         Command::Webhooks(command) => webhooks::webhooks(config, command).await,
         Command::Jobs(command) => jobs::jobs(config, command).await,

@@ -7,10 +7,13 @@ use stripe_client_core::StripeRequest;
 
 use super::open;
 use crate::app::App;
+use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::Db;
 use crate::stripe::{StripeError, account};
+use crate::workflows::drift;
+use crate::workflows::reads::{self, Allowance};
 
 /// Webhooks signed further away than this are refused.
 const SKEW_SECONDS: i64 = 300;
@@ -60,6 +63,8 @@ pub async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode
             checks.extend(webhook_mode(&app).await);
             checks.extend(stripe(&app).await);
             checks.extend(backlog(&app).await);
+            checks.push(compared(&app).await);
+            checks.push(reads(&app).await);
         }
     }
     show(&checks, args.json);
@@ -238,4 +243,32 @@ async fn backlog(app: &App) -> Vec<Check> {
         Ok(count) => checks.push(warning("incidents", format!("{count} open; see `opentab incidents list`"))),
     }
     checks
+}
+
+/// When ledger and drafts were last held against Stripe, and what came of it.
+async fn compared(app: &App) -> Check {
+    match drift::last(app).await {
+        Err(error) => wrong("reconcile", error.to_string()),
+        Ok(None) => fine("reconcile", "not compared with Stripe yet; a server does it every day"),
+        Ok(Some(last)) => {
+            let at = from_ms(last.at).format("%Y-%m-%d %H:%M:%S");
+            match last.differences {
+                0 => fine("reconcile", format!("equal to Stripe at {at}")),
+                count => {
+                    warning("reconcile", format!("{count} differences at {at}; see `opentab reconcile`"))
+                }
+            }
+        }
+    }
+}
+
+/// Stripe counts every read against the account.
+async fn reads(app: &App) -> Check {
+    match reads::allowance(app).await {
+        Err(error) => wrong("stripe reads", error.to_string()),
+        Ok(Allowance { used, allowed }) => {
+            let text = format!("{used} in 30 days, {allowed} are allowed");
+            if used >= allowed { warning("stripe reads", text) } else { fine("stripe reads", text) }
+        }
+    }
 }

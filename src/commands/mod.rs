@@ -10,6 +10,7 @@ pub mod link;
 mod log;
 pub mod open;
 mod out;
+mod reconcile;
 mod sandbox;
 pub mod serve;
 mod sync;

@@ -42,6 +42,9 @@ pub async fn for_a_server(config: Config) -> anyhow::Result<(App, FileLock)> {
     let store = open_store(&config).await?;
     migrate(&store).await?;
     let clock = Clock::system();
+    if let Location::File(_) = config.database {
+        take_over(&store, clock.now_ms()).await?;
+    }
     Ok((app::build(config, clock.clone(), Ids::random(clock), store, stripe), lock))
 }
 
@@ -66,6 +69,16 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 
 async fn migrate(store: &Store) -> anyhow::Result<()> {
     store.db.migrate().await.context("the database's schema cannot be brought up to this version")
+}
+
+/// The lock proves that the server before this one is gone: what it had claimed goes on at once. A command that is just
+/// working finds its terms over, and leaves its work to the server. PostgreSQL has replicas, so there time decides.
+async fn take_over(store: &Store, now_ms: i64) -> anyhow::Result<()> {
+    let jobs = store.release_claims(now_ms).await?;
+    if jobs > 0 {
+        tracing::warn!(jobs, "The last server did not stop by itself: {jobs} jobs that it was at go on now");
+    }
+    Ok(())
 }
 
 async fn lock(location: &Location) -> anyhow::Result<FileLock> {

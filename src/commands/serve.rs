@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::http;
 use crate::jobs::{run_schedule, work};
 use crate::workflows::ask::ask_for_due;
+use crate::workflows::reads;
 
 /// Runs the service until SIGTERM or Ctrl-C, then finishes what is under way.
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
@@ -33,6 +34,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     stop.cancel();
     service.await??;
     app.ingest.drain().await;
+    reads::record(&app).await?;
     app.store.db.close().await;
     Ok(ExitCode::SUCCESS)
 }

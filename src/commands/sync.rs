@@ -17,6 +17,7 @@ use crate::store::Job;
 use crate::store::customers::Customer;
 use crate::workflows::ask::{Asked, ask_for_changed, settled, sync_now};
 use crate::workflows::preview::{Preview, preview};
+use crate::workflows::reads;
 
 #[derive(Debug, Args)]
 pub struct SyncArgs {
@@ -50,6 +51,7 @@ pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
     let code = carry_out(&app, customer).await;
     stop.cancel();
     workers.await?;
+    reads::record(&app).await?;
     code
 }
 

@@ -14,6 +14,7 @@ use super::kind;
 use super::problem::Problem;
 use crate::app::App;
 use crate::store::Waiting;
+use crate::workflows::{drift, silence};
 
 /// Whoever asks for readiness has a deadline of their own, as a rule of a few seconds.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -81,9 +82,24 @@ pub(crate) async fn metrics(
     State(app): State<App>,
 ) -> Result<([(HeaderName, &'static str); 1], String), Problem> {
     let waiting = waiting(&app).await;
+    if waiting.is_some() {
+        // What cannot be read keeps what it last showed.
+        _ = timeout(DATABASE_TIMEOUT, watched(&app)).await;
+    }
     let unwritten = |_| Problem::new(&kind::INTERNAL_ERROR, "The metrics could not be written.");
     let text = app.metrics.text(waiting.as_ref()).map_err(unwritten)?;
     Ok(([(CONTENT_TYPE, METRICS_TYPE)], text))
+}
+
+/// What workflows have kept for the metrics.
+async fn watched(app: &App) {
+    if let Ok(Some(last)) = drift::last(app).await {
+        let value = last.value.iter().map(|(currency, value)| (currency.as_str(), value.proven, value.all));
+        app.metrics.reconciled(last.at, last.differences, value);
+    }
+    if let Ok(Some(silent)) = silence::silent_ms(app).await {
+        app.metrics.stripe_silence(silent);
+    }
 }
 
 /// None where the database does not answer, or not in time.
@@ -119,6 +135,11 @@ fn reasons(waiting: &Waiting) -> Vec<Reason> {
             waiting.jobs_unanswered > 0,
             "stripe_unavailable",
             "Stripe did not answer lately. Drafts follow as soon as it does.".to_owned(),
+        ),
+        (
+            waiting.stripe_silent > 0,
+            "stripe_silent",
+            "No webhook has come for longer than usual. Check the endpoint in Stripe's dashboard; its events are asked for meanwhile.".to_owned(),
         ),
         (
             waiting.oldest_due_job_ms > LONGEST_WAIT_MS,
@@ -163,6 +184,7 @@ mod tests {
         let all_well = Waiting::default();
         assert_eq!(codes(Waiting { jobs_unauthorized: 1, ..all_well }), ["stripe_unauthorized"]);
         assert_eq!(codes(Waiting { jobs_unanswered: 1, ..all_well }), ["stripe_unavailable"]);
+        assert_eq!(codes(Waiting { stripe_silent: 1, ..all_well }), ["stripe_silent"]);
         assert_eq!(codes(Waiting { oldest_due_job_ms: LONGEST_WAIT_MS + 1, ..all_well }), ["jobs_late"]);
         assert_eq!(
             codes(Waiting { incidents_open: 2, jobs_failed: 1, ..all_well }),

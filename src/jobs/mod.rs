@@ -8,7 +8,7 @@ pub use worker::{run_due, work};
 
 use crate::app::App;
 use crate::store::Job;
-use crate::workflows::{WorkflowError, ask, poll, prune, react, receive, sync};
+use crate::workflows::{WorkflowError, ask, drift, poll, prune, react, receive, silence, sync};
 
 /// Nobody else takes up a job that a command runs for so long.
 const COMMAND_LEASE_MS: i64 = 60_000;
@@ -39,6 +39,8 @@ async fn perform(app: &App, job: &Job) -> Result<(), WorkflowError> {
         schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop),
         schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop),
         schedule::POLL_EVENTS => poll::poll_events(app).await.map(drop),
+        schedule::LISTEN => silence::listen(app).await,
+        schedule::RECONCILE => drift::watch(app).await,
         schedule::PRUNE => prune::prune(app).await,
         kind => Err(WorkflowError::NotFound(format!("job of kind {kind}"))),
     }

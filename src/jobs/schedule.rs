@@ -15,6 +15,10 @@ pub const SYNC_CHANGED: &str = "sync_changed";
 pub const CLOSE_DUE: &str = "close_due";
 /// Asks Stripe for events that never arrived.
 pub const POLL_EVENTS: &str = "poll_events";
+/// Listens whether Stripe has gone silent, and writes down what was read of it.
+pub const LISTEN: &str = "listen";
+/// Compares ledger and drafts with what Stripe holds; every `OPENTAB_RECONCILE_EVERY`.
+pub const RECONCILE: &str = "reconcile";
 /// Forgets what is no longer needed.
 pub const PRUNE: &str = "prune";
 
@@ -23,26 +27,40 @@ pub const PRUNE: &str = "prune";
 pub struct Tick {
     /// Also the kind of the job that it enqueues.
     pub name: &'static str,
-    /// None: every `OPENTAB_SYNC_EVERY`.
-    every: Option<Duration>,
+    every: Every,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Every {
+    Span(Duration),
+    /// `OPENTAB_SYNC_EVERY`.
+    Sync,
+    /// `OPENTAB_RECONCILE_EVERY`.
+    Reconcile,
 }
 
 impl Tick {
     /// How often.
     pub fn every(&self, app: &App) -> Duration {
-        self.every.unwrap_or(app.config.sync_every)
+        match self.every {
+            Every::Span(every) => every,
+            Every::Sync => app.config.sync_every,
+            Every::Reconcile => app.config.reconcile_every,
+        }
     }
 }
 
 const fn tick_every(name: &'static str, seconds: u64) -> Tick {
-    Tick { name, every: Some(Duration::from_secs(seconds)) }
+    Tick { name, every: Every::Span(Duration::from_secs(seconds)) }
 }
 
 /// Every tick that there is.
 pub const TICKS: &[Tick] = &[
-    Tick { name: SYNC_CHANGED, every: None },
+    Tick { name: SYNC_CHANGED, every: Every::Sync },
     tick_every(CLOSE_DUE, 60),
     tick_every(POLL_EVENTS, 600),
+    tick_every(LISTEN, 300),
+    Tick { name: RECONCILE, every: Every::Reconcile },
     tick_every(PRUNE, 86_400),
 ];
 

@@ -124,6 +124,7 @@ macro_rules! select_invoice {
         ))
     };
 }
+pub(super) use select_invoice;
 
 impl Store {
     /// The customer's one open draft, `pending` or `draft`.

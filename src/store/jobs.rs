@@ -237,6 +237,19 @@ impl Store {
         Ok(self.db.run(sql, (id, now)).await? == 1)
     }
 
+    /// Takes every claim and every term from whoever held it, so that nobody waits for their time to be up. For whoever
+    /// knows that the holders are dead; where one is not, its old tokens change nothing any more. Answers how many jobs
+    /// go on.
+    pub async fn release_claims(&self, now: i64) -> sqlx::Result<u64> {
+        let mut tx = self.db.begin().await?;
+        tx.run(both("update lease set until_at = 0 where until_at > 0"), ()).await?;
+        let sql =
+            both("update job set state = 'queued', run_at = $1, lease_until = null where state = 'running'");
+        let released = tx.run(sql, (now,)).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
     /// Forgets what was done before a time.
     pub async fn prune_jobs(&self, before: i64) -> sqlx::Result<u64> {
         self.db.run(both("delete from job where state = 'done' and finished_at < $1"), (before,)).await

@@ -33,6 +33,8 @@ pub struct NewStripeEvent<'a> {
     pub payload: &'a str,
     /// Stored as ignored, for this reason, where nobody reacts to it.
     pub ignored: Option<&'a str>,
+    /// Found by asking for it, not heard as a webhook.
+    pub polled: bool,
     pub now: i64,
 }
 
@@ -49,8 +51,8 @@ impl Tx {
     /// Stores an event; false where it is here already.
     pub async fn insert_stripe_event(&mut self, new: &NewStripeEvent<'_>) -> sqlx::Result<bool> {
         let sql = both(
-            "insert into stripe_event (id, kind, object_id, livemode, created_at, received_at, payload, state, reason)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "insert into stripe_event (id, kind, object_id, livemode, created_at, received_at, payload, state, reason, polled)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              on conflict (id) do nothing",
         );
         let state = if new.ignored.is_some() { "ignored" } else { "pending" };
@@ -64,6 +66,7 @@ impl Tx {
             new.payload,
             state,
             new.ignored,
+            i64::from(new.polled),
         );
         Ok(self.run(sql, args).await? == 1)
     }
@@ -107,6 +110,28 @@ impl Store {
     /// One event.
     pub async fn stripe_event(&self, id: &str) -> sqlx::Result<Option<StripeEvent>> {
         self.db.opt(select_event!("where id = $1"), (id,)).await
+    }
+
+    /// When the last new webhook came, in unix milliseconds; none where none ever did.
+    pub async fn last_webhook_at(&self) -> sqlx::Result<Option<i64>> {
+        let sql =
+            both("select received_at from stripe_event where polled = 0 order by received_at desc limit 1");
+        let last: Option<(i64,)> = self.db.opt(sql, ()).await?;
+        Ok(last.map(|(at,)| at))
+    }
+
+    /// The longest time between one webhook and the next since a time, in milliseconds, and how many there were. Where
+    /// an event had to be asked for in between, webhooks were lost, and the silence was none to get used to.
+    pub async fn longest_silence(&self, since: i64) -> sqlx::Result<(i64, i64)> {
+        let sql = both(
+            "select cast(coalesce(max(case when polled = 0 and polled_before = 0 then received_at - before end), 0) as bigint),
+                    count(*)
+             from (select received_at, polled,
+                          lag(received_at) over (order by received_at) as before,
+                          lag(polled) over (order by received_at) as polled_before
+                   from stripe_event where received_at >= $1) as heard",
+        );
+        self.db.one(sql, (since,)).await
     }
 
     /// Events in a state (or in any), newest first.

@@ -25,6 +25,8 @@ pub struct Waiting {
     pub incidents_open: i64,
     /// Stored events of Stripe that nobody has reacted to.
     pub stripe_events_pending: i64,
+    /// 1 where Stripe has been silent for longer than usual.
+    pub stripe_silent: i64,
 }
 
 impl Store {
@@ -36,16 +38,24 @@ impl Store {
                  (select count(*) from intent where state = 'open' and attempts > 0),
                  (select count(distinct customer_id) from billing_cycle where version > synced_version),
                  (select count(*) from incident where resolved_at is null),
-                 (select count(*) from stripe_event where state = 'pending')",
+                 (select count(*) from stripe_event where state = 'pending'),
+                 (select count(*) from incident where kind = 'stripe_silent' and resolved_at is null)",
         );
-        let (intents_open, intents_unknown, changed_customers, incidents_open, stripe_events_pending) =
-            self.db.one(sql, ()).await?;
+        let (
+            intents_open,
+            intents_unknown,
+            changed_customers,
+            incidents_open,
+            stripe_events_pending,
+            stripe_silent,
+        ) = self.db.one(sql, ()).await?;
         let waiting = Waiting {
             intents_open,
             intents_unknown,
             changed_customers,
             incidents_open,
             stripe_events_pending,
+            stripe_silent,
             ..Waiting::default()
         };
         self.waiting_jobs(now, waiting).await

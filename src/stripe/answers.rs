@@ -111,6 +111,27 @@ impl LineAnswer {
     }
 }
 
+/// An item that is on no invoice, and that the next one to include pending items would sweep up.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PendingItem {
+    /// `ii_…`
+    pub id: String,
+    pub amount: i64,
+    #[serde(default)]
+    pub currency: Option<String>,
+    #[serde(default)]
+    pub customer: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+impl PendingItem {
+    /// Our item key; a foreign item has none.
+    pub fn item_key(&self) -> Option<&str> {
+        self.metadata.as_ref()?.get(ITEM_KEY).map(String::as_str)
+    }
+}
+
 /// What a line is for, in unix seconds.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct LinePeriod {

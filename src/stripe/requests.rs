@@ -14,6 +14,7 @@ use stripe_client_core::{StripeMethod, StripeRequest};
 use stripe_core::balance::RetrieveForMyAccountBalance;
 use stripe_core::customer::{CreateCustomer, ListCustomer};
 use stripe_core::event::ListEvent;
+use stripe_shared::InvoiceStatus;
 use stripe_types::{Currency, RangeBoundsTs, RangeQueryTs};
 
 /// The metadata key by which we know our lines again.
@@ -198,12 +199,21 @@ pub fn pending_items(stripe_customer_id: &str, starting_after: Option<&str>) -> 
     }
 }
 
+/// The same of every customer.
+pub fn all_pending_items(starting_after: Option<&str>) -> ListInvoiceItem {
+    let request = ListInvoiceItem::new().pending(true).limit(100);
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
+}
+
 /// Deletes an item that is on no invoice, `ii_…`.
 pub fn delete_item(item_id: &str) -> Write {
     write(DeleteInvoiceItem::new(item_id))
 }
 
-/// Deletes a draft.
+/// Deletes a draft. What stands on it does not go with it: remove its lines first.
 pub fn delete_draft(stripe_invoice_id: &str) -> Write {
     write(DeleteInvoice::new(stripe_invoice_id))
 }
@@ -215,6 +225,17 @@ fn from(since: i64) -> RangeQueryTs {
 /// A customer's newest hundred invoices.
 pub fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
     ListInvoice::new().customer(stripe_customer_id).limit(100)
+}
+
+/// A hundred invoices in one of Stripe's states, of every customer, created since a time, in unix seconds.
+pub fn invoices_in(status: &str, since: i64, starting_after: Option<&str>) -> ListInvoice {
+    let status = status.parse().unwrap_or_else(|_| InvoiceStatus::Unknown(status.to_owned()));
+    let request = ListInvoice::new().status(status).limit(100);
+    let request = if since > 0 { request.created(from(since)) } else { request };
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
 }
 
 /// A hundred events since a time, in unix seconds: all, or only those whose delivery has not succeeded.

@@ -11,5 +11,6 @@ pub async fn prune(app: &App) -> Result<(), WorkflowError> {
     app.store.prune_jobs(now - 7 * DAY_MS).await?;
     app.store.prune_slots(now - 31 * DAY_MS).await?;
     app.store.prune_answers(now - 2 * DAY_MS).await?;
+    app.store.prune_stripe_reads(now - 60 * DAY_MS).await?;
     Ok(())
 }

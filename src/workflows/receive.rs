@@ -33,8 +33,21 @@ pub(super) async fn ask_for_reaction(app: &App, tx: &mut Tx, object_id: &str) ->
     tx.enqueue_anew(&new).await.map(drop)
 }
 
-/// Stores an event. False where it is here already: the first one has, or will have, its effect.
+/// Stores an event that came as a webhook. False where it is here already: the first one has, or will have, its effect.
 pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool, WorkflowError> {
+    store(app, event, payload, false).await
+}
+
+/// The same for an event that had to be asked for.
+pub(super) async fn receive_polled(
+    app: &App,
+    event: &Event<'_>,
+    payload: &str,
+) -> Result<bool, WorkflowError> {
+    store(app, event, payload, true).await
+}
+
+async fn store(app: &App, event: &Event<'_>, payload: &str, polled: bool) -> Result<bool, WorkflowError> {
     let now = app.clock.now_ms();
     let ignored = why_ignored(app, event);
     let mut tx = app.store.db.begin().await?;
@@ -46,6 +59,7 @@ pub async fn receive(app: &App, event: &Event<'_>, payload: &str) -> Result<bool
         created_at: event.created,
         payload,
         ignored: ignored.as_deref(),
+        polled,
         now,
     };
     let is_new = tx.insert_stripe_event(&new).await?;

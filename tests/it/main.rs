@@ -5,6 +5,7 @@ mod bad_inputs;
 mod bad_webhooks;
 mod billing_page;
 mod dashboard;
+mod drift;
 mod endings;
 mod folded;
 mod health;
@@ -14,6 +15,7 @@ mod quarter;
 mod refusals;
 mod replicas;
 mod server;
+mod silence;
 #[path = "../support/stripe_spec.rs"]
 mod stripe_spec;
 mod sync_cost;

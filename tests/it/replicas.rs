@@ -2,7 +2,9 @@
 
 use chrono::Duration;
 use opentab::app::App;
+use opentab::commands::open;
 use opentab::jobs;
+use opentab::store::NewJob;
 use opentab::store::customers::Customer;
 use opentab::workflows::{ask, sync};
 
@@ -96,4 +98,50 @@ async fn a_writer_that_slept_through_its_lease_changes_nothing() {
     assert!(opentab::workflows::lease::begin_as_writer(&t.app, &asleep).await.is_err());
     t.recover().await;
     t.in_step(ada).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_replica_was_at_goes_on_within_fifteen_seconds() {
+    let (t, customers) = with_customers(1).await;
+    ask::ask_for_changed(&t.app).await.unwrap();
+    let now = t.clock.now_ms();
+    // It claims the job, begins its term, and is never heard of again.
+    let claimed = t.app.store.claim_jobs(now, now + 15_000, 10).await.unwrap();
+    let lease = t.app.store.acquire_lease(&customers[0].id, "ot_own_dead", now, now + 15_000).await.unwrap();
+    assert_eq!((claimed.len(), lease.is_some()), (1, true));
+    assert_eq!(jobs::run_due(&t.replica()).await.unwrap(), 0);
+    t.pass(Duration::seconds(15));
+    assert!(jobs::run_due(&t.replica()).await.unwrap() > 0);
+    assert_eq!(t.draft_total(&customers[0]).await, 20);
+    // Should it wake after all, it changes nothing.
+    t.app.store.fail_job(&claimed[0], now, "woken").await.unwrap();
+    assert!(t.jobs("failed").await.is_empty());
+}
+
+#[tokio::test]
+async fn on_sqlite_a_server_that_starts_takes_up_at_once_what_the_dead_one_was_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = std::collections::BTreeMap::from([
+        ("DATABASE_URL".to_owned(), format!("sqlite:{}", folder.path().join("opentab.db").display())),
+        ("STRIPE_SECRET_KEY".to_owned(), "sk_test_sandbox".to_owned()),
+    ]);
+    let config = opentab::config::Config::from_sources(settings, "").unwrap();
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let (app, lock) = open::for_a_server(config.clone()).await.unwrap();
+    let now = app.clock.now_ms();
+    let job = NewJob { id: "ot_job_1", kind: "sync", subject: "ot_cus_1", run_at: now, deadline: now, now };
+    app.store.enqueue(&job).await.unwrap();
+    let until = now + 3_600_000;
+    let dead = app.store.claim_jobs(now, until, 1).await.unwrap().remove(0);
+    let term = app.store.acquire_lease("ot_cus_1", "ot_own_dead", now, until).await.unwrap().unwrap();
+    drop((app, lock));
+
+    let (app, _lock) = open::for_a_server(config).await.unwrap();
+    let now = app.clock.now_ms();
+    assert_eq!(app.store.claim_jobs(now, until, 1).await.unwrap()[0].id, dead.id);
+    let next = app.store.acquire_lease("ot_cus_1", "ot_own_next", now, until).await.unwrap().unwrap();
+    assert!(next.token > term.token);
+    // Had it only slept, it would find its claim and its term gone.
+    assert!(!app.store.renew_job(&dead, until).await.unwrap());
+    assert!(!app.store.renew_lease(&term, until).await.unwrap());
 }
