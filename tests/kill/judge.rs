@@ -1,6 +1,7 @@
 //! Judge: when everything has come to rest, what users were told, our database and Stripe say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Datelike, Months};
@@ -23,13 +24,16 @@ pub async fn come_to_rest(world: &World, db: &Db) {
     let mut quiet = 0;
     while quiet < 10 {
         let waiting = store.waiting(world.now_ms()).await.unwrap();
-        let live = both("select count(*) from job where kind in ('sync', 'react') and state <> 'done'");
+        let live = both(
+            "select count(*) from job where kind in ('sync', 'react', 'poll_events') and state <> 'done'",
+        );
         let (jobs,): (i64,) = db.one(live, ()).await.unwrap();
         let left = jobs
             + waiting.jobs_failed
             + waiting.intents_open
             + waiting.changed_customers
-            + waiting.stripe_events_pending;
+            + waiting.stripe_events_pending
+            + world.delivering.load(Ordering::SeqCst);
         quiet = if left == 0 { quiet + 1 } else { 0 };
         assert!(Instant::now() < patience, "it does not come to rest by itself: {waiting:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;

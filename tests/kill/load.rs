@@ -1,6 +1,7 @@
 //! Load: users, Stripe's webhooks and people at the dashboard, who go on whatever dies, and note what they were told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -194,6 +195,7 @@ async fn deliver_webhooks(world: Arc<World>, notes: Notes, mut chance: StdRng) {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
     loop {
         let due = world.sandbox.deliveries_due();
+        world.delivering.store(due.len() as i64, Ordering::SeqCst);
         let posts = due.iter().map(|delivery| {
             let base = world.base(&mut chance).to_owned();
             let http = &http;

@@ -50,11 +50,15 @@ pub struct World {
     pub meters: [&'static str; 2],
     /// Tells the clients to come to an end.
     pub over: AtomicBool,
+    /// Webhooks on their way.
+    pub delivering: AtomicI64,
     /// How far Stripe's clock is ahead of this machine's.
     stripe_ahead: Arc<AtomicI64>,
     /// Whether the servers' clocks go along.
     servers_follow: bool,
     servers: Vec<Mutex<Server>>,
+    /// Exchanges with Stripe so far.
+    exchanges: Arc<AtomicUsize>,
     /// Exchanges with Stripe until a server is killed.
     countdown: Arc<AtomicUsize>,
     victim: Arc<Mutex<Option<Server>>>,
@@ -86,10 +90,12 @@ impl World {
             customers,
             meters: METERS,
             over: AtomicBool::new(false),
+            delivering: AtomicI64::new(0),
             stripe_ahead,
             // Replicas that go on while one is away must agree on the time.
             servers_follow: replicas == 1 && faketime().is_some(),
             servers,
+            exchanges: Arc::default(),
             countdown: Arc::new(AtomicUsize::new(usize::MAX)),
             victim: Arc::default(),
         };
@@ -134,11 +140,25 @@ impl World {
         self.countdown.store(usize::MAX, Ordering::SeqCst);
         *self.victim.lock().unwrap() = None;
         server.kill();
+        self.last_words().await;
         self.pass(if self.servers_follow { passing(chance) } else { 3_660 });
         self.start(at);
         // Now and then it is killed before it is up.
         if chance.random_bool(0.9) {
             self.homes[at].up().await;
+        }
+    }
+
+    /// What a dead server had sent reaches Stripe in moments, not after days, when its keys are forgotten.
+    async fn last_words(&self) {
+        let mut heard = usize::MAX;
+        loop {
+            let now = self.exchanges.load(Ordering::SeqCst);
+            if now == heard {
+                return;
+            }
+            heard = now;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -165,8 +185,10 @@ impl World {
     }
 
     fn kill_where_it_is_due(&self) {
-        let (countdown, victim) = (self.countdown.clone(), self.victim.clone());
+        let (exchanges, countdown, victim) =
+            (self.exchanges.clone(), self.countdown.clone(), self.victim.clone());
         self.sandbox.observe(Arc::new(move |_| {
+            exchanges.fetch_add(1, Ordering::SeqCst);
             let left = countdown.fetch_sub(1, Ordering::SeqCst);
             if left == 1
                 && let Some(server) = victim.lock().unwrap().take()
