@@ -89,12 +89,13 @@ async fn start_traced(home: &Home, trace: &str) -> Server {
 
 /// Kills the server and reads everything that it did.
 fn end(server: &Server, trace: &Path) -> Vec<Call> {
-    let last = format!("{} +++ killed by SIGKILL +++\n", server.id());
+    let process = server.id().to_string();
+    let is_last = |line: &str| line.starts_with(&process) && line.ends_with("+++ killed by SIGKILL +++");
     server.kill();
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
         let text = String::from_utf8_lossy(&std::fs::read(trace).unwrap()).into_owned();
-        if text.contains(&last) {
+        if text.lines().next_back().is_some_and(is_last) {
             return Call::read_all(&text);
         }
         assert!(Instant::now() < patience, "strace did not see the server's end");
