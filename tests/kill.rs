@@ -1,133 +1,117 @@
-//! The real binary, killed: what was acknowledged is there, once, and what was begun goes on.
+//! The real binary, killed again and again while usage, syncs and webhooks come in: what was acknowledged is there,
+//! once, what was begun goes on, and Stripe's invoices equal the ledger.
+//!
+//! `KILL_CYCLES` says how often it is killed (10), `KILL_SEED` which history it is.
 
-use std::collections::BTreeSet;
+#[path = "kill/judge.rs"]
+mod judge;
+#[path = "kill/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+mod process;
+#[path = "kill/world.rs"]
+mod world;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use opentab::sandbox::{Options, Sandbox};
-use serde_json::{Value, json};
+use opentab::store::Db;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-/// A server that is killed when it is dropped: no chance to finish anything.
-struct Server {
-    process: Child,
-    base: String,
+use world::World;
+
+/// A folder that stays where the test fails: the database and the server's log are in it.
+struct Evidence(tempfile::TempDir);
+
+impl Evidence {
+    fn new() -> Evidence {
+        Evidence(tempfile::tempdir().unwrap())
+    }
 }
 
-impl Drop for Server {
+impl Drop for Evidence {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("Database and log are kept in {}", self.0.path().display());
+        }
     }
 }
 
-fn command(folder: &Path, stripe: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_opentab"));
-    command
-        .current_dir(folder)
-        .env("DATABASE_URL", format!("sqlite:{}", folder.join("opentab.db").display()))
-        .env("STRIPE_SECRET_KEY", "sk_test_sandbox")
-        .env("STRIPE_WEBHOOK_SECRET", "whsec_kill")
-        .env("STRIPE_API_BASE", stripe)
-        .env("OPENTAB_STRIPE_RATE", "1000")
-        .env("OPENTAB_STRIPE_ENDPOINT_RATE", "1000");
-    command
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 
-async fn serve(folder: &Path, stripe: &str) -> Server {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = command(folder, stripe);
-    command.arg("serve").env("OPENTAB_LISTEN", format!("127.0.0.1:{port}")).stderr(Stdio::null());
-    let server = Server { process: command.spawn().unwrap(), base: format!("http://127.0.0.1:{port}") };
-    let patience = Instant::now() + Duration::from_secs(60);
-    while reqwest::get(format!("{}/healthz", server.base)).await.is_err() {
-        assert!(Instant::now() < patience, "the server never came up");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Kills so often, lets everything come to rest, and judges.
+async fn kill_and_judge(folder: &Path, database: &str, replicas: usize, cycles: u64) {
+    let (began, seed) = (Instant::now(), number("KILL_SEED", 1));
+    let mut chance = StdRng::seed_from_u64(seed);
+    let world = Arc::new(World::begin(folder, database, replicas).await);
+    let began_at = world.now_ms();
+    let (notes, tasks) = load::start(&world, seed);
+    for _ in 0..cycles {
+        world.cycle(&mut chance).await;
     }
-    server
+    world.over.store(true, Ordering::SeqCst);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    world.start_all_again().await;
+    let db = Db::open(&database.parse().unwrap()).await.unwrap();
+    judge::come_to_rest(&world, &db).await;
+    let told = std::mem::take(&mut *notes.lock().unwrap());
+    assert!(told.wrong.is_empty(), "{:#?}", told.wrong);
+    let events = judge::usage_is_there_once(&db, &told).await;
+    judge::webhooks_are_there(&db, &told).await;
+    judge::nobody_is_called(&db).await;
+    let sealed = judge::invoices_equal_the_ledger(&world, &db).await;
+    assert!(sealed >= told.finalized_by_hand && told.finalized_by_hand > 0 && told.syncs > 0);
+    println!(
+        "{replicas} on {}: {} kills in {} s and {} days, seed {seed}: {events} events ({} acknowledged), {} webhooks \
+         answered and {} not, {} other requests unanswered, {} syncs, {sealed} invoices sealed ({} finalized by hand)",
+        database.split(':').next().unwrap_or_default(),
+        cycles + replicas as u64,
+        began.elapsed().as_secs(),
+        (world.now_ms() - began_at) / 86_400_000,
+        told.acknowledged.len(),
+        told.webhooks.len(),
+        told.webhooks_unanswered,
+        told.requests_unanswered,
+        told.syncs,
+        told.finalized_by_hand,
+    );
+    if world.time_passes() && cycles >= 50 {
+        assert!(sealed > told.finalized_by_hand, "no cycle came to its end");
+    }
 }
 
-/// The answer, or none where the server died before it came.
-async fn post(base: &str, key: &str, path: &str, body: &Value) -> Option<Value> {
-    let request = reqwest::Client::new().post(format!("{base}{path}")).bearer_auth(key);
-    let request = request.header("content-type", "application/json").body(body.to_string());
-    let answer = request.send().await.ok()?;
-    let status = answer.status();
-    let body: Value = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
-    assert!(status.is_success(), "{path}: {status} {body}");
-    Some(body)
-}
-
-async fn get(base: &str, key: &str, path: &str) -> Value {
-    let answer = reqwest::Client::new().get(format!("{base}{path}")).bearer_auth(key).send().await.unwrap();
-    serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
-}
-
-fn batch(no: usize) -> Value {
-    let event = |at: usize| json!({ "id": format!("b{no}-e{at}"), "customer": "ada", "meter": "calls", "quantity": 1 });
-    json!({ "events": (0..100).map(event).collect::<Vec<_>>() })
-}
-
-async fn set_up(base: &str, key: &str) {
-    let meter = json!({ "event_name": "calls", "display_name": "Calls", "aggregation": "sum" });
-    post(base, key, "/v1/meters", &meter).await.unwrap();
-    let price = json!({ "name": "Calls", "meter": "calls", "currency": "usd", "model": "per_unit", "unit_amount_decimal": "1" });
-    let price = post(base, key, "/v1/prices", &price).await.unwrap();
-    let customer = json!({ "name": "Ada", "external_id": "ada", "currency": "usd" });
-    post(base, key, "/v1/customers", &customer).await.unwrap();
-    post(base, key, "/v1/services", &json!({ "customer": "ada", "price": price["id"] })).await.unwrap();
-}
-
-/// Every batch is sent until it is answered, by a server that is killed and started again in between, and then once
-/// more: each event counts once, on the draft too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn usage_sent_twice_around_a_kill_counts_once() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    const BATCHES: usize = 30;
-    let folder = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::new(Options::default());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stripe = format!("http://{}", listener.local_addr().unwrap());
-    let router = sandbox.router();
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+async fn what_was_acknowledged_is_there_once_however_often_the_process_is_killed() {
+    let folder = Evidence::new();
+    let database = format!("sqlite:{}", folder.0.path().join("opentab.db").display());
+    kill_and_judge(folder.0.path(), &database, 1, number("KILL_CYCLES", 10)).await;
+}
 
-    let made = command(folder.path(), &stripe).args(["keys", "create", "--json"]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let key: Value = serde_json::from_slice(&made.stdout).unwrap();
-    let key = key["secret"].as_str().unwrap().to_owned();
-    let mut server = serve(folder.path(), &stripe).await;
-    set_up(&server.base, &key).await;
-
-    let mut kills = 0;
-    for no in 0..BATCHES {
-        let (base, key_) = (server.base.clone(), key.clone());
-        let sending = tokio::spawn(async move { post(&base, &key_, "/v1/usage", &batch(no)).await });
-        if no % 5 == 2 {
-            // In the middle of the request, and of a sync.
-            let (base, key_) = (server.base.clone(), key.clone());
-            tokio::spawn(async move { post(&base, &key_, "/sync?customer=ada", &json!({})).await });
-            tokio::time::sleep(Duration::from_millis(no as u64)).await;
-            drop(server);
-            kills += 1;
-            server = serve(folder.path(), &stripe).await;
-        }
-        sending.await.unwrap();
-        let answer = post(&server.base, &key, "/v1/usage", &batch(no)).await.unwrap();
-        let known = answer["accepted"].as_u64().unwrap() + answer["duplicate"].as_u64().unwrap();
-        assert_eq!(known, 100, "{answer}");
-    }
-    assert_eq!(kills, 6);
-    let done = loop {
-        // A write that was cut off is asked again first; the one before it may still be running.
-        let done = post(&server.base, &key, "/sync?customer=ada", &json!({})).await.unwrap();
-        if done["status"] == "done" {
-            break done;
-        }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_of_which_one_is_killed_bill_as_one() {
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+        return eprintln!("skipped: TEST_POSTGRES_URL is not set");
     };
-    assert_eq!(done["invoices"][0]["total"], (BATCHES * 100) as i64, "{done}");
-    let billing = get(&server.base, &key, "/v1/customers/ada/billing").await;
-    assert_eq!(billing["current"]["total"], (BATCHES * 100) as i64, "{billing}");
-    let opened = sandbox.calls().into_iter().filter(|call| call.operation == "POST /v1/invoices");
-    let keys: BTreeSet<_> = opened.map(|call| call.idempotency_key).collect();
-    assert_eq!(keys.len(), 1, "more than one draft was asked for");
+    let folder = Evidence::new();
+    let database = fresh_postgres(&server).await;
+    kill_and_judge(folder.0.path(), &database, 2, number("KILL_CYCLES", 10).min(10)).await;
+}
+
+/// A new database on this server; its address.
+async fn fresh_postgres(server: &str) -> String {
+    let name = format!("kill_{:032x}", rand::random::<u128>());
+    let mut admin = PgConnection::connect(server).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+    let (address, options) = server.split_once('?').unwrap_or((server, ""));
+    let address = address.rsplit_once('/').map_or(address, |(address, _)| address);
+    format!("{address}/{name}?{options}")
 }

@@ -187,6 +187,16 @@ impl Tx {
     }
 }
 
+/// Of few intents: those that are done are many.
+macro_rules! unsure {
+    () => {
+        "select id, customer_id, invoice_id, idempotency_key, method, path, body, effect, attempts, created_at
+         from intent
+         where invoice_id = $1 and state in ('open', 'abandoned') and (state = 'open' or attempts > 0)
+         order by created_at desc, id desc"
+    };
+}
+
 impl Store {
     /// Writes of a customer that nobody knows the end of, in the order in which they were recorded.
     pub async fn open_intents(&self, customer_id: &str) -> sqlx::Result<Vec<Intent>> {
@@ -199,13 +209,7 @@ impl Store {
 
     /// Writes to an invoice that may have taken effect though no answer ever said so, the newest first.
     pub async fn unsure_intents(&self, invoice_id: &str) -> sqlx::Result<Vec<Intent>> {
-        let sql = both(
-            "select id, customer_id, invoice_id, idempotency_key, method, path, body, effect, attempts, created_at
-             from intent
-             where invoice_id = $1 and (state = 'open' or (state = 'abandoned' and attempts > 0))
-             order by created_at desc, id desc",
-        );
-        self.db.all(sql, (invoice_id,)).await
+        self.db.all(both(unsure!()), (invoice_id,)).await
     }
 
     /// No answer came: that counts for so many attempts.
@@ -220,5 +224,20 @@ impl Store {
     /// Customers with writes that nobody knows the end of.
     pub async fn customers_with_open_intents(&self) -> sqlx::Result<Vec<(String,)>> {
         self.db.all(both("select distinct customer_id from intent where state = 'open'"), ()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Db, Location};
+
+    #[tokio::test]
+    async fn what_is_unsure_is_found_without_reading_every_intent_there_ever_was() {
+        let db = Db::open(&Location::Memory).await.unwrap();
+        db.migrate().await.unwrap();
+        let plan = both(concat!("explain query plan ", unsure!()));
+        let steps: Vec<(i64, i64, i64, String)> = db.all(plan, ("ot_inv_x",)).await.unwrap();
+        assert!(steps.iter().any(|step| step.3.contains("intent_in_doubt")), "{steps:?}");
     }
 }

@@ -191,7 +191,7 @@ impl Store {
                  count(case when state = 'running' then 1 end),
                  count(case when state = 'failed' then 1 end),
                  coalesce($1 - min(case when state = 'queued' and run_at <= $1 then run_at end), 0)
-             from job where state <> 'done'",
+             from job where state in ('queued', 'running', 'failed')",
         );
         let (due, running, failed, oldest_ms) = self.db.one(sql, (now,)).await?;
         Ok(Backlog { due, running, failed, oldest_ms })

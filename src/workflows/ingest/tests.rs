@@ -454,6 +454,20 @@ async fn a_name_that_is_created_after_it_was_unknown_is_found() {
     assert_eq!(bench.total("late_meter", "2026-11-21").await, (1500, 1));
 }
 
+#[tokio::test]
+async fn two_requests_that_look_up_the_same_names_at_once_both_find_them() {
+    for bench in Bench::both().await {
+        let directory = directory::Directory::default();
+        let events = [sum("e1", "1")];
+        let look_up = |now| directory.look_up(&bench.store, &events, now);
+        // Each begins at its own moment, and what one remembers the other may find on its way.
+        let (earlier, later) = futures::join!(look_up(1_000), look_up(1_001));
+        for known in [earlier.unwrap(), later.unwrap()].concat() {
+            assert!(known.customer.is_some() && known.meter.is_some(), "{known:?}");
+        }
+    }
+}
+
 #[test]
 fn a_quantity_keeps_every_digit_it_was_written_with() {
     let read = |json| serde_json::from_str::<NewEvent>(json).map(|event| event.quantity);
