@@ -2,7 +2,6 @@
 
 mod api;
 mod bad_inputs;
-mod bad_webhooks;
 mod billing_page;
 mod dashboard;
 mod folded;
@@ -12,10 +11,12 @@ mod life;
 mod quarter;
 mod refusals;
 mod replicas;
+mod routes;
 mod server;
 #[path = "../support/stripe_spec.rs"]
 mod stripe_spec;
 mod sync_cost;
+mod sync_http;
 mod tab;
 mod unknown;
 mod usage;
