@@ -13,7 +13,7 @@ mod out;
 mod sandbox;
 pub mod serve;
 mod sync;
-mod usage;
+pub mod usage;
 mod webhooks;
 
 pub use cli::{Cli, run};
