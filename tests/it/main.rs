@@ -8,6 +8,7 @@ mod folded;
 mod health;
 mod late;
 mod life;
+mod others;
 mod quarter;
 mod refusals;
 mod replicas;
