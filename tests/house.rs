@@ -302,14 +302,6 @@ fn no_float_comes_near_money() {
     none_of(wrong);
 }
 
-#[test]
-fn unsafe_code_is_forbidden_in_every_crate() {
-    assert!(read("Cargo.toml").contains("\nunsafe_code = \"forbid\"\n"));
-    for manifest in ["Cargo.toml", "webhooks/Cargo.toml"] {
-        assert!(read(manifest).contains("\n[lints]\nworkspace = true\n"), "{manifest} has its own lints");
-    }
-}
-
 /// Table or index name to what it says, in one database's words or the other's.
 type Schema = BTreeMap<String, Vec<String>>;
 
