@@ -10,6 +10,7 @@ use super::{
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
+use crate::http::auth::KEY_PREFIX;
 use crate::store::api_keys::Scope;
 
 /// Usage-based billing on Stripe: one draft invoice per customer, always in step with what they owe.
@@ -154,6 +155,12 @@ async fn manage_keys(config: Config, command: KeysCommand) -> anyhow::Result<Exi
             say!("{}", keys::show_new(&key, new.json));
         }
         KeysCommand::List { json } => say!("{}", keys::show_list(&keys::list(&app.store).await?, json)),
+        // What is typed here may end up in a log: a secret is not said again.
+        KeysCommand::Revoke { id } if id.starts_with(KEY_PREFIX) => {
+            anyhow::bail!(
+                "name the key by its id, ot_key_…, not by its secret; `opentab keys list` shows them"
+            );
+        }
         KeysCommand::Revoke { id } => {
             if !keys::revoke(&app.store, &app.ids, now, &id).await? {
                 anyhow::bail!("there is no valid key {id}; `opentab keys list` shows them");

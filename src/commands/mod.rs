@@ -14,7 +14,7 @@ mod reconcile;
 mod sandbox;
 pub mod serve;
 mod sync;
-mod usage;
+pub mod usage;
 mod webhooks;
 
 pub use cli::{Cli, run};

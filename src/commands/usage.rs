@@ -276,14 +276,23 @@ impl Filler<'_> {
 
 fn read(input: impl BufRead, format: Format, batches: &mpsc::Sender<Batch>) -> anyhow::Result<()> {
     let mut filler = Filler { batch: Batch::default(), batches };
-    match format {
-        Format::Csv => read_csv(input, &mut filler)?,
-        Format::Jsonl => read_jsonl(input, &mut filler)?,
-    }
+    each_event(input, format, &mut |line, event| filler.push(line, event))?;
     filler.hand_on()
 }
 
-fn read_jsonl(mut input: impl BufRead, filler: &mut Filler<'_>) -> anyhow::Result<()> {
+/// Takes an event, or why there is none, with its line.
+type Take<'t> = &'t mut dyn FnMut(u64, Result<NewEvent<'static>, Rejection>) -> anyhow::Result<()>;
+
+/// Reads a file's events in their order. An error means that the file as a whole cannot be read, or that nobody takes
+/// events any more.
+pub fn each_event(input: impl BufRead, format: Format, take: Take<'_>) -> anyhow::Result<()> {
+    match format {
+        Format::Csv => each_of_csv(input, take),
+        Format::Jsonl => each_of_jsonl(input, take),
+    }
+}
+
+fn each_of_jsonl(mut input: impl BufRead, take: Take<'_>) -> anyhow::Result<()> {
     let mut text = Vec::new();
     for line in 1.. {
         text.clear();
@@ -293,13 +302,13 @@ fn read_jsonl(mut input: impl BufRead, filler: &mut Filler<'_>) -> anyhow::Resul
         let text = text.strip_prefix(b"\xef\xbb\xbf").filter(|_| line == 1).unwrap_or(&text).trim_ascii();
         if !text.is_empty() {
             let event = serde_json::from_slice::<NewEvent>(text).map(NewEvent::into_owned);
-            filler.push(line, event.map_err(|error| Rejection::invalid(error.to_string())))?;
+            take(line, event.map_err(|error| Rejection::invalid(error.to_string())))?;
         }
     }
     Ok(())
 }
 
-fn read_csv(mut input: impl BufRead, filler: &mut Filler<'_>) -> anyhow::Result<()> {
+fn each_of_csv(mut input: impl BufRead, take: Take<'_>) -> anyhow::Result<()> {
     if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
         input.consume(3);
     }
@@ -313,15 +322,15 @@ fn read_csv(mut input: impl BufRead, filler: &mut Filler<'_>) -> anyhow::Result<
             Ok(false) => return Ok(()),
             Ok(true) if record.len() == width => {
                 let line = record.position().map_or(line, csv::Position::line);
-                filler.push(line, from_record(&record, &places))?;
+                take(line, from_record(&record, &places))?;
             }
             Ok(true) => {
                 let line = record.position().map_or(line, csv::Position::line);
                 let detail = format!("has {} columns where the header has {width}", record.len());
-                filler.push(line, Err(Rejection::invalid(detail)))?;
+                take(line, Err(Rejection::invalid(detail)))?;
             }
             Err(error) if error.is_io_error() => return Err(error.into()),
-            Err(error) => filler.push(line, Err(Rejection::invalid(error.to_string())))?,
+            Err(error) => take(line, Err(Rejection::invalid(error.to_string())))?,
         }
     }
 }

@@ -125,9 +125,12 @@ impl From<IngestError> for Problem {
 
 /// What the media type promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub enum Form {
+    /// One event, an array of them, or an object with `events`.
     Plain,
+    /// One CloudEvent.
     CloudEvent,
+    /// An array of CloudEvents.
     CloudEvents,
 }
 
@@ -151,9 +154,11 @@ impl Form {
 
 /// A request's events: those that could be read, and the places and faults of the others.
 #[derive(Debug)]
-struct Sent<'a> {
-    events: Vec<NewEvent<'a>>,
-    unreadable: Vec<(usize, Rejection)>,
+pub struct Sent<'a> {
+    /// What could be read, in its order.
+    pub events: Vec<NewEvent<'a>>,
+    /// What could not: its place in the request, counted from 0, and why.
+    pub unreadable: Vec<(usize, Rejection)>,
     single: bool,
 }
 
@@ -180,7 +185,8 @@ struct Envelope<T> {
     events: Vec<T>,
 }
 
-fn read(form: Form, body: &[u8]) -> Result<Sent<'_>, Problem> {
+/// Reads a body of this form; a fault of one event of a batch is that event's alone.
+pub fn read(form: Form, body: &[u8]) -> Result<Sent<'_>, Problem> {
     let Ok(text) = std::str::from_utf8(body) else { return Err(fault(body)) };
     match (form, text.trim_ascii_start().as_bytes().first()) {
         (Form::Plain, Some(b'[')) | (Form::CloudEvents, Some(b'[')) => match form {

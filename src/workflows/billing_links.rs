@@ -27,8 +27,10 @@ const HASH_BYTES: usize = 32;
 
 /// What a token is good for. A token of one purpose is worth nothing for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+pub enum Purpose {
+    /// What is sent to a customer.
     Link,
+    /// What their browser keeps once they have opened it.
     Session,
 }
 
@@ -119,7 +121,14 @@ fn nonce(app: &App) -> String {
     app.ids.new_secret()[..16].to_owned()
 }
 
-fn sign(secret: &str, purpose: Purpose, customer_id: &str, expires_at: DateTime<Utc>, nonce: &str) -> String {
+/// A token of the customer that is good for this purpose until then.
+pub fn sign(
+    secret: &str,
+    purpose: Purpose,
+    customer_id: &str,
+    expires_at: DateTime<Utc>,
+    nonce: &str,
+) -> String {
     let purpose = purpose.as_str();
     let mut token = format!("{purpose}|{customer_id}|{}|{nonce}", expires_at.timestamp_millis()).into_bytes();
     if let Some(hash) = keyed(secret, purpose, &token) {
@@ -128,7 +137,8 @@ fn sign(secret: &str, purpose: Purpose, customer_id: &str, expires_at: DateTime<
     URL_SAFE_NO_PAD.encode(token)
 }
 
-fn verify(secret: &str, purpose: Purpose, token: &str, now: DateTime<Utc>) -> Result<Session, LinkError> {
+/// What a token opens at `now`; `Expired` only where everything else about it is right.
+pub fn verify(secret: &str, purpose: Purpose, token: &str, now: DateTime<Utc>) -> Result<Session, LinkError> {
     let session = read(secret, purpose, token).ok_or(LinkError::Invalid)?;
     match now < session.expires_at {
         true => Ok(session),

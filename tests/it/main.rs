@@ -2,7 +2,6 @@
 
 mod api;
 mod bad_inputs;
-mod bad_webhooks;
 mod billing_page;
 mod dashboard;
 mod drift;
@@ -11,14 +10,17 @@ mod folded;
 mod health;
 mod late;
 mod life;
+mod others;
 mod quarter;
 mod refusals;
 mod replicas;
+mod routes;
 mod server;
 mod silence;
 #[path = "../support/stripe_spec.rs"]
 mod stripe_spec;
 mod sync_cost;
+mod sync_http;
 mod tab;
 mod unknown;
 mod usage;

@@ -70,7 +70,11 @@ impl Server {
     }
 
     async fn on(location: &Location, rate: &str, limits: Limits) -> Server {
-        let app = app(location, rate).await;
+        Server::of(app(location, rate).await, limits).await
+    }
+
+    /// On a socket of its own, whatever stands behind the app.
+    pub async fn of(app: App, limits: Limits) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve::serve(listener, router_with(app.clone(), limits), std::future::pending()));
@@ -103,12 +107,19 @@ impl Server {
         self.raw(&self.head("POST", path, &head), body.as_bytes()).await
     }
 
+    /// A request without a body and without a key, as a browser or a stranger sends it.
+    pub async fn anonymous(&self, method: &str, path: &str, headers: &str) -> Reply {
+        self.raw(&anonymous_head(method, path, headers), b"").await
+    }
+
+    /// A request without a body, with this key.
+    pub async fn with_key(&self, method: &str, path: &str, key: &str) -> Reply {
+        self.anonymous(method, path, &format!("authorization: Bearer {key}\r\n")).await
+    }
+
     /// A request's head with the admin's key.
     pub fn head(&self, method: &str, path: &str, headers: &str) -> String {
-        let key = &self.key;
-        format!(
-            "{method} {path} HTTP/1.1\r\nhost: opentab.test\r\nauthorization: Bearer {key}\r\nconnection: close\r\n{headers}\r\n"
-        )
+        anonymous_head(method, path, &format!("authorization: Bearer {}\r\n{headers}", self.key))
     }
 
     /// Sends these bytes and reads until the server closes.
@@ -122,6 +133,11 @@ impl Server {
         let _ = reading.await.expect("the server never answered");
         read_reply(&bytes)
     }
+}
+
+/// A request's head without a key.
+pub fn anonymous_head(method: &str, path: &str, headers: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: opentab.test\r\nconnection: close\r\n{headers}\r\n")
 }
 
 fn read_reply(bytes: &[u8]) -> Reply {

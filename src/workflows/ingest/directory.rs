@@ -37,12 +37,14 @@ pub struct Day {
 /// A meter that events may name.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
+    /// Its row number.
     pub no: i64,
     pub aggregation: Aggregation,
     pub decimals: u8,
 }
 
 impl Customer {
+    /// The customer with this row number and id, whose days and cycles follow this rule.
     pub fn new(no: i64, id: &str, rule: CycleRule) -> Customer {
         Customer { no, id: id.into(), rule, recent: Mutex::default() }
     }

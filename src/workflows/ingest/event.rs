@@ -194,6 +194,7 @@ impl Rejection {
 /// An event that can be stored.
 #[derive(Debug)]
 pub struct Checked {
+    /// As it is stored.
     pub row: UsageRow,
     /// Its billing cycle has ended.
     pub late: bool,
@@ -214,7 +215,7 @@ impl NewEvent<'_> {
     }
 
     /// Everything that can be said about an event without asking what is stored.
-    pub(super) fn check(&self, known: &Known, now: i64) -> Result<Checked, Rejection> {
+    pub fn check(&self, known: &Known, now: i64) -> Result<Checked, Rejection> {
         check_id(&self.id)?;
         let unknown_customer = || unknown("unknown-customer", "customer", &self.customer);
         let customer = known.customer.as_ref().ok_or_else(unknown_customer)?;

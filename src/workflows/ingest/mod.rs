@@ -4,12 +4,12 @@ mod directory;
 mod event;
 mod writer;
 
-pub use event::{CloudEvent, NewEvent, Rejection, Text};
+pub use directory::{Customer, Known, Meter};
+pub use event::{Checked, CloudEvent, NewEvent, Rejection, Text};
 pub use writer::Ingest;
 
 use crate::app::App;
 use crate::store::usage::{Recorded, UsageRow};
-use event::Checked;
 
 /// What became of one usage event.
 #[derive(Clone, Debug, PartialEq, Eq)]
