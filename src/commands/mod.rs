@@ -12,6 +12,8 @@ pub mod open;
 mod out;
 mod sandbox;
 pub mod serve;
+#[cfg(feature = "simulation")]
+mod simulate;
 mod sync;
 mod usage;
 mod webhooks;

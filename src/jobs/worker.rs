@@ -109,6 +109,7 @@ async fn record(app: &App, job: &Job, outcome: Result<(), WorkflowError>) -> sql
     let tries = tries(job, &error);
     match pause_ms(tries, &error) {
         Some(pause) => {
+            let pause = jittered(app, pause);
             tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
                 "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
             app.store.retry_job(job, now + pause, tries, &text).await
@@ -143,10 +144,10 @@ fn pause_ms(tries: i64, error: &WorkflowError) -> Option<i64> {
     let backoff = 1_000_i64 << (tries - 1).clamp(0, 20);
     let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
     let pause = if forever { backoff } else { backoff.saturating_mul(20) };
-    Some(jittered(pause.clamp(1, longest)))
+    Some(pause.clamp(1, longest))
 }
 
 /// Between half and the whole: what failed together does not come back together.
-fn jittered(ms: i64) -> i64 {
-    ms / 2 + rand::random_range(0..=ms / 2)
+fn jittered(app: &App, ms: i64) -> i64 {
+    ms / 2 + app.ids.any_up_to(ms / 2)
 }

@@ -1,6 +1,6 @@
 //! Read back: find out what Stripe holds where nobody knows, or where somebody else may have changed it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 
@@ -103,7 +103,7 @@ async fn adopt_lines(
 ) -> Result<(), WorkflowError> {
     let items = run.app.store.items(&invoice.id).await?;
     let unsure = Unsure::of(run.app, &invoice.id).await?;
-    let mut known: HashMap<&str, &Item> = items.iter().map(|item| (item.item_key.as_str(), item)).collect();
+    let mut known: BTreeMap<&str, &Item> = items.iter().map(|item| (item.item_key.as_str(), item)).collect();
     let mut seen_keys: HashMap<&str, &str> = HashMap::new();
     let mut twice = Vec::new();
     let mut edits = Vec::new();
