@@ -173,7 +173,8 @@ fn invoices(story: &mut Story<'_>, no: usize) {
         stripe.iter().filter(|invoice| invoice.ours && invoice.status == "draft").collect();
     // The draft of a customer who was deleted may stay there for ever: nobody can bill it.
     if drafts.len() > 1 && !customer.was_gone {
-        wrong.push((1, format!("{} has {} drafts at Stripe", customer.canary, drafts.len())));
+        let ids: Vec<&String> = drafts.iter().map(|draft| &draft.id).collect();
+        wrong.push((1, format!("{} has the drafts {ids:?} at Stripe", customer.canary)));
     }
     ledger(story, &customer, no, &stripe, &mut wrong);
     if let Some(id) = current.as_ref().filter(|_| !customer.was_gone) {

@@ -62,7 +62,9 @@ impl Wire {
     }
 
     async fn through_the_gates(&self, request: Request) -> Result<Response, String> {
-        let what = format!("{} {}", request.method, request.path);
+        let key = request.idempotency_key.as_deref().unwrap_or("");
+        let body = request.body.as_deref().unwrap_or("");
+        let what = format!("{} {} {key} {body}", request.method, request.path);
         match gates::pass(Edge::Send).await {
             Decision::Inject(Injection::Refused) => return Err("connection refused".to_owned()),
             Decision::Inject(Injection::Stripe(_, fault)) => self.sandbox.faults().next("*", fault),
@@ -71,7 +73,10 @@ impl Wire {
         let answer = self.exchange(request).await;
         self.sandbox.faults().clear();
         gates::note(|| match &answer {
-            Ok(answer) => format!("    stripe: {what} -> {}", answer.status),
+            Ok(answer) => {
+                let named = serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap_or_default();
+                format!("    stripe: {what} -> {} {}", answer.status, named["id"].as_str().unwrap_or(""))
+            }
             Err(why) => format!("    stripe: {what} -> {why}"),
         });
         gates::pass(Edge::Answered).await;

@@ -104,15 +104,22 @@ impl Directory {
         events: &[NewEvent<'_>],
         now: i64,
     ) -> Result<Vec<Known>, IngestError> {
-        let known = self.recall(events, now);
+        let mut known = self.recall(events, now);
         if known.iter().all(|known| known.customer.is_some() && known.meter.is_some()) {
             return Ok(known);
         }
-        self.ask(store, events, &known, now).await.map_err(|error| {
+        let found = ask(store, events, &known, now).await.map_err(|error| {
             tracing::error!(%error, "Could not look up customers and meters of usage events: {error}");
             IngestError::StorageUnavailable
         })?;
-        Ok(self.recall(events, now))
+        // From the answer itself: what is remembered may be another request's, and of another moment.
+        for (known, event) in known.iter_mut().zip(events) {
+            let customer = || found.customers.get(&*event.customer).map(|(customer, _)| customer.clone());
+            known.customer = known.customer.take().or_else(customer);
+            known.meter = known.meter.or_else(|| found.meters.get(&*event.meter).map(|(meter, _)| *meter));
+        }
+        self.remember(found);
+        Ok(known)
     }
 
     fn recall(&self, events: &[NewEvent<'_>], now: i64) -> Vec<Known> {
@@ -124,35 +131,29 @@ impl Directory {
         events.iter().map(known).collect()
     }
 
-    async fn ask(
-        &self,
-        store: &Store,
-        events: &[NewEvent<'_>],
-        known: &[Known],
-        now: i64,
-    ) -> sqlx::Result<()> {
-        let asked = || events.iter().zip(known);
-        let customers =
-            askable(asked().filter(|pair| pair.1.customer.is_none()).map(|pair| &*pair.0.customer));
-        if !customers.is_empty() {
-            let found = store.usage_customers(&customers).await?;
-            self.remember(|names| names.add_customers(found, &customers, now));
-        }
-        let meters = askable(asked().filter(|pair| pair.1.meter.is_none()).map(|pair| &*pair.0.meter));
-        if !meters.is_empty() {
-            let found = store.usage_meters(&meters).await?;
-            self.remember(|names| names.add_meters(found, &meters, now));
-        }
-        Ok(())
-    }
-
-    fn remember(&self, add: impl FnOnce(&mut Names)) {
+    fn remember(&self, found: Names) {
         let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if names.customers.len() + names.meters.len() > MOST_NAMES {
             *names = Names::default();
         }
-        add(&mut names);
+        names.customers.extend(found.customers);
+        names.meters.extend(found.meters);
     }
+}
+
+/// What the names mean that are not known yet.
+async fn ask(store: &Store, events: &[NewEvent<'_>], known: &[Known], now: i64) -> sqlx::Result<Names> {
+    let asked = || events.iter().zip(known);
+    let mut names = Names::default();
+    let customers = askable(asked().filter(|pair| pair.1.customer.is_none()).map(|pair| &*pair.0.customer));
+    if !customers.is_empty() {
+        names.add_customers(store.usage_customers(&customers).await?, &customers, now);
+    }
+    let meters = askable(asked().filter(|pair| pair.1.meter.is_none()).map(|pair| &*pair.0.meter));
+    if !meters.is_empty() {
+        names.add_meters(store.usage_meters(&meters).await?, &meters, now);
+    }
+    Ok(names)
 }
 
 /// What a name means, unless that was looked up too long ago.
