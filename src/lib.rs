@@ -13,6 +13,7 @@ pub mod http;
 pub mod jobs;
 pub mod metrics;
 pub mod pages;
+pub mod planted;
 pub mod sandbox;
 #[cfg(feature = "simulation")]
 pub mod simulation;

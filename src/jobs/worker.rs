@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::perform;
 use crate::app::App;
+use crate::planted::{Bug, planted};
 use crate::store::Job;
 use crate::workflows::WorkflowError;
 
@@ -75,7 +76,8 @@ async fn claim(app: &App, most: usize) -> sqlx::Result<Vec<Job>> {
     if most == 0 || !app.store.anything_due(now).await? {
         return Ok(Vec::new());
     }
-    app.store.claim_jobs(now, now + LEASE_MS, most as i64).await
+    let lease = if planted(Bug::JobNeverTakenOver) { i64::MAX / 2 } else { LEASE_MS };
+    app.store.claim_jobs(now, now + lease, most as i64).await
 }
 
 /// Runs a claimed job and records what came of it. Where even that fails the claim runs out, and somebody runs it
@@ -136,6 +138,9 @@ fn tries(job: &Job, error: &WorkflowError) -> i64 {
 fn pause_ms(tries: i64, error: &WorkflowError) -> Option<i64> {
     if let WorkflowError::Busy(_) = error {
         return Some(BUSY_MS);
+    }
+    if planted(Bug::JobGivesUp) {
+        return None;
     }
     let forever = error.passes_by_itself() || matches!(error, WorkflowError::StripeUnauthorized(_));
     if !forever && tries >= TRIES {

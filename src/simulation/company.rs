@@ -85,7 +85,6 @@ pub struct Customer {
     pub canary: String,
     pub zone: Tz,
     pub anchor: u32,
-    pub currency: &'static str,
     pub services: Vec<Service>,
     /// The first day of the cycle in which their services began.
     pub since: NaiveDate,
@@ -179,7 +178,7 @@ impl Company {
         let customer = &self.customers[who];
         let mut owed = BTreeMap::new();
         let mut cycle = customer.since;
-        let running = customer.cycle_of(customer.day_of(now));
+        let running = customer.cycle_of(customer.day_of(now)).max(customer.since);
         while cycle <= running {
             for service in &customer.services {
                 let units = service.meter.map_or(0, |meter| self.units(who, meter, cycle));
@@ -219,7 +218,6 @@ mod tests {
             canary: String::new(),
             zone,
             anchor,
-            currency: "usd",
             services: Vec::new(),
             since: NaiveDate::default(),
             at_stripe: Vec::new(),

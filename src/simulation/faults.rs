@@ -162,6 +162,11 @@ pub fn at(edge: Edge) -> Vec<Injection> {
     }
 }
 
+/// Everything that can be injected anywhere.
+pub fn all() -> Vec<Injection> {
+    [Edge::Read, Edge::Begin, Edge::Commit, Edge::Committed, Edge::Send].into_iter().flat_map(at).collect()
+}
+
 /// How often what goes wrong in one history, in a million. Drawn per seed, some of them never: a history in which
 /// everything fails all the time shows less than one with a single kind of trouble.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,9 @@
 //! seeded scheduler chooses who moves next and what fails; a process may die at every gate. Afterwards every promise is
 //! checked against what the sandbox and the database hold.
 
+#[cfg(feature = "planted_bugs")]
+mod bugs;
+mod case;
 mod chance;
 mod company;
 mod engine;
@@ -11,11 +14,17 @@ mod faults;
 pub mod gates;
 mod promises;
 mod random;
+mod runner;
+mod scenarios;
 mod story;
 mod trace;
 mod transport;
 mod world;
 
+#[cfg(feature = "planted_bugs")]
+pub use bugs::{Hunt, hunt};
+pub use case::{Case, exhaustive};
 pub use engine::Engine;
-pub use random::{Outcome, history};
+pub use runner::{Failure, Tally, attempt, run_all};
+pub use scenarios::SCENARIOS;
 pub use trace::Trace;

@@ -133,7 +133,10 @@ struct AtStripe {
     id: String,
     status: String,
     ours: bool,
+    /// Of ours, by key.
     lines: Vec<(String, i64)>,
+    /// Of anybody.
+    all_lines: usize,
 }
 
 fn at_stripe(story: &Story<'_>, customer: &Customer, current: Option<&str>) -> Vec<AtStripe> {
@@ -151,6 +154,7 @@ fn at_stripe(story: &Story<'_>, customer: &Customer, current: Option<&str>) -> V
                 status: invoice["status"].as_str().unwrap_or("").to_owned(),
                 ours: invoice["metadata"]["opentab_id"].is_string(),
                 lines: lines.iter().filter_map(ours).collect(),
+                all_lines: lines.len(),
                 id,
             })
         })
@@ -176,6 +180,10 @@ fn invoices(story: &mut Story<'_>, no: usize) {
         let ids: Vec<&String> = drafts.iter().map(|draft| &draft.id).collect();
         wrong.push((1, format!("{} has the drafts {ids:?} at Stripe", customer.canary)));
     }
+    states(story, &stripe, &mut wrong);
+    if customers_at_stripe(story, &customer) > 1 && !customer.was_gone {
+        wrong.push((1, format!("{} is at Stripe more than once", customer.canary)));
+    }
     ledger(story, &customer, no, &stripe, &mut wrong);
     if let Some(id) = current.as_ref().filter(|_| !customer.was_gone) {
         let pending = story.world.stripe_list(&format!("/invoiceitems?customer={id}&pending=true"));
@@ -184,6 +192,32 @@ fn invoices(story: &mut Story<'_>, no: usize) {
         }
     }
     story.world.wrong.extend(wrong.into_iter().map(|(promise, what)| format!("promise {promise}: {what}")));
+}
+
+/// What we say of an invoice is what Stripe says of it, and nothing was finalized for nothing.
+fn states(story: &Story<'_>, stripe: &[AtStripe], wrong: &mut Vec<(u8, String)>) {
+    let rows: Vec<(String, String)> =
+        query(story, "select stripe_invoice_id, state from invoice where stripe_invoice_id is not null");
+    let ours: BTreeMap<String, String> = rows.into_iter().collect();
+    for invoice in stripe.iter().filter(|invoice| invoice.ours) {
+        match ours.get(&invoice.id) {
+            // A draft that nobody can bill any more.
+            Some(state) if state == "deleted" && invoice.status == "draft" => {}
+            Some(state) if *state != invoice.status => {
+                wrong.push((3, format!("{} is {state} here and {} at Stripe", invoice.id, invoice.status)));
+            }
+            _ => {}
+        }
+        let by_hand = story.company.touched.contains(&invoice.id);
+        if invoice.status != "draft" && invoice.all_lines == 0 && !by_hand {
+            wrong.push((2, format!("{} was finalized with nothing on it", invoice.id)));
+        }
+    }
+}
+
+fn customers_at_stripe(story: &Story<'_>, customer: &Customer) -> usize {
+    let all = story.world.stripe_list("/customers");
+    all.iter().filter(|other| other["metadata"]["opentab_id"] == customer.id.as_str()).count()
 }
 
 fn ledger(
@@ -220,7 +254,8 @@ fn ledger(
         }
     }
     billed.retain(|_, amount| *amount != 0);
-    let owed = story.company.owed(no, story.world.now());
+    // A cycle is billed from when the one before it has been closed.
+    let owed = story.company.owed(no, story.world.now() - story.grace());
     compare(wrong, 2, &format!("what {} owes, and what the ledger and the draft say", customer.canary), &owed, &billed);
 
     // What we think that Stripe holds is what Stripe holds.

@@ -78,6 +78,7 @@ pub fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outco
         turn(&mut story, &temper)?;
     }
     story.heal()?;
+    super::promises::check(&mut story);
     story.close_the_books()?;
     super::promises::check(&mut story);
     Ok(finish(story, begins))

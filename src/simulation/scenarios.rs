@@ -163,6 +163,15 @@ pub const SCENARIOS: &[Scenario] = &[
         settle(story, 2);
         Ok(())
     }),
+    scenario("there_are_more_lines_than_an_answer_shows", twelve_prices, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        uses(story, 0, 6);
+        settle(story, 1);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
     with("lines_are_folded", five_prices, &[("OPENTAB_LINES_PER_INVOICE", "3")], |story| {
         uses(story, 0, 5);
         settle(story, 1);
@@ -273,6 +282,10 @@ fn five_prices() -> Vec<Plan> {
     plans
 }
 
+fn twelve_prices() -> Vec<Plan> {
+    customer((1..=12).map(|no| (Some(0), Cost::PerUnit(100 * no))).collect())
+}
+
 fn uses(story: &mut Story<'_>, customer: usize, quantity: i64) -> usize {
     let at = story.world.now();
     story.use_(&[(customer, 0, quantity, at)])
@@ -359,6 +372,7 @@ fn passed(
     (scenario.tell)(&mut story)?;
     let edges = gates::with(|gates| gates.passed.take()).flatten().unwrap_or_default();
     story.heal()?;
+    promises::check(&mut story);
     story.close_the_books()?;
     promises::check(&mut story);
     Ok((finish(story, begins()), edges))

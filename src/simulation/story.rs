@@ -23,6 +23,9 @@ use crate::workflows::customers::{self, CustomerChange, NewCustomer};
 use crate::workflows::services::{self, NewService};
 use crate::workflows::{ask, poll};
 
+/// When somebody looks after what is due while everything goes right, in seconds.
+const QUARTER_OF_AN_HOUR: [i64; 12] = [5, 10, 15, 30, 30, 60, 60, 90, 120, 120, 180, 180];
+
 /// A customer to set up.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -92,7 +95,6 @@ impl<'e> Story<'e> {
                     canary,
                     zone: plan.zone,
                     anchor: u32::from(plan.anchor),
-                    currency: plan.currency,
                     services: Vec::new(),
                     since: now.date_naive(),
                     at_stripe: Vec::new(),
@@ -150,6 +152,9 @@ impl<'e> Story<'e> {
 
     /// Sends a batch, whether or not it was sent before.
     pub fn send(&mut self, process: usize, batch: usize) {
+        if !self.world.is_up(process) {
+            return;
+        }
         let events = self.company.batches[batch].events.iter().map(|at| &self.company.events[*at]);
         let events: Vec<Value> = events
             .map(|event| {
@@ -196,6 +201,10 @@ impl<'e> Story<'e> {
         let mut request = HttpRequest::post("http://opentab.test/webhooks/stripe");
         for (name, value) in &delivery.headers {
             request = request.header(*name, value);
+        }
+        if !self.world.is_up(process) {
+            self.world.sandbox.delivery_done(&delivery.id, None);
+            return;
         }
         let Ok(request) = request.body(Body::from(delivery.body)) else { return };
         let what = format!("webhook {}", delivery.event_type);
@@ -446,7 +455,7 @@ impl<'e> Story<'e> {
         self.world.sandbox.release_held_webhooks();
         self.raise()?;
         self.run_all();
-        for round in 0..30 {
+        for (round, seconds) in QUARTER_OF_AN_HOUR.iter().enumerate() {
             let process = round % self.world.process_count();
             self.round(process);
             for customer in 0..self.company.customers.len() {
@@ -454,9 +463,29 @@ impl<'e> Story<'e> {
                     self.link_anew(customer);
                 }
             }
-            self.world.pass(Duration::seconds(30));
+            self.world.pass(Duration::seconds(*seconds));
+        }
+        self.round(0);
+        // What has only just become due gets its time too.
+        while self.just_due() {
+            self.world.pass(Duration::seconds(120));
+            self.round(0);
         }
         Ok(())
+    }
+
+    /// Whether somebody's cycle was over, and its grace, a few minutes ago, or will be in a moment.
+    fn just_due(&self) -> bool {
+        let (now, grace) = (self.world.now(), self.grace());
+        let due = |customer: &Customer, at: DateTime<Utc>| customer.cycle_of(customer.day_of(at - grace));
+        let (before, after) = (now - Duration::seconds(300), now + Duration::seconds(10));
+        self.company.customers.iter().any(|customer| due(customer, before) != due(customer, after))
+    }
+
+    /// How long a cycle that is over waits for late usage.
+    pub fn grace(&self) -> Duration {
+        let grace = self.world.any_app().map(|app| app.config.grace).unwrap_or_default();
+        Duration::from_std(grace).unwrap_or_default()
     }
 
     /// One round of ordinary life: mail, usage, the schedule, work.
@@ -481,8 +510,7 @@ impl<'e> Story<'e> {
             customer.start_of(customer.next_cycle(cycle))
         });
         let last = ends.max().unwrap_or(now);
-        let grace = self.world.any_app().map(|app| app.config.grace.as_secs() as i64).unwrap_or(0);
-        self.world.pass(last + Duration::seconds(grace + 60) - now);
+        self.world.pass(last + self.grace() + Duration::seconds(60) - now);
         self.heal()
     }
 }
