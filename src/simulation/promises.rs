@@ -254,8 +254,7 @@ fn ledger(
         }
     }
     billed.retain(|_, amount| *amount != 0);
-    // A cycle is billed from when the one before it has been closed.
-    let owed = story.company.owed(no, story.world.now() - story.grace());
+    let owed = story.company.owed(no, billed_until(story, customer, stripe));
     compare(wrong, 2, &format!("what {} owes, and what the ledger and the draft say", customer.canary), &owed, &billed);
 
     // What we think that Stripe holds is what Stripe holds.
@@ -292,6 +291,17 @@ fn ledger(
         }
     }
     straight_to_stripe(story, customer, stripe, &owed, wrong);
+}
+
+/// A cycle is billed from when the one before it has been closed: at the end of its grace, or by hand before that.
+fn billed_until(story: &Story<'_>, customer: &Customer, stripe: &[AtStripe]) -> chrono::DateTime<chrono::Utc> {
+    let (now, after_grace) = (story.world.now(), story.world.now() - story.grace());
+    let by_hand = stripe.iter().any(|invoice| story.company.touched.contains(&invoice.id));
+    let current: Vec<(String, String)> =
+        query(story, "select customer_id, cycle from invoice where state in ('pending', 'draft')");
+    let running = customer.cycle_of(customer.day_of(now)).to_string();
+    let begun = current.iter().any(|(owner, cycle)| *owner == customer.id && *cycle == running);
+    if by_hand && begun { now } else { after_grace }
 }
 
 /// Where nobody touched anything and nothing is folded, what Stripe holds in all is what is owed, whatever we think.
