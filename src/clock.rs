@@ -101,6 +101,14 @@ impl Ids {
         format!("{prefix}{}", ulid::Ulid::from_parts(u64::try_from(ms).unwrap_or(0), seed))
     }
 
+    /// A number up to `most`, by chance; of a seeded maker the same in every run. For jitter.
+    pub fn any_up_to(&self, most: i64) -> i64 {
+        match &self.seeded {
+            None => rand::random_range(0..=most.max(0)),
+            Some(next) => next.fetch_add(1, Ordering::SeqCst).rem_euclid(most.max(0) + 1),
+        }
+    }
+
     /// 32 unguessable bytes in hexadecimal: for API keys and secrets, never seeded.
     pub fn new_secret(&self) -> String {
         hex::encode(rand::random::<[u8; 32]>())

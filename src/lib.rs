@@ -8,11 +8,15 @@ pub mod billing;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod gate;
 pub mod http;
 pub mod jobs;
 pub mod metrics;
 pub mod pages;
+pub mod planted;
 pub mod sandbox;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod store;
 pub mod stripe;
 pub mod workflows;

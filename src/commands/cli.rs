@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+#[cfg(feature = "simulation")]
+use super::simulate;
 use super::{
     demo, doctor, incidents, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage, webhooks,
 };
@@ -54,6 +56,9 @@ enum Command {
     Incidents(incidents::IncidentsCommand),
     /// Check the settings, the database and Stripe
     Doctor(doctor::DoctorArgs),
+    /// Run histories in which everything goes wrong, and check that every promise holds
+    #[cfg(feature = "simulation")]
+    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,6 +111,11 @@ fn settings_help() -> String {
 
 /// Does what was asked for. Errors are one line that says what to do.
 pub fn run(cli: Cli) -> ExitCode {
+    // It brings its own runtimes, one for each thread.
+    #[cfg(feature = "simulation")]
+    if let Command::Simulate(args) = cli.command {
+        return simulate::simulate(&args).unwrap_or_else(|error| failed(&error));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
@@ -139,6 +149,8 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Incidents(command) => incidents::incidents(config, command).await,
         Command::Doctor(args) => doctor::doctor(config, args).await,
         Command::Demo(_) | Command::Sandbox(_) => Ok(ExitCode::SUCCESS),
+        #[cfg(feature = "simulation")]
+        Command::Simulate(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

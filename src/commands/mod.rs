@@ -13,6 +13,8 @@ mod out;
 mod reconcile;
 mod sandbox;
 pub mod serve;
+#[cfg(feature = "simulation")]
+mod simulate;
 mod sync;
 pub mod usage;
 mod webhooks;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::perform;
 use crate::app::App;
+use crate::planted::{Bug, planted};
 use crate::store::Job;
 use crate::workflows::WorkflowError;
 
@@ -75,7 +76,8 @@ async fn claim(app: &App, most: usize) -> sqlx::Result<Vec<Job>> {
     if most == 0 || !app.store.anything_due(now).await? {
         return Ok(Vec::new());
     }
-    app.store.claim_jobs(now, now + LEASE_MS, most as i64).await
+    let lease = if planted(Bug::JobNeverTakenOver) { i64::MAX / 2 } else { LEASE_MS };
+    app.store.claim_jobs(now, now + lease, most as i64).await
 }
 
 /// Runs a claimed job and records what came of it. Where even that fails the claim runs out, and somebody runs it
@@ -107,7 +109,7 @@ async fn record(app: &App, job: &Job, outcome: Result<(), WorkflowError>) -> sql
     let Err(error) = outcome else { return app.store.finish_job(job, now).await };
     let text = format!("{}: {error}", error.code());
     let tries = tries(job, &error);
-    match pause_ms(tries, &error) {
+    match pause_ms(app, tries, &error) {
         Some(pause) => {
             tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
                 "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
@@ -132,9 +134,12 @@ fn tries(job: &Job, error: &WorkflowError) -> i64 {
 }
 
 /// When to try again; never, where only a human can help.
-fn pause_ms(tries: i64, error: &WorkflowError) -> Option<i64> {
+fn pause_ms(app: &App, tries: i64, error: &WorkflowError) -> Option<i64> {
     if let WorkflowError::Busy(_) = error {
         return Some(BUSY_MS);
+    }
+    if planted(Bug::JobGivesUp) {
+        return None;
     }
     let forever = error.passes_by_itself() || matches!(error, WorkflowError::StripeUnauthorized(_));
     if !forever && tries >= TRIES {
@@ -147,10 +152,10 @@ fn pause_ms(tries: i64, error: &WorkflowError) -> Option<i64> {
         WorkflowError::AskedToWait { wait, .. } => i64::try_from(wait.as_millis()).unwrap_or(longest),
         _ => 0,
     };
-    Some(asked + jittered(pause.clamp(1, longest)))
+    Some(asked + jittered(app, pause.clamp(1, longest)))
 }
 
 /// Between half and the whole: what failed together does not come back together.
-fn jittered(ms: i64) -> i64 {
-    ms / 2 + rand::random_range(0..=ms / 2)
+fn jittered(app: &App, ms: i64) -> i64 {
+    ms / 2 + app.ids.any_up_to(ms / 2)
 }

@@ -11,6 +11,7 @@ use super::page::{Page, paged};
 use super::{Store, both, unreadable};
 use crate::billing::{Currency, CycleRule};
 use crate::clock::from_ms;
+use crate::planted::{Bug, planted};
 use crate::store::Tx;
 
 /// Who is billed.
@@ -44,7 +45,8 @@ pub struct Customer {
 impl Customer {
     /// How this customer's time is cut into cycles and days.
     pub fn cycle_rule(&self) -> CycleRule {
-        CycleRule { zone: self.time_zone, anchor_day: self.anchor_day }
+        let zone = if planted(Bug::CycleInUtc) { Tz::UTC } else { self.time_zone };
+        CycleRule { zone, anchor_day: self.anchor_day }
     }
 }
 
@@ -168,8 +170,11 @@ impl Store {
 
     /// The customer with this id, ours or the user's own.
     pub async fn customer_by_any_id(&self, id: &str) -> sqlx::Result<Option<Customer>> {
-        let rows =
-            self.db.all(both(select!("where id = $1 or external_id = $1 order by id = $1")), (id,)).await?;
+        let mut sql = both(select!("where id = $1 or external_id = $1 order by id = $1"));
+        if planted(Bug::SomebodyElsesData) {
+            sql = both(select!("where id = $1 or external_id <> $1 order by external_id"));
+        }
+        let rows = self.db.all(sql, (id,)).await?;
         rows.into_iter().next_back().map(customer).transpose()
     }
 

@@ -14,6 +14,8 @@ use sqlx::sqlite::{
 };
 use sqlx::{Arguments, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
 
+use crate::gate::{self, Edge};
+
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -130,6 +132,7 @@ fn encode<T>(arguments: Result<T, BoxDynError>) -> sqlx::Result<T> {
 impl Db {
     /// Every row, as of the last commit.
     pub async fn all<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
+        gate::storage(Edge::Read).await?;
         match self {
             Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(pool).await,
             Db::Lite { read, .. } => {
@@ -140,6 +143,7 @@ impl Db {
 
     /// The one row, where there is one.
     pub async fn opt<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
+        gate::storage(Edge::Read).await?;
         match self {
             Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(pool).await,
             Db::Lite { read, .. } => {
@@ -155,18 +159,22 @@ impl Db {
 
     /// One statement in a transaction of its own; answers how many rows it changed.
     pub async fn run<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
-        match self {
+        gate::storage(Edge::Begin).await?;
+        let changed = match self {
             Db::Pg(pool) => {
-                Ok(sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected())
+                sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected()
             }
             Db::Lite { write, .. } => {
-                Ok(sqlx::query_with(sql.lite, encode(args.lite())?).execute(write).await?.rows_affected())
+                sqlx::query_with(sql.lite, encode(args.lite())?).execute(write).await?.rows_affected()
             }
-        }
+        };
+        gate::storage(Edge::Committed).await?;
+        Ok(changed)
     }
 
     /// Begins a transaction that may write.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
+        gate::storage(Edge::Begin).await?;
         match self {
             Db::Pg(pool) => Ok(Tx::Pg(pool.begin().await?)),
             Db::Lite { write, .. } => Ok(Tx::Lite(write.begin_with("begin immediate").await?)),
@@ -212,10 +220,12 @@ impl Tx {
 
     /// Makes it durable: on both databases this returns after the disk has it.
     pub async fn commit(self) -> sqlx::Result<()> {
+        gate::storage(Edge::Commit).await?;
         match self {
-            Tx::Pg(tx) => tx.commit().await,
-            Tx::Lite(tx) => tx.commit().await,
+            Tx::Pg(tx) => tx.commit().await?,
+            Tx::Lite(tx) => tx.commit().await?,
         }
+        gate::storage(Edge::Committed).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Leases: one writer per subject, with a token that grows with every term.
 
 use super::{Store, Tx, both};
+use crate::planted::{Bug, planted};
 
 /// A term of writing, over when its time is up or somebody else's term has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +22,14 @@ impl Store {
     ) -> sqlx::Result<Option<Lease>> {
         let sql = both(
             "insert into lease (subject, token, owner, until_at) values ($1, 1, $2, $3)
-             on conflict (subject) do update set token = lease.token + 1, owner = $2, until_at = $3
+             on conflict (subject) do update set token = lease.token + $5, owner = $2, until_at = $3
              where lease.until_at <= $4
              returning token",
         );
+        let one = i64::from(!planted(Bug::TermsHaveOneToken));
+        let now = if planted(Bug::LeaseNeverEnds) { 0 } else { now };
         let mut tx = self.db.begin().await?;
-        let term: Option<(i64,)> = tx.opt(sql, (subject, owner, until, now)).await?;
+        let term: Option<(i64,)> = tx.opt(sql, (subject, owner, until, now, one)).await?;
         tx.commit().await?;
         Ok(term.map(|(token,)| Lease { subject: subject.to_owned(), token }))
     }

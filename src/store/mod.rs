@@ -26,7 +26,7 @@ mod waiting;
 
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use cycles::{ChangedCycle, CustomerToSync};
-pub use db::{Db, Location, Sql, Tx, both, split};
+pub use db::{Db, Location, Row, Sql, Tx, both, split};
 pub use incidents::{Incident, NewIncident};
 pub use intents::{Effect, Ending, Intent, KnownIntent, NewIntent};
 pub use invoices::{Invoice, Item, LedgerLine, NewInvoice, Seen};

@@ -1,6 +1,7 @@
 //! What a statement is made of: services with their prices, exact daily totals, and what was billed before.
 
 use super::{Store, both};
+use crate::planted::{Bug, planted};
 
 /// A service with its price and, where usage is counted, its meter.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -60,11 +61,19 @@ impl Store {
 
     /// What sealed invoices hold per item key, for the cycles from this one on.
     pub async fn billed(&self, customer_id: &str, from_cycle: &str) -> sqlx::Result<Vec<(String, i64)>> {
-        let sql = both(
+        let mut sql = both(
             "select item_key, cast(sum(amount) as bigint) from invoice_line
              where customer_id = $1 and item_key >= $2
              group by item_key",
         );
+        if planted(Bug::VoidChargedAgain) {
+            sql = both(
+                "select item_key, cast(sum(amount) as bigint) from invoice_line
+                 where customer_id = $1 and item_key >= $2
+                     and invoice_id not in (select id from invoice where state = 'void')
+                 group by item_key",
+            );
+        }
         self.db.all(sql, (customer_id, from_cycle)).await
     }
 }

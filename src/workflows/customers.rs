@@ -11,6 +11,7 @@ use super::current::begin_invoice;
 use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
+use crate::planted::{Bug, planted};
 use crate::store::Tx;
 use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
 
@@ -99,7 +100,7 @@ pub async fn update(app: &App, id: &str, change: CustomerChange, by: &By) -> Res
     }
     customers::update(&mut tx, &after).await?;
     tx.pending_invoice_collects(id, after.collection_method.as_str()).await?;
-    if after.state != before.state {
+    if after.state != before.state && !planted(Bug::RelinkForgets) {
         begin_again(app, &mut tx, &after).await?;
     }
     let detail = json!({ "fields": changed_fields(&before, &after) });

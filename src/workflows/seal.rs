@@ -14,6 +14,7 @@ use super::sync::{FOLD_KEY, Run};
 use super::unsure::Unsure;
 use super::{WorkflowError, notice};
 use crate::billing::InvoiceState;
+use crate::planted::{Bug, planted};
 use crate::store::{Invoice, Item, LedgerLine, Tx};
 use crate::stripe::{InvoiceAnswer, LineAnswer};
 
@@ -33,7 +34,9 @@ pub(super) async fn seal(
     let overrides = write_ledger(&mut tx, &invoice, &items, &lines, &unsure).await?;
     mark_sealed(run, &mut tx, &invoice, answer).await?;
     tx.mark_cycles_settled(&invoice.customer_id, &invoice.cycle).await?;
-    begin_invoice(run.app, &mut tx, &run.customer, &next).await?;
+    if !planted(Bug::NoNextInvoice) {
+        begin_invoice(run.app, &mut tx, &run.customer, &next).await?;
+    }
     // Paid, voided: what Stripe said of it before it was sealed waits for this.
     ask_for_reaction(run.app, &mut tx, &answer.id).await?;
     for change in &overrides {
@@ -77,7 +80,8 @@ async fn write_ledger(
         if held != item.amount {
             overrides.push(Override { item_key: item.item_key.clone(), ours: item.amount, at_stripe: held });
         }
-        for entry in ledger_lines(item, held) {
+        let counted = if planted(Bug::OverrideChargedAgain) { held } else { item.amount };
+        for entry in ledger_lines(&Item { amount: counted, ..item.clone() }, held) {
             tx.insert_ledger_line(&invoice.id, &invoice.customer_id, &entry).await?;
         }
     }
@@ -123,7 +127,8 @@ fn ledger_lines(item: &Item, held: i64) -> Vec<LedgerLine> {
         None => vec![line(item.item_key.clone(), item.amount, Some(held))],
         Some(carried) => {
             let mut lines = vec![line(FOLD_KEY.to_owned(), 0, Some(held))];
-            lines.extend(carried.into_iter().map(|(key, amount)| line(key, amount, None)));
+            let kept = if planted(Bug::SealForgetsFolded) { Vec::new() } else { carried };
+            lines.extend(kept.into_iter().map(|(key, amount)| line(key, amount, None)));
             lines
         }
     }
@@ -159,7 +164,9 @@ async fn mark_sealed(
     let detail = json!({
         "number": answer.number, "total": answer.total, "currency": invoice.currency, "cycle": invoice.cycle,
     });
-    By::service("sync").note(run.app, tx, "invoice.sealed", &invoice.id, detail).await?;
+    if !planted(Bug::NoAuditRow) {
+        By::service("sync").note(run.app, tx, "invoice.sealed", &invoice.id, detail).await?;
+    }
     if state == InvoiceState::Void {
         notice::voided(run.app, tx, &invoice.id).await?;
     }

@@ -11,6 +11,7 @@ use crate::billing::{
     Aggregation, BillingCycle, CycleUsage, DayTotal, ItemKey, MeterTerms, PriceTerms, ServiceTerms,
     Statement, StatementScope, owed, statement_of,
 };
+use crate::planted::{Bug, planted};
 use crate::store::customers::Customer;
 use crate::store::{ChangedCycle, PricedService};
 
@@ -40,7 +41,10 @@ pub async fn load_statement(
     cycle: &BillingCycle,
 ) -> Result<LoadedStatement, WorkflowError> {
     // The versions first: what arrives while we read makes them greater, and so is looked at again.
-    let cycles = app.store.cycles_to_bill(&customer.id, &cycle.first_day.to_string()).await?;
+    let mut cycles = app.store.cycles_to_bill(&customer.id, &cycle.first_day.to_string()).await?;
+    if planted(Bug::LateUsageLost) {
+        cycles.retain(|changed| changed.cycle == cycle.first_day.to_string());
+    }
     let services = load_services(app, customer).await?;
     let rule = customer.cycle_rule();
     let mut lines = Vec::new();
@@ -50,6 +54,9 @@ pub async fn load_statement(
         let usage = load_usage(app, customer, &cycle).await?;
         let terms: Vec<ServiceTerms<'_>> = services.iter().map(Service::terms).collect();
         lines.extend(owed(&cycle, &terms, &usage).map_err(|why| unbillable(customer, why))?);
+        if planted(Bug::EveryCurrencyHasCents) && customer.currency.as_str() == "jpy" {
+            lines.iter_mut().for_each(|line| line.owed *= 100);
+        }
     }
     let billed = load_billed(app, customer, &cycles).await?;
     let scope = StatementScope { cycle: cycle.first_day, rule, currency: customer.currency };
@@ -124,7 +131,10 @@ fn read_service(customer: &Customer, row: PricedService) -> Result<Service, Work
     let meter = match (&row.meter_id, &row.aggregation, row.decimals) {
         (Some(id), Some(aggregation), Some(decimals)) => Some((
             id.clone(),
-            aggregation.parse().map_err(|why| unbillable(customer, why))?,
+            match aggregation.parse().map_err(|why| unbillable(customer, why))? {
+                Aggregation::Max if planted(Bug::MaxIsSum) => Aggregation::Sum,
+                aggregation => aggregation,
+            },
             u8::try_from(decimals).map_err(|why| unbillable(customer, why))?,
             row.unit_label.clone().unwrap_or_default(),
         )),

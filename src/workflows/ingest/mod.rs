@@ -9,6 +9,7 @@ pub use event::{Checked, CloudEvent, NewEvent, Rejection, Text};
 pub use writer::Ingest;
 
 use crate::app::App;
+use crate::planted::{Bug, planted};
 use crate::store::usage::{Recorded, UsageRow};
 
 /// What became of one usage event.
@@ -63,7 +64,10 @@ impl Ingest {
         for event in checked {
             outcomes.push(match event {
                 Err(why) => Outcome::Rejected(why),
-                Ok(Checked { row, late }) => {
+                Ok(Checked { mut row, late }) => {
+                    if planted(Bug::NoDedupe) {
+                        row.event_id = format!("{}@{now}", row.event_id).into();
+                    }
                     rows.push(row);
                     Outcome::Accepted { late }
                 }

@@ -1,0 +1,170 @@
+//! `opentab simulate`: histories in which everything goes wrong, and whether every promise held.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::commands::out::say;
+use crate::simulation::{Case, Engine, Failure, SCENARIOS, Tally, Trace, attempt, exhaustive, run_all};
+
+/// Failures that are told in full; of the rest only the line that repeats them.
+const MOST_TOLD: usize = 10;
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The first seed of histories by chance
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many histories by chance, one for each seed from the first on
+    #[arg(long)]
+    schedules: Option<u64>,
+    /// Every scenario, with everything that can go wrong at each of its gates
+    #[arg(long)]
+    exhaustive: bool,
+    /// A file of cases, one a line, that are run before all others
+    #[arg(long, value_name = "FILE")]
+    kept: Option<PathBuf>,
+    /// One case as a failure names it, such as `a_cycle_ends 41 answer_lost`
+    #[arg(long)]
+    case: Option<Case>,
+    /// Plant every known bug in turn, and look for each by the scenarios and by so many histories by chance
+    #[cfg(feature = "planted_bugs")]
+    #[arg(long)]
+    bugs: bool,
+    /// Only this one of the bugs
+    #[cfg(feature = "planted_bugs")]
+    #[arg(long, requires = "bugs")]
+    bug: Option<String>,
+    /// Run each twice and compare what happened, step by step
+    #[arg(long)]
+    doublecheck: bool,
+    /// Tell everything that happens in one case
+    #[arg(long)]
+    trace: bool,
+}
+
+/// Runs what was asked for, or one history by chance. Exit code 1: a promise was broken.
+pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    #[cfg(feature = "planted_bugs")]
+    if args.bugs {
+        return bugs::hunt_all(args.seed.unwrap_or(1), args.schedules.unwrap_or(500), args.bug.as_deref());
+    }
+    let lots = lots(args)?;
+    if args.trace {
+        return trace(&lots);
+    }
+    let mut all = Tally::default();
+    for (name, cases) in &lots {
+        let tally = run_lot(name, cases, args.doublecheck)?;
+        all.absorb(tally);
+    }
+    report(&all, began);
+    Ok(if all.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+type Lot = (&'static str, Vec<Case>);
+
+fn lots(args: &SimulateArgs) -> anyhow::Result<Vec<Lot>> {
+    let mut lots: Vec<Lot> = Vec::new();
+    if let Some(file) = &args.kept {
+        lots.push(("kept cases", kept(file)?));
+    }
+    lots.extend(args.case.clone().map(|case| ("one case", vec![case])));
+    if args.exhaustive {
+        lots.push(("scenarios", exhaustive(&Engine::start()?)?));
+    }
+    if args.seed.is_some() || args.schedules.is_some() || lots.is_empty() {
+        let first = args.seed.unwrap_or(1);
+        lots.push(("by chance", (first..first + args.schedules.unwrap_or(1)).map(Case::Random).collect()));
+    }
+    Ok(lots)
+}
+
+fn kept(file: &PathBuf) -> anyhow::Result<Vec<Case>> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.parse().map_err(|why: String| anyhow::anyhow!("{}: {why}", file.display()))).collect()
+}
+
+fn trace(lots: &[Lot]) -> anyhow::Result<ExitCode> {
+    let [(_, cases)] = lots else { anyhow::bail!("one case can be traced, not several lots") };
+    let [case] = cases.as_slice() else { anyhow::bail!("one case can be traced, not {}", cases.len()) };
+    let outcome = attempt(&mut Engine::start()?, case, Trace::Print);
+    outcome.wrong.iter().for_each(|wrong| say!("BROKEN {wrong}"));
+    Ok(if outcome.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_lot(name: &str, cases: &[Case], doublecheck: bool) -> anyhow::Result<Tally> {
+    let style = ProgressStyle::with_template("{prefix:12} {bar:40} {pos}/{len} {per_sec} {eta}")?;
+    // Where it is no terminal this stays silent.
+    let bar = ProgressBar::new(cases.len() as u64).with_style(style).with_prefix(name.to_owned());
+    let began = Instant::now();
+    let tally = run_all(cases, doublecheck, || bar.inc(1))?;
+    bar.finish_and_clear();
+    let (failed, seconds) = (tally.failures.len(), began.elapsed().as_secs());
+    say!("{name}: {} histories, {failed} broke a promise, {seconds} s", cases.len());
+    Ok(tally)
+}
+
+fn report(tally: &Tally, began: Instant) {
+    for failure in tally.failures.iter().take(MOST_TOLD) {
+        tell(failure);
+    }
+    for failure in tally.failures.iter().skip(MOST_TOLD) {
+        say!("BROKEN {}: {}", failure.case, failure.wrong.first().map_or("", String::as_str));
+    }
+    say!("{:>9} histories", tally.cases);
+    say!("{:>9} scenarios known", SCENARIOS.len());
+    say!("{:>9} simulated years", tally.simulated.num_days() / 365);
+    say!("{:>9} gates passed", tally.gates);
+    say!("{:>9} kinds of fault and of human hand:", tally.injected.len());
+    for (name, times) in &tally.injected {
+        say!("{times:>9} {name}");
+    }
+    say!("{:>9} broke a promise", tally.failures.len());
+    say!("{:>9} seconds", began.elapsed().as_secs());
+}
+
+fn tell(failure: &Failure) {
+    say!("BROKEN {}", failure.case);
+    failure.wrong.iter().take(6).for_each(|wrong| say!("    {wrong}"));
+    say!("    Again: cargo run --features simulation -- simulate --case '{}' --trace", failure.case);
+}
+
+#[cfg(feature = "planted_bugs")]
+mod bugs {
+    use super::*;
+    use crate::planted::Bug;
+    use crate::simulation::{Hunt, hunt};
+
+    /// Looks for every bug. Exit code 1: one was not found that should have been.
+    pub fn hunt_all(first: u64, schedules: u64, only: Option<&str>) -> anyhow::Result<ExitCode> {
+        let scenarios = SCENARIOS.iter().map(|scenario| Case::Scenario { name: scenario.name, at: None });
+        let cases: Vec<Case> = scenarios.chain((first..first + schedules).map(Case::Random)).collect();
+        let bugs: Vec<Bug> =
+            Bug::ALL.iter().copied().filter(|bug| only.is_none_or(|name| bug.name() == name)).collect();
+        let hunts = hunt(&bugs, &cases, |hunt| say!("{}", line(hunt)))?;
+        let missed = hunts.iter().filter(|hunt| hunt.found.is_none() && !hunt.bug.is_masked()).count();
+        let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
+        let masked = hunts.len() - found - missed;
+        say!("{found} of {} planted bugs found, {masked} masked, {missed} missed", hunts.len());
+        Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn line(hunt: &Hunt) -> String {
+        let name = hunt.bug.name();
+        match &hunt.found {
+            Some((failure, after)) => {
+                let wrong = failure.wrong.first().map_or("", String::as_str);
+                format!("found  {name:28} after {after:>4}: {} - {wrong}", failure.case)
+            }
+            None if hunt.bug.is_masked() => format!("masked {name:28} {}", hunt.bug.what()),
+            None => format!("MISSED {name:28} {}", hunt.bug.what()),
+        }
+    }
+}

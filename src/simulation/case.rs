@@ -1,0 +1,114 @@
+//! Case: one history that can be told again, and the line that tells it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::engine::Engine;
+use super::faults;
+use super::gates::{Decision, Shot};
+use super::random::{self, Outcome};
+use super::scenarios::{self, SCENARIOS};
+use super::trace::Trace;
+
+/// Which history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// Everything by chance, from this seed.
+    Random(u64),
+    /// A scenario, and what goes wrong at one of its gates.
+    Scenario { name: &'static str, at: Option<(u64, &'static str)> },
+}
+
+/// As it is written into the list of kept cases and typed at the command line.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Case::Random(seed) => write!(f, "random {seed}"),
+            Case::Scenario { name, at: None } => write!(f, "{name}"),
+            Case::Scenario { name, at: Some((gate, what)) } => write!(f, "{name} {gate} {what}"),
+        }
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Case, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let number = |word: &str| word.parse::<u64>().map_err(|_| format!("`{word}` is no number"));
+        match words[..] {
+            ["random", seed] => Ok(Case::Random(number(seed)?)),
+            [name] => Ok(Case::Scenario { name: known(name)?, at: None }),
+            [name, gate, what] => {
+                Ok(Case::Scenario { name: known(name)?, at: Some((number(gate)?, fault_named(what)?)) })
+            }
+            _ => Err(format!("`{text}` is neither `random SEED` nor `SCENARIO [GATE FAULT]`")),
+        }
+    }
+}
+
+fn known(name: &str) -> Result<&'static str, String> {
+    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    found.map(|scenario| scenario.name).ok_or_else(|| format!("there is no scenario `{name}`"))
+}
+
+fn fault_named(name: &str) -> Result<&'static str, String> {
+    let all = faults::all().into_iter().map(|injection| injection.name());
+    let found = all.chain([CRASH]).find(|known| *known == name);
+    found.ok_or_else(|| format!("there is no fault `{name}`"))
+}
+
+const CRASH: &str = "crash";
+
+impl Case {
+    /// Runs the history to its checks.
+    pub fn run(&self, engine: &Engine, trace: Trace) -> anyhow::Result<Outcome> {
+        match self {
+            Case::Random(seed) => random::history(engine, *seed, trace),
+            Case::Scenario { name, at } => {
+                let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == *name) else {
+                    anyhow::bail!("there is no scenario {name}")
+                };
+                let shot = at.map(|(at, what)| Shot { at, what: decision(what) });
+                scenarios::run(engine, scenario, shot, trace)
+            }
+        }
+    }
+}
+
+fn decision(name: &str) -> Decision {
+    let injection = faults::all().into_iter().find(|injection| injection.name() == name);
+    injection.map_or(Decision::Crash, Decision::Inject)
+}
+
+/// Every scenario by itself, and with everything that can go wrong at each of its gates.
+pub fn exhaustive(engine: &Engine) -> anyhow::Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for scenario in SCENARIOS {
+        let (_, edges) = scenarios::edges(engine, scenario)?;
+        cases.push(Case::Scenario { name: scenario.name, at: None });
+        for (gate, edge) in edges.into_iter().enumerate() {
+            let faults = faults::at(edge).into_iter().map(|injection| injection.name());
+            // To die before a read is to die after whatever was done before it: that gate is tried already.
+            let crash = Some(CRASH).filter(|_| edge != crate::gate::Edge::Read);
+            let at = faults.chain(crash).map(|what| Some((gate as u64, what)));
+            cases.extend(at.map(|at| Case::Scenario { name: scenario.name, at }));
+        }
+    }
+    Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_names_a_case_tells_it_again() {
+        for text in ["random 17", "a_cycle_ends", "a_cycle_ends 41 answer_lost", "a_cycle_ends 3 crash"] {
+            assert_eq!(text.parse::<Case>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "random x", "a_cycle", "a_cycle_ends 41", "a_cycle_ends 41 nonsense"] {
+            assert!(wrong.parse::<Case>().is_err(), "{wrong}");
+        }
+    }
+}

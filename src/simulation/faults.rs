@@ -1,0 +1,217 @@
+//! Faults: everything that can go wrong at a gate, and how often it does in one history.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+use sqlx::error::{DatabaseError, ErrorKind};
+
+use super::chance::Chance;
+use super::gates::Decision;
+use crate::gate::Edge;
+use crate::sandbox::Fault;
+
+/// What goes wrong at a gate while the process lives on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Injection {
+    Storage(StorageFault),
+    /// No connection to Stripe: nothing was executed.
+    Refused,
+    /// Stripe's own, or the network's on the way to it and back.
+    Stripe(&'static str, Fault),
+}
+
+impl Injection {
+    /// One short name each, for counts and for the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Injection::Storage(fault) => fault.name(),
+            Injection::Refused => "connection_refused",
+            Injection::Stripe(name, _) => name,
+        }
+    }
+}
+
+/// What a database does when it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageFault {
+    /// SQLITE_BUSY.
+    Busy,
+    /// SQLITE_FULL.
+    DiskFull,
+    /// SQLITE_IOERR.
+    IoError,
+    /// PostgreSQL's 40001.
+    Serialization,
+    /// The connection is gone. In COMMIT: nobody knows whether it took effect.
+    ConnectionLost,
+}
+
+impl StorageFault {
+    pub fn name(self) -> &'static str {
+        match self {
+            StorageFault::Busy => "sqlite_busy",
+            StorageFault::DiskFull => "disk_full",
+            StorageFault::IoError => "io_error",
+            StorageFault::Serialization => "serialization_failure",
+            StorageFault::ConnectionLost => "connection_lost_in_commit",
+        }
+    }
+
+    /// Those that can show at this edge.
+    pub fn at(edge: Edge) -> &'static [StorageFault] {
+        use StorageFault::{Busy, ConnectionLost, DiskFull, IoError, Serialization};
+        match edge {
+            Edge::Read => &[IoError],
+            Edge::Begin => &[Busy],
+            Edge::Commit => &[Busy, DiskFull, IoError, Serialization, ConnectionLost],
+            // It is committed, and the answer never came.
+            Edge::Committed => &[ConnectionLost],
+            Edge::Send | Edge::Answered => &[],
+        }
+    }
+
+    /// As sqlx would say it.
+    pub fn error(self) -> sqlx::Error {
+        let (code, message) = match self {
+            StorageFault::Busy => ("5", "database is locked"),
+            StorageFault::DiskFull => ("13", "database or disk is full"),
+            StorageFault::IoError => ("10", "disk I/O error"),
+            StorageFault::Serialization => ("40001", "could not serialize access"),
+            StorageFault::ConnectionLost => {
+                let lost = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "connection lost");
+                return sqlx::Error::Io(lost);
+            }
+        };
+        sqlx::Error::Database(Box::new(Failure { code, message }))
+    }
+}
+
+#[derive(Debug)]
+struct Failure {
+    code: &'static str,
+    message: &'static str,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)
+    }
+}
+
+impl Error for Failure {}
+
+impl DatabaseError for Failure {
+    fn message(&self) -> &str {
+        self.message
+    }
+    fn code(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(self.code))
+    }
+    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+    fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+        self
+    }
+    fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+        self
+    }
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Other
+    }
+}
+
+/// Everything that can be injected where a request goes out to Stripe.
+pub fn at_send() -> Vec<Injection> {
+    let status = |status, stored, executed| Fault::Status { status, code: None, stored, executed };
+    let limited = |reason: &str| Fault::RateLimited { reason: Some(reason.to_owned()) };
+    let stripe = [
+        ("dropped_before", Fault::DropBefore),
+        ("answer_lost", Fault::LoseAnswer),
+        ("answer_cut", Fault::CutAnswer),
+        ("429_global_rate", limited("global-rate")),
+        ("429_endpoint_rate", limited("endpoint-rate")),
+        ("429_global_concurrency", limited("global-concurrency")),
+        ("429_endpoint_concurrency", limited("endpoint-concurrency")),
+        ("429_resource_specific", limited("resource-specific")),
+        ("lock_timeout", Fault::LockTimeout),
+        ("500_executed", status(500, false, true)),
+        ("500_not_executed", status(500, false, false)),
+        ("500_stored_executed", status(500, true, true)),
+        ("500_stored_not_executed", status(500, true, false)),
+        ("503", status(503, false, false)),
+        ("409_in_flight", Fault::Status {
+            status: 409,
+            code: Some("idempotency_key_in_use".to_owned()),
+            stored: false,
+            executed: false,
+        }),
+        ("401", status(401, false, false)),
+    ];
+    let stripe = stripe.into_iter().map(|(name, fault)| Injection::Stripe(name, fault));
+    std::iter::once(Injection::Refused).chain(stripe).collect()
+}
+
+/// Everything that can go wrong at this edge; a crash apart.
+pub fn at(edge: Edge) -> Vec<Injection> {
+    match edge {
+        Edge::Send => at_send(),
+        Edge::Answered => Vec::new(),
+        edge => StorageFault::at(edge).iter().map(|fault| Injection::Storage(*fault)).collect(),
+    }
+}
+
+/// Everything that can be injected anywhere.
+pub fn all() -> Vec<Injection> {
+    [Edge::Read, Edge::Begin, Edge::Commit, Edge::Committed, Edge::Send].into_iter().flat_map(at).collect()
+}
+
+/// How often what goes wrong in one history, in a million. Drawn per seed, some of them never: a history in which
+/// everything fails all the time shows less than one with a single kind of trouble.
+#[derive(Clone, Debug, Default)]
+pub struct Rates {
+    pub crash: u64,
+    pub storage: u64,
+    pub stripe: u64,
+    send: Vec<Injection>,
+}
+
+impl Rates {
+    /// Nothing goes wrong.
+    pub fn none() -> Rates {
+        Rates::default()
+    }
+
+    /// This seed's own mixture.
+    pub fn drawn(chance: &mut Chance) -> Rates {
+        let crash = *chance.pick(&[0, 0, 1_000, 5_000, 20_000]);
+        let storage = *chance.pick(&[0, 0, 0, 2_000, 20_000]);
+        let stripe = *chance.pick(&[0, 20_000, 100_000, 300_000]);
+        let mut send = at_send();
+        // Often one kind of trouble at a time, sometimes all of them.
+        if chance.hits(600_000) {
+            let kept = 1 + chance.index(4);
+            while send.len() > kept {
+                let gone = chance.index(send.len());
+                send.remove(gone);
+            }
+        }
+        Rates { crash, storage, stripe, send }
+    }
+
+    /// What happens to whoever passes this edge.
+    pub fn draw(&self, edge: Edge, chance: &mut Chance) -> Decision {
+        if chance.hits(self.crash) {
+            return Decision::Crash;
+        }
+        let faults = StorageFault::at(edge);
+        if !faults.is_empty() && chance.hits(self.storage) {
+            return Decision::Inject(Injection::Storage(*chance.pick(faults)));
+        }
+        if edge == Edge::Send && !self.send.is_empty() && chance.hits(self.stripe) {
+            return Decision::Inject(chance.pick(&self.send).clone());
+        }
+        Decision::Go
+    }
+}

@@ -1,0 +1,30 @@
+//! Simulation: whole histories of a company, with everything going wrong that can, from one seed each.
+//!
+//! The real workflows run on real SQLite in memory against the sandbox, in one process and in simulated time. One
+//! seeded scheduler chooses who moves next and what fails; a process may die at every gate. Afterwards every promise is
+//! checked against what the sandbox and the database hold.
+
+#[cfg(feature = "planted_bugs")]
+mod bugs;
+mod case;
+mod chance;
+mod company;
+mod engine;
+mod faults;
+pub mod gates;
+mod promises;
+mod random;
+mod runner;
+mod scenarios;
+mod story;
+mod trace;
+mod transport;
+mod world;
+
+#[cfg(feature = "planted_bugs")]
+pub use bugs::{Hunt, hunt};
+pub use case::{Case, exhaustive};
+pub use engine::Engine;
+pub use runner::{Failure, Tally, attempt, run_all};
+pub use scenarios::SCENARIOS;
+pub use trace::Trace;

@@ -1,0 +1,122 @@
+//! Runner: many cases on all cores, and what came of them together.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use chrono::Duration;
+
+use super::case::Case;
+use super::engine::Engine;
+use super::gates;
+use super::random::Outcome;
+use super::trace::Trace;
+
+/// A case in which a promise was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub case: Case,
+    pub wrong: Vec<String>,
+}
+
+/// What many cases came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub cases: u64,
+    pub gates: u64,
+    pub simulated: Duration,
+    pub injected: BTreeMap<&'static str, u64>,
+    pub failures: Vec<Failure>,
+}
+
+impl Tally {
+    fn add(&mut self, case: &Case, outcome: Outcome) {
+        self.cases += 1;
+        self.gates += outcome.gates;
+        self.simulated += outcome.simulated;
+        for (name, times) in outcome.injected {
+            *self.injected.entry(name).or_default() += times;
+        }
+        if !outcome.wrong.is_empty() {
+            self.failures.push(Failure { case: case.clone(), wrong: outcome.wrong });
+        }
+    }
+
+    /// Adds what another lot came to.
+    pub fn absorb(&mut self, other: Tally) {
+        self.cases += other.cases;
+        self.gates += other.gates;
+        self.simulated += other.simulated;
+        self.failures.extend(other.failures);
+        for (name, times) in other.injected {
+            *self.injected.entry(name).or_default() += times;
+        }
+    }
+}
+
+/// One case, on an engine that is replaced where the case breaks it.
+pub fn run_one(engine: &mut Engine, case: &Case, doublecheck: bool) -> Outcome {
+    let trace = || if doublecheck { Trace::Hash(Box::default(), 0) } else { Trace::Off };
+    let mut outcome = attempt(engine, case, trace());
+    if doublecheck {
+        let again = attempt(engine, case, trace());
+        if outcome.digest != again.digest {
+            outcome.wrong.push(format!("told twice, it differs: {:?} and {:?}", outcome.digest, again.digest));
+        }
+    }
+    outcome
+}
+
+/// Runs a case; a panic in it is an outcome too.
+pub fn attempt(engine: &mut Engine, case: &Case, trace: Trace) -> Outcome {
+    let wrong = match catch_unwind(AssertUnwindSafe(|| case.run(engine, trace))) {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(error)) => format!("it could not be run: {error:#}"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown kind");
+            format!("it panicked: {text}")
+        }
+    };
+    gates::remove();
+    if let Ok(fresh) = Engine::start() {
+        *engine = fresh;
+    }
+    Outcome { wrong: vec![wrong], ..Outcome::default() }
+}
+
+/// Runs all of these on every core. `done` hears of each.
+pub fn run_all(cases: &[Case], doublecheck: bool, done: impl Fn() + Sync) -> anyhow::Result<Tally> {
+    let next = AtomicUsize::new(0);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(|| work(cases, &next, &tally, doublecheck, &done))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
+    })?;
+    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    tally.failures.sort_by_key(|failure| cases.iter().position(|case| *case == failure.case));
+    Ok(tally)
+}
+
+/// How many histories run at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn work(
+    cases: &[Case],
+    next: &AtomicUsize,
+    tally: &Mutex<Tally>,
+    doublecheck: bool,
+    done: &(impl Fn() + Sync),
+) -> anyhow::Result<()> {
+    let mut engine = Engine::start()?;
+    while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let outcome = run_one(&mut engine, case, doublecheck);
+        tally.lock().unwrap_or_else(PoisonError::into_inner).add(case, outcome);
+        done();
+    }
+    Ok(())
+}

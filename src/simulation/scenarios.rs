@@ -1,0 +1,379 @@
+//! Scenarios: named stretches of an invoice's life. Each is run once to count its gates, and then once more for every
+//! gate and everything that can go wrong there.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Duration, TimeZone, Utc};
+
+use super::company::Cost;
+use super::engine::Engine;
+use super::faults::Rates;
+use super::gates::{self, Gates, Shot};
+use super::random::{Outcome, finish};
+use super::story::{Plan, Story};
+use super::trace::Trace;
+use super::world::{Shape, World};
+use super::{chance::Chance, promises};
+use crate::gate::Edge;
+
+/// One scenario.
+pub struct Scenario {
+    pub name: &'static str,
+    plans: fn() -> Vec<Plan>,
+    settings: &'static [(&'static str, &'static str)],
+    processes: usize,
+    tell: fn(&mut Story<'_>) -> anyhow::Result<()>,
+}
+
+const NOTHING: &[(&str, &str)] = &[];
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    scenario("first_usage_opens_a_draft", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("a_batch_is_sent_twice", one, |story| {
+        let batch = uses(story, 0, 5);
+        settle(story, 1);
+        story.send(0, batch);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("a_draft_changes", three_prices, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        uses(story, 0, 12);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("usage_is_taken_back", one, |story| {
+        let at = story.world.now();
+        story.use_(&[(0, 0, 9, at)]);
+        settle(story, 1);
+        story.use_(&[(0, 0, -9, at)]);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("a_cycle_ends", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("a_cycle_ends_with_a_due_date", sent, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("nothing_was_used", metered, |story| {
+        settle(story, 1);
+        end_of_cycle(story);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("usage_comes_late", one, |story| {
+        let at = story.world.now();
+        uses(story, 0, 5);
+        settle(story, 1);
+        end_of_cycle(story);
+        settle(story, 2);
+        story.use_(&[(0, 0, 7, at)]);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("somebody_finalizes_in_mid_cycle", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.finalize_by_hand(0);
+        settle(story, 1);
+        uses(story, 0, 4);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("somebody_deletes_the_draft", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.delete_the_draft(0);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("somebody_edits_a_line", three_prices, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.edit_a_line(0, 0, 77_700);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("somebody_removes_a_line_and_finalizes", three_prices, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.remove_a_line(0, 0);
+        story.finalize_by_hand(0);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("somebody_adds_a_line", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.add_a_foreign_line(0, 4_200);
+        uses(story, 0, 6);
+        settle(story, 2);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("somebody_voids_an_invoice", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.finalize_by_hand(0);
+        settle(story, 1);
+        story.end_an_open_invoice(0, "void");
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("the_customer_is_deleted_and_linked_again", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.delete_the_customer(0);
+        settle(story, 2);
+        story.link_anew(0);
+        settle(story, 1);
+        Ok(())
+    }),
+    scenario("every_webhook_is_lost", one, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        lose_mail(story);
+        story.finalize_by_hand(0);
+        lose_mail(story);
+        story.world.pass(Duration::hours(26));
+        settle_without_mail(story);
+        Ok(())
+    }),
+    with("lines_go_in_calls_of_two", five_prices, &[("OPENTAB_LINES_PER_CALL", "2")], |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        uses(story, 0, 5);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
+    scenario("there_are_more_lines_than_an_answer_shows", twelve_prices, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        uses(story, 0, 6);
+        settle(story, 1);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
+    with("lines_are_folded", five_prices, &[("OPENTAB_LINES_PER_INVOICE", "3")], |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+        uses(story, 0, 5);
+        end_of_cycle(story);
+        settle(story, 2);
+        Ok(())
+    }),
+    Scenario {
+        name: "two_replicas_work_at_once",
+        plans: one,
+        settings: NOTHING,
+        processes: 2,
+        tell: |story| {
+            uses(story, 0, 5);
+            settle(story, 1);
+            end_of_cycle(story);
+            for process in [0, 1] {
+                story.tick(process);
+            }
+            in_turn(story);
+            story.collect_mail();
+            for (no, delivery) in std::mem::take(&mut story.mail).into_iter().enumerate() {
+                story.deliver(no % 2, delivery);
+            }
+            for process in [0, 1] {
+                story.work(process);
+            }
+            in_turn(story);
+            settle(story, 1);
+            Ok(())
+        },
+    },
+    Scenario {
+        name: "a_sleeper_wakes_after_a_takeover",
+        plans: one,
+        settings: NOTHING,
+        processes: 2,
+        tell: |story| {
+            uses(story, 0, 5);
+            settle(story, 1);
+            end_of_cycle(story);
+            story.tick(0);
+            story.run_all();
+            // One falls asleep over the second request that it would send, and another takes over.
+            story.work(0);
+            for _ in 0..24 {
+                if story.world.actors() > 0 {
+                    story.step(0);
+                }
+            }
+            story.world.pass(Duration::seconds(40));
+            story.work(1);
+            while story.world.actors() > 1 {
+                story.step(1);
+            }
+            settle(story, 1);
+            Ok(())
+        },
+    },
+];
+
+const fn scenario(
+    name: &'static str,
+    plans: fn() -> Vec<Plan>,
+    tell: fn(&mut Story<'_>) -> anyhow::Result<()>,
+) -> Scenario {
+    with(name, plans, NOTHING, tell)
+}
+
+const fn with(
+    name: &'static str,
+    plans: fn() -> Vec<Plan>,
+    settings: &'static [(&'static str, &'static str)],
+    tell: fn(&mut Story<'_>) -> anyhow::Result<()>,
+) -> Scenario {
+    Scenario { name, plans, settings, processes: 1, tell }
+}
+
+fn customer(services: Vec<(Option<usize>, Cost)>) -> Vec<Plan> {
+    vec![Plan { zone: chrono_tz::Europe::Berlin, anchor: 1, currency: "usd", send_invoice: false, services }]
+}
+
+fn one() -> Vec<Plan> {
+    customer(vec![(None, Cost::Flat(1_500)), (Some(0), Cost::PerUnit(300))])
+}
+
+fn metered() -> Vec<Plan> {
+    customer(vec![(Some(0), Cost::PerUnit(300))])
+}
+
+fn sent() -> Vec<Plan> {
+    one().into_iter().map(|plan| Plan { send_invoice: true, ..plan }).collect()
+}
+
+fn three_prices() -> Vec<Plan> {
+    customer(vec![
+        (None, Cost::Flat(1_500)),
+        (Some(0), Cost::PerUnit(300)),
+        (Some(0), Cost::Package { size: 4, at: 1_000 }),
+    ])
+}
+
+fn five_prices() -> Vec<Plan> {
+    let mut plans = three_prices();
+    plans[0].services.push((Some(0), Cost::Graduated { first: 3, at: 500, then: 100 }));
+    plans[0].services.push((None, Cost::Flat(9_900)));
+    plans
+}
+
+fn twelve_prices() -> Vec<Plan> {
+    customer((1..=12).map(|no| (Some(0), Cost::PerUnit(100 * no))).collect())
+}
+
+fn uses(story: &mut Story<'_>, customer: usize, quantity: i64) -> usize {
+    let at = story.world.now();
+    story.use_(&[(customer, 0, quantity, at)])
+}
+
+/// Ordinary life for a while. Whoever died starts again.
+fn settle(story: &mut Story<'_>, rounds: usize) {
+    for _ in 0..rounds {
+        let _ = story.raise();
+        story.round(0);
+        story.world.pass(Duration::seconds(61));
+    }
+    let _ = story.raise();
+}
+
+fn settle_without_mail(story: &mut Story<'_>) {
+    let _ = story.raise();
+    story.tick(0);
+    story.run_all();
+    let _ = story.raise();
+    story.work(0);
+    story.run_all();
+    let _ = story.raise();
+}
+
+fn lose_mail(story: &mut Story<'_>) {
+    story.collect_mail();
+    for delivery in std::mem::take(&mut story.mail) {
+        story.world.sandbox.delivery_done(&delivery.id, None);
+    }
+}
+
+/// Everybody moves from gate to gate in turn.
+fn in_turn(story: &mut Story<'_>) {
+    let mut next = 0;
+    while story.world.actors() > 0 {
+        next = (next + 1) % story.world.actors();
+        story.step(next);
+    }
+}
+
+/// To just after the end of the cycle and its grace.
+fn end_of_cycle(story: &mut Story<'_>) {
+    let now = story.world.now();
+    let customer = &story.company.customers[0];
+    let end = customer.start_of(customer.next_cycle(customer.cycle_of(customer.day_of(now))));
+    story.world.pass(end - now + Duration::minutes(61));
+}
+
+fn begins() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 10, 20, 9, 0, 0).single().unwrap_or_default()
+}
+
+/// Tells a scenario, with or without one thing that goes wrong.
+pub fn run(engine: &Engine, scenario: &Scenario, shot: Option<Shot>, trace: Trace) -> anyhow::Result<Outcome> {
+    passed(engine, scenario, shot, trace).map(|(outcome, _)| outcome)
+}
+
+/// The gates of a scenario in which nothing goes wrong.
+pub fn edges(engine: &Engine, scenario: &Scenario) -> anyhow::Result<(Outcome, Vec<Edge>)> {
+    passed(engine, scenario, None, Trace::Off)
+}
+
+fn passed(
+    engine: &Engine,
+    scenario: &Scenario,
+    shot: Option<Shot>,
+    trace: Trace,
+) -> anyhow::Result<(Outcome, Vec<Edge>)> {
+    let shape = Shape {
+        seed: 1,
+        processes: scenario.processes,
+        begins: begins(),
+        settings: scenario.settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect::<BTreeMap<_, _>>(),
+        skews: Vec::new(),
+    };
+    let gates = Gates::new(Chance::new(1), Rates::none(), trace);
+    let world = World::new(engine, shape, gates)?;
+    let mut story = Story::begin(world, &(scenario.plans)())?;
+    gates::with(|gates| {
+        gates.passed = Some(Vec::new());
+        gates.shot = shot;
+    });
+    (scenario.tell)(&mut story)?;
+    let edges = gates::with(|gates| gates.passed.take()).flatten().unwrap_or_default();
+    story.heal()?;
+    promises::check(&mut story);
+    story.close_the_books()?;
+    promises::check(&mut story);
+    Ok((finish(story, begins()), edges))
+}

@@ -1,0 +1,516 @@
+//! Story: what people, their programs, Stripe and the schedule do in a world, one act each.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::http::Request as HttpRequest;
+use chrono::{DateTime, Duration, Utc};
+use serde_json::{Value, json};
+
+use super::company::{Batch, Company, Cost, Counts, Customer, Event, METERS, Service};
+use super::world::{Report, World};
+use super::{gates, promises};
+use crate::billing::{Aggregation, Currency, PriceTerms};
+use crate::clock::Ids;
+use crate::commands::keys;
+use crate::jobs;
+use crate::sandbox::Delivery;
+use crate::store::api_keys::Scope;
+use crate::store::customers::CollectionMethod;
+use crate::workflows::by::By;
+use crate::workflows::catalog::{self, NewMeter};
+use crate::workflows::customers::{self, CustomerChange, NewCustomer};
+use crate::workflows::services::{self, NewService};
+use crate::workflows::{ask, poll};
+
+/// When somebody looks after what is due while everything goes right, in seconds.
+const QUARTER_OF_AN_HOUR: [i64; 12] = [5, 10, 15, 30, 30, 60, 60, 90, 120, 120, 180, 180];
+
+/// A customer to set up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub zone: chrono_tz::Tz,
+    pub anchor: u8,
+    pub currency: &'static str,
+    pub send_invoice: bool,
+    /// A meter's index, and what it costs.
+    pub services: Vec<(Option<usize>, Cost)>,
+}
+
+/// A world and the company in it.
+pub struct Story<'e> {
+    pub world: World<'e>,
+    pub company: Company,
+    /// Webhooks that wait for somebody to carry them, in the order in which Stripe handed them out.
+    pub mail: Vec<Delivery>,
+}
+
+impl<'e> Story<'e> {
+    /// Sets the company up, while nothing goes wrong.
+    pub fn begin(world: World<'e>, plans: &[Plan]) -> anyhow::Result<Story<'e>> {
+        let mut story = Story { world, company: Company::default(), mail: Vec::new() };
+        let Some(app) = story.world.any_app() else { anyhow::bail!("nobody is up") };
+        let by = By::operator();
+        let (now, ids) = (story.world.now(), Ids::seeded(app.clock.clone(), u32::MAX));
+        let scopes = [Scope::Admin].into();
+        let company = story.world.aside(async {
+            let mut company = Company::default();
+            company.key = keys::create(&app.store, &ids, now, "simulation", scopes, false, None).await?.secret;
+            let mut meters = Vec::new();
+            for meter in &METERS {
+                let aggregation = match meter.counts {
+                    Counts::Sum => Aggregation::Sum,
+                    Counts::Max => Aggregation::Max,
+                    Counts::Last => Aggregation::Last,
+                };
+                let new = NewMeter {
+                    event_name: meter.name.to_owned(),
+                    display_name: meter.name.to_owned(),
+                    aggregation,
+                    decimals: 0,
+                    unit_label: String::new(),
+                };
+                meters.push(catalog::create_meter(&app, new, &by).await?.id);
+            }
+            for (no, plan) in plans.iter().enumerate() {
+                let canary = format!("canary-{no}-of-{}", story.world.shape.seed);
+                let new = NewCustomer {
+                    name: format!("Customer {canary}"),
+                    email: None,
+                    external_id: Some(canary.clone()),
+                    currency: Currency::parse(plan.currency).map_err(|error| anyhow::anyhow!("{error}"))?,
+                    time_zone: plan.zone,
+                    anchor_day: plan.anchor,
+                    collection_method: match plan.send_invoice {
+                        true => CollectionMethod::SendInvoice,
+                        false => CollectionMethod::ChargeAutomatically,
+                    },
+                    days_until_due: 30,
+                    stripe_customer_id: None,
+                    metadata: BTreeMap::new(),
+                };
+                let made = customers::create(&app, new, &by).await?;
+                let mut customer = Customer {
+                    id: made.id.clone(),
+                    canary,
+                    zone: plan.zone,
+                    anchor: u32::from(plan.anchor),
+                    services: Vec::new(),
+                    since: now.date_naive(),
+                    at_stripe: Vec::new(),
+                    gone: false,
+                    was_gone: false,
+                };
+                customer.since = customer.cycle_of(customer.day_of(now));
+                for (at, (meter, cost)) in plan.services.iter().enumerate() {
+                    let terms: PriceTerms = serde_json::from_value(cost.terms(plan.currency))?;
+                    let meter_id = meter.map(|meter| meters[meter].clone());
+                    let price =
+                        catalog::create_price(&app, format!("Price {at}"), meter_id, terms, &by).await?;
+                    let new = NewService {
+                        customer_id: made.id.clone(),
+                        price_id: price.id.clone(),
+                        from: Some(customer.since),
+                        until: None,
+                    };
+                    let service = services::create(&app, new, &by).await?;
+                    customer.services.push(Service {
+                        id: service.id,
+                        price_id: price.id,
+                        meter: *meter,
+                        cost: cost.clone(),
+                    });
+                }
+                company.customers.push(customer);
+            }
+            anyhow::Ok(company)
+        })?;
+        story.company = company;
+        Ok(story)
+    }
+
+    // What programs do.
+
+    /// Somebody used something: events that are sent together from now on, until they are answered.
+    pub fn use_(&mut self, events: &[(usize, usize, i64, DateTime<Utc>)]) -> usize {
+        let first = self.company.events.len();
+        for (customer, meter, quantity, at) in events {
+            self.company.events.push(Event {
+                id: format!("event-{:05}", self.company.events.len()),
+                customer: *customer,
+                meter: *meter,
+                quantity: *quantity,
+                at: *at,
+                accepted: 0,
+                acknowledged: false,
+            });
+        }
+        let events = (first..self.company.events.len()).collect();
+        self.company.batches.push(Batch { events, answered: false, under_way: false });
+        self.company.batches.len() - 1
+    }
+
+    /// Sends a batch, whether or not it was sent before.
+    pub fn send(&mut self, process: usize, batch: usize) {
+        if !self.world.is_up(process) {
+            return;
+        }
+        let events = self.company.batches[batch].events.iter().map(|at| &self.company.events[*at]);
+        let events: Vec<Value> = events
+            .map(|event| {
+                json!({ "id": event.id, "customer": self.company.customers[event.customer].id,
+                    "meter": METERS[event.meter].name, "quantity": event.quantity,
+                    "timestamp": event.at.to_rfc3339(), "correction": event.quantity < 0 })
+            })
+            .collect();
+        let request = HttpRequest::post("http://opentab.test/v1/usage")
+            .header("authorization", format!("Bearer {}", self.company.key))
+            .header("content-type", "application/json")
+            .body(Body::from(json!({ "events": events }).to_string()));
+        let Ok(request) = request else { return };
+        self.company.batches[batch].under_way = true;
+        let lost = Report::Usage { batch, answer: None };
+        self.world.ask(process, "usage", request, lost, move |status, body| {
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            Report::Usage { batch, answer: Some((status, body)) }
+        });
+    }
+
+    /// Looks at what a customer is shown.
+    pub fn look(&mut self, process: usize, customer: usize) {
+        let path = format!("http://opentab.test/v1/customers/{}/billing", self.company.customers[customer].id);
+        let request = HttpRequest::get(path)
+            .header("authorization", format!("Bearer {}", self.company.key))
+            .body(Body::empty());
+        let Ok(request) = request else { return };
+        self.world.ask(process, "look", request, Report::Nothing, move |status, body| Report::Shown {
+            customer,
+            answer: (status, String::from_utf8_lossy(&body).into_owned()),
+        });
+    }
+
+    // What Stripe does.
+
+    /// Takes the webhooks that Stripe has for us now.
+    pub fn collect_mail(&mut self) {
+        self.mail.extend(self.world.sandbox.deliveries_due());
+    }
+
+    /// Carries a webhook to a process.
+    pub fn deliver(&mut self, process: usize, delivery: Delivery) {
+        let mut request = HttpRequest::post("http://opentab.test/webhooks/stripe");
+        for (name, value) in &delivery.headers {
+            request = request.header(*name, value);
+        }
+        if !self.world.is_up(process) {
+            self.world.sandbox.delivery_done(&delivery.id, None);
+            return;
+        }
+        let Ok(request) = request.body(Body::from(delivery.body)) else { return };
+        let what = format!("webhook {}", delivery.event_type);
+        let id = delivery.id.clone();
+        let lost = Report::Webhook { delivery: delivery.id, status: 0 };
+        self.world.ask(process, what, request, lost, move |status, _| Report::Webhook { delivery: id, status });
+    }
+
+    // What the service does by itself.
+
+    /// A worker that does what is due, and then nothing more.
+    pub fn work(&mut self, process: usize) {
+        let Some(app) = self.world.app(process) else { return };
+        self.world.begin(process, "worker", Report::Nothing, async move {
+            // A queue that cannot be read is looked at again.
+            let _ = jobs::run_due(&app).await;
+            Report::Nothing
+        });
+    }
+
+    /// Every tick of the schedule.
+    pub fn tick(&mut self, process: usize) {
+        let Some(app) = self.world.app(process) else { return };
+        self.world.begin(process, "schedule", Report::Nothing, async move {
+            for tick in jobs::TICKS {
+                let _ = jobs::tick(&app, *tick).await;
+            }
+            Report::Nothing
+        });
+    }
+
+    /// A person asks for a customer's sync.
+    pub fn ask_for_sync(&mut self, process: usize, customer: usize) {
+        let Some(app) = self.world.app(process) else { return };
+        let id = self.company.customers[customer].id.clone();
+        self.world.begin(process, "sync now", Report::Nothing, async move {
+            let _ = ask::sync_now(&app, &id, std::time::Duration::ZERO).await;
+            Report::Nothing
+        });
+    }
+
+    /// An operator asks for the events that never came.
+    pub fn ask_for_events(&mut self, process: usize) {
+        let Some(app) = self.world.app(process) else { return };
+        self.world.begin(process, "poll now", Report::Nothing, async move {
+            let _ = poll::poll_events(&app).await;
+            Report::Nothing
+        });
+    }
+
+    // What humans do in Stripe's dashboard.
+
+    /// The customer's draft at Stripe.
+    pub fn draft(&self, customer: usize) -> Option<String> {
+        let stripe_id = self.stripe_customer(customer)?;
+        let drafts = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=draft"), "");
+        let ours = drafts["data"].as_array()?.iter().find(|draft| draft["metadata"]["opentab_id"].is_string());
+        ours.and_then(|draft| draft["id"].as_str()).map(str::to_owned)
+    }
+
+    /// The customer at Stripe, as the service knows it.
+    pub fn stripe_customer(&self, customer: usize) -> Option<String> {
+        let id = self.company.customers[customer].id.clone();
+        let store = self.world.engine.store.clone();
+        let found = self.world.aside(async move { store.customer(&id).await }).ok().flatten();
+        found.and_then(|customer| customer.stripe_customer_id)
+    }
+
+    fn our_lines(&self, invoice: &str) -> Vec<(String, String, i64)> {
+        let lines = self.world.stripe_list(&format!("/invoices/{invoice}/lines"));
+        let ours = lines.iter().filter_map(|line| {
+            let key = line["metadata"]["opentab_item"].as_str()?;
+            Some((line["id"].as_str()?.to_owned(), key.to_owned(), line["amount"].as_i64()?))
+        });
+        ours.collect()
+    }
+
+    fn did(&mut self, what: &'static str, invoice: Option<&str>) {
+        *self.company.human_acts.entry(what).or_default() += 1;
+        self.company.touched.extend(invoice.map(str::to_owned));
+        gates::note(|| format!("a human: {what} {}", invoice.unwrap_or("")));
+    }
+
+    /// Changes one of our lines on the draft.
+    pub fn edit_a_line(&mut self, customer: usize, which: usize, amount: i64) {
+        let Some(draft) = self.draft(customer) else { return };
+        let lines = self.our_lines(&draft);
+        let Some((line, key, _)) = lines.get(which % lines.len().max(1)) else { return };
+        let body = format!("lines[0][id]={line}&lines[0][amount]={amount}");
+        self.world.stripe("POST", &format!("/invoices/{draft}/update_lines"), &body);
+        self.company.edited.insert((draft.clone(), key.clone()));
+        self.did("edits a line", Some(&draft));
+    }
+
+    /// Removes one of our lines from the draft.
+    pub fn remove_a_line(&mut self, customer: usize, which: usize) {
+        let Some(draft) = self.draft(customer) else { return };
+        let lines = self.our_lines(&draft);
+        let Some((line, key, _)) = lines.get(which % lines.len().max(1)) else { return };
+        let body = format!("lines[0][id]={line}&lines[0][behavior]=delete");
+        self.world.stripe("POST", &format!("/invoices/{draft}/remove_lines"), &body);
+        self.company.edited.insert((draft.clone(), key.clone()));
+        self.did("removes a line", Some(&draft));
+    }
+
+    /// Adds a line of their own to the draft.
+    pub fn add_a_foreign_line(&mut self, customer: usize, amount: i64) {
+        let Some(draft) = self.draft(customer) else { return };
+        let body = format!("lines[0][amount]={amount}&lines[0][description]=by+hand");
+        self.world.stripe("POST", &format!("/invoices/{draft}/add_lines"), &body);
+        self.did("adds a line", Some(&draft));
+    }
+
+    pub fn finalize_by_hand(&mut self, customer: usize) {
+        let Some(draft) = self.draft(customer) else { return };
+        self.world.stripe("POST", &format!("/invoices/{draft}/finalize"), "auto_advance=false");
+        self.did("finalizes", Some(&draft));
+    }
+
+    pub fn delete_the_draft(&mut self, customer: usize) {
+        let Some(draft) = self.draft(customer) else { return };
+        self.world.stripe("DELETE", &format!("/invoices/{draft}"), "");
+        self.company.deleted.insert(draft.clone());
+        self.did("deletes the draft", Some(&draft));
+    }
+
+    /// Voids, gives up or takes the money for an open invoice.
+    pub fn end_an_open_invoice(&mut self, customer: usize, how: &'static str) {
+        let Some(stripe_id) = self.stripe_customer(customer) else { return };
+        let open = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=open"), "");
+        let Some(id) = open["data"][0]["id"].as_str().map(str::to_owned) else { return };
+        let body = if how == "pay" { "paid_out_of_band=true" } else { "" };
+        self.world.stripe("POST", &format!("/invoices/{id}/{how}"), body);
+        self.did(how, None);
+    }
+
+    pub fn delete_the_customer(&mut self, customer: usize) {
+        let Some(stripe_id) = self.stripe_customer(customer) else { return };
+        self.world.stripe("DELETE", &format!("/customers/{stripe_id}"), "");
+        let customer = &mut self.company.customers[customer];
+        (customer.gone, customer.was_gone) = (true, true);
+        customer.at_stripe.push(stripe_id);
+        self.did("deletes the customer", None);
+    }
+
+    /// An operator makes another customer at Stripe and links it, as the notice asks for. Nothing where the service has
+    /// not noticed yet that the first is gone.
+    pub fn link_anew(&mut self, customer: usize) {
+        let Some(app) = self.world.any_app() else { return };
+        let id = self.company.customers[customer].id.clone();
+        let gone = self.world.aside(async { app.store.customer(&id).await });
+        let state = gone.ok().flatten().map(|customer| customer.state);
+        if state != Some(crate::store::customers::CustomerState::GoneAtStripe) {
+            return;
+        }
+        let made = self.world.stripe("POST", "/customers", "name=again");
+        let Some(stripe_id) = made["id"].as_str().map(str::to_owned) else { return };
+        let change = CustomerChange { stripe_customer_id: Some(stripe_id), ..CustomerChange::default() };
+        if self.world.aside(customers::update(&app, &id, change, &By::operator())).is_ok() {
+            self.company.customers[customer].gone = false;
+        }
+        self.did("links another customer", None);
+    }
+
+    // How the world goes on.
+
+    /// Takes in what actors came back with.
+    pub fn hear(&mut self, reports: Vec<Report>) {
+        for report in reports {
+            match report {
+                Report::Nothing => {}
+                Report::Usage { batch, answer } => self.answered(batch, answer),
+                Report::Webhook { delivery, status } => {
+                    let status = Some(status).filter(|status| *status > 0);
+                    self.world.sandbox.delivery_done(&delivery, status);
+                }
+                Report::Shown { customer, answer } => promises::shown(self, customer, &answer),
+                Report::Wrong(why) => self.world.wrong(7, why),
+            }
+        }
+    }
+
+    fn answered(&mut self, batch: usize, answer: Option<(u16, Value)>) {
+        gates::note(|| format!("batch {batch} is answered {:?}", answer.as_ref().map(|(status, _)| status)));
+        self.company.batches[batch].under_way = false;
+        let Some((200, body)) = answer else { return };
+        self.company.batches[batch].answered = true;
+        for result in body["results"].as_array().into_iter().flatten() {
+            let id = result["id"].as_str().unwrap_or("");
+            let Some(event) = self.company.events.iter_mut().find(|event| event.id == id) else { continue };
+            match result["result"].as_str() {
+                Some("accepted") => (event.accepted, event.acknowledged) = (event.accepted + 1, true),
+                Some("duplicate") => event.acknowledged = true,
+                other => {
+                    let why = format!("event {id} is answered {other:?}: {result}");
+                    self.world.wrong(2, why);
+                }
+            }
+        }
+    }
+
+    /// Lets one actor go on to its next gate.
+    pub fn step(&mut self, index: usize) {
+        let reports = self.world.step(index);
+        self.hear(reports);
+    }
+
+    /// Lets everybody go on until nobody is under way, in the order in which they began.
+    pub fn run_all(&mut self) {
+        while self.world.actors() > 0 {
+            self.step(0);
+        }
+    }
+
+    pub fn kill(&mut self, process: usize) {
+        let reports = self.world.kill(process);
+        self.hear(reports);
+    }
+
+    /// Whoever is down starts again.
+    pub fn raise(&mut self) -> anyhow::Result<()> {
+        for no in 0..self.world.process_count() {
+            if !self.world.is_up(no) {
+                self.world.start(no)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends again what was never answered.
+    pub fn send_unanswered(&mut self, process: usize) {
+        for batch in 0..self.company.batches.len() {
+            let waiting = &self.company.batches[batch];
+            if !waiting.answered && !waiting.under_way {
+                self.send(process, batch);
+            }
+        }
+    }
+
+    /// Everything goes right for a quarter of an hour: what was held up has to come to its end by then.
+    pub fn heal(&mut self) -> anyhow::Result<()> {
+        gates::note(|| "nothing goes wrong any more".to_owned());
+        gates::with(|gates| {
+            gates.rates = super::faults::Rates::none();
+            gates.shot = None;
+        });
+        self.world.sandbox.faults().clear();
+        self.world.sandbox.release_held_webhooks();
+        self.raise()?;
+        self.run_all();
+        for (round, seconds) in QUARTER_OF_AN_HOUR.iter().enumerate() {
+            let process = round % self.world.process_count();
+            self.round(process);
+            for customer in 0..self.company.customers.len() {
+                if self.company.customers[customer].gone {
+                    self.link_anew(customer);
+                }
+            }
+            self.world.pass(Duration::seconds(*seconds));
+        }
+        self.round(0);
+        // What has only just become due gets its time too.
+        while self.just_due() {
+            self.world.pass(Duration::seconds(120));
+            self.round(0);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody's cycle was over, and its grace, a few minutes ago, or will be in a moment.
+    fn just_due(&self) -> bool {
+        let (now, grace) = (self.world.now(), self.grace());
+        let due = |customer: &Customer, at: DateTime<Utc>| customer.cycle_of(customer.day_of(at - grace));
+        let (before, after) = (now - Duration::seconds(300), now + Duration::seconds(10));
+        self.company.customers.iter().any(|customer| due(customer, before) != due(customer, after))
+    }
+
+    /// How long a cycle that is over waits for late usage.
+    pub fn grace(&self) -> Duration {
+        let grace = self.world.any_app().map(|app| app.config.grace).unwrap_or_default();
+        Duration::from_std(grace).unwrap_or_default()
+    }
+
+    /// One round of ordinary life: mail, usage, the schedule, work.
+    pub fn round(&mut self, process: usize) {
+        self.collect_mail();
+        for delivery in std::mem::take(&mut self.mail) {
+            self.deliver(process, delivery);
+        }
+        self.send_unanswered(process);
+        self.run_all();
+        self.tick(process);
+        self.run_all();
+        self.work(process);
+        self.run_all();
+    }
+
+    /// Moves on to when every cycle that runs now is over and its grace with it, and lets that be seen to.
+    pub fn close_the_books(&mut self) -> anyhow::Result<()> {
+        let now = self.world.now();
+        let ends = self.company.customers.iter().map(|customer| {
+            let cycle = customer.cycle_of(customer.day_of(now));
+            customer.start_of(customer.next_cycle(cycle))
+        });
+        let last = ends.max().unwrap_or(now);
+        self.world.pass(last + self.grace() + Duration::seconds(60) - now);
+        self.heal()
+    }
+}
