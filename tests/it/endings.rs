@@ -171,13 +171,22 @@ async fn lines_that_turn_up_after_they_were_given_up_are_billed_once() {
     let ada = t.customer("Ada").await;
     t.sells(&ada, "calls", "2").await;
     t.settle().await;
-    t.sandbox.faults().next(ADD, Fault::Slow { for_ms: 3_600_000 });
     t.uses(&ada, "calls", 100, "k1").await;
-    t.settle().await;
-    let locked = "update intent set attempts = 9 where state = 'open'";
-    t.app.store.db.run(both(locked), ()).await.unwrap();
-    t.recover().await;
-    t.pass(Duration::hours(1));
+    t.work().await;
+    let told = t.sandbox.deliveries_due();
+    // As if the write had been given up and another one had put the line there, before it took effect after all.
+    let given_up = "update intent set state = 'abandoned', attempts = 5 where path like '%/add_lines'";
+    t.app.store.db.run(both(given_up), ()).await.unwrap();
+    let (key, id) =
+        (t.items(&ada).await.remove(0).item_key, t.current(&ada).await.stripe_invoice_id.unwrap());
+    let twin = format!("lines[0][amount]=200&lines[0][description]=x&lines[0][metadata][opentab_item]={key}");
+    t.stripe("POST", &format!("/invoices/{id}/add_lines"), &twin).await;
+    t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
+    assert!(t.sandbox.deliveries_due().is_empty());
+    t.sandbox.faults().clear();
+    for delivery in &told {
+        assert_eq!(t.post(delivery).await, 200);
+    }
     t.recover().await;
     assert_eq!(t.draft_total(&ada).await, 200);
     t.at("2026-12-01T01:00:00Z");
