@@ -152,7 +152,7 @@ fn pause_ms(app: &App, tries: i64, error: &WorkflowError) -> Option<i64> {
         WorkflowError::AskedToWait { wait, .. } => i64::try_from(wait.as_millis()).unwrap_or(longest),
         _ => 0,
     };
-    Some(asked + jittered(app, pause.clamp(1, longest)))
+    Some(jittered(app, pause.clamp(1, longest)).max(asked))
 }
 
 /// Between half and the whole: what failed together does not come back together.

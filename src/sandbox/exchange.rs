@@ -221,7 +221,7 @@ impl Sandbox {
             format!("{} {}?{}", incoming.method, incoming.path, form::fingerprint(&incoming.body));
         let mut guard = match self.enter(incoming, operation, &asked, &fingerprint) {
             Ok(Entered::Guard(guard)) => guard,
-            Ok(Entered::Replay(reply)) => return reply,
+            Ok(Entered::Replay(reply)) => return self.spoil(reply, fault),
             Err(error) => return self.refuse(error, request_id),
         };
         if let Some(Fault::Slow { for_ms }) = fault {
@@ -277,6 +277,11 @@ impl Sandbox {
             Err(error) => self.refuse(error, request_id),
         };
         reply.kept = Kept::Shown;
+        self.spoil(reply, fault)
+    }
+
+    /// What becomes of an answer on its way, a replayed one among them.
+    fn spoil(&self, mut reply: Reply, fault: Option<Fault>) -> Reply {
         match fault {
             Some(Fault::LoseAnswer) => reply.wire = Wire::Lost(Dropped::Closed),
             // A read that is slow is one that nobody waits for.
