@@ -85,7 +85,6 @@ struct Soak {
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     memory_kib: u64,
-    anon: u64,
     handles: u64,
     threads: u64,
 }
@@ -143,7 +142,11 @@ impl Soak {
         Soak {
             client,
             dashboard: Client::new(STRIPE_KEY),
-            visitor: visitor.timeout(Duration::from_secs(30)).build().unwrap(),
+            visitor: visitor
+                .pool_idle_timeout(Duration::from_secs(5))
+                .timeout(Duration::from_secs(30))
+                .build()
+                .unwrap(),
             base: home.base.clone(),
             stripe,
             sandbox,
@@ -352,9 +355,8 @@ impl Soak {
                 self.sandbox.reset_calls();
                 let requests: u64 = self.answers.lock().unwrap().values().sum();
                 println!(
-                    "{second:>6} s  {:>7} KiB {:>7} anon {:>4} handles  {:>3} threads  {requests:>9} requests  {:>10} events  {} unexpected",
+                    "{second:>6} s  {:>7} KiB  {:>4} handles  {:>3} threads  {requests:>9} requests  {:>10} events  {} unexpected",
                     sample.memory_kib,
-                    sample.anon,
                     sample.handles,
                     sample.threads,
                     self.accepted.load(Ordering::Relaxed),
@@ -424,12 +426,7 @@ impl Sample {
             line.split_whitespace().nth(1)?.parse().ok()
         };
         let handles = std::fs::read_dir(format!("/proc/{process}/fd")).ok()?.count() as u64;
-        Some(Sample {
-            memory_kib: number("VmRSS:")?,
-            anon: number("RssAnon:")?,
-            handles,
-            threads: number("Threads:")?,
-        })
+        Some(Sample { memory_kib: number("VmRSS:")?, handles, threads: number("Threads:")? })
     }
 }
 
