@@ -69,7 +69,7 @@ async fn kill_and_judge(folder: &Path, database: &str, replicas: usize, cycles: 
     judge::webhooks_are_there(&db, &told).await;
     judge::nobody_is_called(&db).await;
     let sealed = judge::invoices_equal_the_ledger(&world, &db).await;
-    assert!(sealed >= told.finalized_by_hand && told.finalized_by_hand > 0 && told.syncs > 0);
+    assert!(sealed >= told.finalized_by_hand);
     println!(
         "{replicas} on {}: {} kills in {} s and {} days, seed {seed}: {events} events ({} acknowledged), {} webhooks \
          answered and {} not, {} other requests unanswered, {} syncs, {sealed} invoices sealed ({} finalized by hand)",
@@ -84,8 +84,10 @@ async fn kill_and_judge(folder: &Path, database: &str, replicas: usize, cycles: 
         told.syncs,
         told.finalized_by_hand,
     );
+    // A history that was long enough for anything to happen.
     if world.time_passes() && cycles >= 50 {
         assert!(sealed > told.finalized_by_hand, "no cycle came to its end");
+        assert!(told.finalized_by_hand > 0 && told.syncs > 0 && told.webhooks_unanswered > 0);
     }
 }
 

@@ -64,10 +64,10 @@ pub async fn usage_is_there_once(db: &Db, told: &Told) -> usize {
 
 async fn totals_are_sums(db: &Db) {
     let events = both(
-        "select customer_no, meter_no, sum(quantity), count(*) from usage_event group by 1, 2 order by 1, 2",
+        "select customer_no, meter_no, cast(sum(quantity) as bigint), count(*) from usage_event group by 1, 2 order by 1, 2",
     );
     let totals = both(
-        "select customer_no, meter_no, sum(quantity), sum(events) from usage_total group by 1, 2 order by 1, 2",
+        "select customer_no, meter_no, cast(sum(quantity) as bigint), cast(sum(events) as bigint) from usage_total group by 1, 2 order by 1, 2",
     );
     let events: Vec<(i64, i64, i64, i64)> = db.all(events, ()).await.unwrap();
     let totals: Vec<(i64, i64, i64, i64)> = db.all(totals, ()).await.unwrap();

@@ -190,16 +190,27 @@ async fn finalize_by_hand(world: Arc<World>, notes: Notes, mut chance: StdRng) {
     }
 }
 
-/// Stripe's webhooks, several at once, to whichever server. What is not answered comes again an hour later.
+/// Stripe's webhooks, several at once, to whichever server. What is not answered comes again hours later, and three times
+/// at most; where no hours pass it comes again at once.
 async fn deliver_webhooks(world: Arc<World>, notes: Notes, mut chance: StdRng) {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
     loop {
         let due = world.sandbox.deliveries_due();
         world.delivering.store(due.len() as i64, Ordering::SeqCst);
         let posts = due.iter().map(|delivery| {
-            let base = world.base(&mut chance).to_owned();
-            let http = &http;
-            async move { (delivery, deliver(http, &base, delivery).await) }
+            let tries = if world.time_passes() { 1 } else { 50 };
+            let bases: Vec<String> = (0..tries).map(|_| world.base(&mut chance).to_owned()).collect();
+            let (http, notes) = (&http, &notes);
+            async move {
+                for base in &bases[1..] {
+                    match deliver(http, base, delivery).await {
+                        None => notes.lock().unwrap().webhooks_unanswered += 1,
+                        answered => return (delivery, answered),
+                    }
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                (delivery, deliver(http, &bases[0], delivery).await)
+            }
         });
         let posts: Vec<_> = posts.collect();
         let mut settled = futures::stream::iter(posts).buffer_unordered(8);

@@ -165,7 +165,9 @@ pub struct Client {
 impl Client {
     pub fn new(key: &str) -> Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(40)).build().unwrap();
+        // The server ends idle connections after ten seconds: a request on one of them might cross with that.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5));
+        let http = http.timeout(Duration::from_secs(40)).build().unwrap();
         Client { http, key: key.to_owned() }
     }
 
