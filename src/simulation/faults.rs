@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::sync::LazyLock;
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
@@ -15,8 +16,6 @@ use crate::sandbox::Fault;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Injection {
     Storage(StorageFault),
-    /// No connection to Stripe: nothing was executed.
-    Refused,
     /// Stripe's own, or the network's on the way to it and back.
     Stripe(&'static str, Fault),
 }
@@ -26,7 +25,6 @@ impl Injection {
     pub fn name(&self) -> &'static str {
         match self {
             Injection::Storage(fault) => fault.name(),
-            Injection::Refused => "connection_refused",
             Injection::Stripe(name, _) => name,
         }
     }
@@ -122,41 +120,35 @@ impl DatabaseError for Failure {
     }
 }
 
+/// What can happen to a request, and to a webhook. Left out is what somebody does at Stripe meanwhile (an object deleted,
+/// a list that shifts), because people do that here by themselves and it is accounted for; and what needs a charge or a
+/// search, which no workflow asks for.
+static STRIPE: LazyLock<(Vec<Injection>, Vec<Injection>)> = LazyLock::new(|| {
+    let of_others = ["object_deleted", "list_grows", "list_shrinks", "search_stale", "webhook_before_answer"];
+    let kinds = Fault::kinds().into_iter().filter(|(name, fault)| {
+        !of_others.contains(&name.as_str()) && !matches!(fault, Fault::Decline { .. })
+    });
+    let injections = kinds.map(|(name, fault)| Injection::Stripe(name.leak(), fault));
+    let is_webhook = |injection: &Injection| {
+        matches!(injection, Injection::Stripe(_, fault) if fault.is_about_webhooks())
+    };
+    injections.partition(|injection| !is_webhook(injection))
+});
+
 /// Everything that can be injected where a request goes out to Stripe.
-pub fn at_send() -> Vec<Injection> {
-    let status = |status, stored, executed| Fault::Status { status, code: None, stored, executed };
-    let limited = |reason: &str| Fault::RateLimited { reason: Some(reason.to_owned()) };
-    let stripe = [
-        ("dropped_before", Fault::DropBefore),
-        ("answer_lost", Fault::LoseAnswer),
-        ("answer_cut", Fault::CutAnswer),
-        ("429_global_rate", limited("global-rate")),
-        ("429_endpoint_rate", limited("endpoint-rate")),
-        ("429_global_concurrency", limited("global-concurrency")),
-        ("429_endpoint_concurrency", limited("endpoint-concurrency")),
-        ("429_resource_specific", limited("resource-specific")),
-        ("lock_timeout", Fault::LockTimeout),
-        ("500_executed", status(500, false, true)),
-        ("500_not_executed", status(500, false, false)),
-        ("500_stored_executed", status(500, true, true)),
-        ("500_stored_not_executed", status(500, true, false)),
-        ("503", status(503, false, false)),
-        ("409_in_flight", Fault::Status {
-            status: 409,
-            code: Some("idempotency_key_in_use".to_owned()),
-            stored: false,
-            executed: false,
-        }),
-        ("401", status(401, false, false)),
-    ];
-    let stripe = stripe.into_iter().map(|(name, fault)| Injection::Stripe(name, fault));
-    std::iter::once(Injection::Refused).chain(stripe).collect()
+pub fn at_send() -> &'static [Injection] {
+    &STRIPE.0
+}
+
+/// Everything that can happen to a webhook on its way.
+pub fn of_webhooks() -> &'static [Injection] {
+    &STRIPE.1
 }
 
 /// Everything that can go wrong at this edge; a crash apart.
 pub fn at(edge: Edge) -> Vec<Injection> {
     match edge {
-        Edge::Send => at_send(),
+        Edge::Send => at_send().to_vec(),
         Edge::Answered => Vec::new(),
         edge => StorageFault::at(edge).iter().map(|fault| Injection::Storage(*fault)).collect(),
     }
@@ -188,7 +180,7 @@ impl Rates {
         let crash = *chance.pick(&[0, 0, 1_000, 5_000, 20_000]);
         let storage = *chance.pick(&[0, 0, 0, 2_000, 20_000]);
         let stripe = *chance.pick(&[0, 20_000, 100_000, 300_000]);
-        let mut send = at_send();
+        let mut send = at_send().to_vec();
         // Often one kind of trouble at a time, sometimes all of them.
         if chance.hits(600_000) {
             let kept = 1 + chance.index(4);

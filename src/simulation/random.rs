@@ -7,7 +7,7 @@ use chrono::{DateTime, Duration, TimeZone, Utc};
 use super::chance::Chance;
 use super::company::{Cost, Counts, METERS};
 use super::engine::Engine;
-use super::faults::Rates;
+use super::faults::{self, Rates};
 use super::gates::{self, Gates};
 use super::story::{Plan, Story};
 use super::trace::Trace;
@@ -35,6 +35,7 @@ struct Temper {
     mail_lost: u64,
     mail_twice: u64,
     mail_late: u64,
+    mail_fault: u64,
 }
 
 impl Temper {
@@ -48,6 +49,7 @@ impl Temper {
             mail_lost: *chance.pick(&[0, 0, 100_000, 900_000]),
             mail_twice: *chance.pick(&[0, 100_000, 400_000]),
             mail_late: *chance.pick(&[0, 0, 300_000]),
+            mail_fault: *chance.pick(&[0, 200_000, 600_000]),
         }
     }
 }
@@ -257,7 +259,13 @@ fn take_back(story: &Story<'_>, events: &mut Vec<(usize, usize, i64, DateTime<Ut
 }
 
 fn mail(story: &mut Story<'_>, temper: &Temper, process: usize) {
-    story.collect_mail();
+    let fault = story.world.chance(|chance| {
+        chance.hits(temper.mail_fault).then(|| chance.pick(faults::of_webhooks()).clone())
+    });
+    match fault {
+        Some(fault) => story.collect_mail_with(&fault),
+        None => story.collect_mail(),
+    }
     if story.mail.is_empty() {
         return;
     }

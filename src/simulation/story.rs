@@ -7,6 +7,7 @@ use axum::http::Request as HttpRequest;
 use chrono::{DateTime, Duration, Utc};
 use serde_json::{Value, json};
 
+use super::faults::Injection;
 use super::company::{Batch, Company, Cost, Counts, Customer, Event, METERS, Service};
 use super::world::{Report, World};
 use super::{gates, promises};
@@ -194,6 +195,15 @@ impl<'e> Story<'e> {
     /// Takes the webhooks that Stripe has for us now.
     pub fn collect_mail(&mut self) {
         self.mail.extend(self.world.sandbox.deliveries_due());
+    }
+
+    /// The same, and something happens to one of them on its way.
+    pub fn collect_mail_with(&mut self, fault: &Injection) {
+        let Injection::Stripe(name, webhook) = fault else { return };
+        self.world.sandbox.faults().next("*", webhook.clone());
+        self.collect_mail();
+        self.world.sandbox.faults().clear();
+        gates::with(|gates| *gates.injected.entry(name).or_default() += 1);
     }
 
     /// Carries a webhook to a process.
@@ -504,6 +514,7 @@ impl<'e> Story<'e> {
 
     /// Moves on to when every cycle that runs now is over and its grace with it, and lets that be seen to.
     pub fn close_the_books(&mut self) -> anyhow::Result<()> {
+        self.world.sandbox.release_held_webhooks();
         let now = self.world.now();
         let ends = self.company.customers.iter().map(|customer| {
             let cycle = customer.cycle_of(customer.day_of(now));

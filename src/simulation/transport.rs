@@ -66,7 +66,6 @@ impl Wire {
         let body = request.body.as_deref().unwrap_or("");
         let what = format!("{} {} {key} {body}", request.method, request.path);
         match gates::pass(Edge::Send).await {
-            Decision::Inject(Injection::Refused) => return Err("connection refused".to_owned()),
             Decision::Inject(Injection::Stripe(_, fault)) => self.sandbox.faults().next("*", fault),
             _ => {}
         }

@@ -7,6 +7,7 @@ use super::by::By;
 use super::lease::begin_as_writer;
 use super::{WorkflowError, notice};
 use crate::app::App;
+use crate::planted::{Bug, planted};
 use crate::store::{Effect, Ending, Intent, Item, Lease, NewIntent, Seen, Tx, customers};
 use crate::stripe::{InvoiceAnswer, Method, ObjectAnswer, Refusal, StripeError, Write};
 
@@ -68,7 +69,12 @@ pub async fn carry_out(
 ) -> Result<Carried, WorkflowError> {
     let write =
         Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
-    match app.stripe.write(&write, &intent.idempotency_key, deadline_ms).await {
+    let key = match planted(Bug::NoIdempotencyKey) {
+        true => app.ids.new_id(crate::clock::prefix::INTENT),
+        false if planted(Bug::KeyFromTheValue) => format!("{}?{}", intent.path, intent.body).chars().take(255).collect(),
+        false => intent.idempotency_key.clone(),
+    };
+    match app.stripe.write(&write, &key, deadline_ms).await {
         Ok(answer) if !names_what_it_made(&intent.effect, &answer) => {
             unanswered(app, intent, "Stripe's answer cannot be read".to_owned(), 1).await
         }
@@ -83,6 +89,11 @@ pub async fn carry_out(
 }
 
 async fn unanswered(app: &App, intent: &Intent, why: String, counts: i64) -> Result<Carried, WorkflowError> {
+    if planted(Bug::NoAnswerIsFailure) {
+        let mut tx = app.store.db.begin().await?;
+        tx.settle_intent(&intent.id, Ending::Refused, Some(&why), app.clock.now_ms()).await?;
+        tx.commit().await?;
+    }
     app.store.intent_unanswered(&intent.id, &why, counts, app.clock.now_ms()).await?;
     Err(WorkflowError::StripeUnavailable(why))
 }
@@ -96,7 +107,8 @@ fn names_what_it_made(effect: &Effect, answer: &Bytes) -> bool {
 pub fn must_be_read(intent: &Intent, now_ms: i64) -> bool {
     // A deletion does the same however often it is asked for.
     Method::of(&intent.method) == Method::Post
-        && (intent.attempts >= ASK_AGAIN || now_ms - intent.created_at >= KEY_LIVES_MS)
+        && ((intent.attempts >= ASK_AGAIN && !planted(Bug::StoredFailureForEver))
+            || (now_ms - intent.created_at >= KEY_LIVES_MS && !planted(Bug::KeysLiveForEver)))
 }
 
 /// For people: what an intent does.

@@ -9,6 +9,7 @@ use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::clock::prefix;
+use crate::planted::{Bug, planted};
 use crate::store::customers;
 use crate::store::{Effect, Invoice, KnownIntent, NewIntent, NewJob, StripeEvent, Tx};
 use crate::stripe::{self, CustomerAnswer, InvoiceAnswer};
@@ -35,6 +36,11 @@ enum Outcome {
 pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
     for event in &app.store.pending_stripe_events(object_id).await? {
         let mut tx = app.store.db.begin().await?;
+        if planted(Bug::ReactOnce) {
+            tx.settle_stripe_event(&event.id, "handled", None, app.clock.now_ms()).await?;
+            tx.commit().await?;
+            tx = app.store.db.begin().await?;
+        }
         let outcome = one(app, &mut tx, event).await?;
         let settled = match &outcome {
             Outcome::Handled(reason) => Some(("handled", *reason)),
@@ -158,7 +164,11 @@ async fn follow(
     answer: &InvoiceAnswer,
 ) -> Result<Outcome, WorkflowError> {
     let seen = answer.status.as_deref().and_then(|status| status.parse::<InvoiceState>().ok());
-    if let Some(next) = seen.and_then(|seen| state.advance(seen)) {
+    let moved = |seen: InvoiceState| match planted(Bug::PayloadIsBelieved) {
+        true => Some(seen).filter(|seen| *seen != state),
+        false => state.advance(seen),
+    };
+    if let Some(next) = seen.and_then(moved) {
         let now = app.clock.now_ms();
         tx.invoice_seen(&invoice.id, &super::carry_out::seen(answer), now).await?;
         tx.invoice_state(&invoice.id, next.as_str(), now).await?;

@@ -14,6 +14,7 @@ use super::sync::{Round, Run};
 use super::unsure::Unsure;
 use super::{WorkflowError, notice};
 use crate::billing::InvoiceState;
+use crate::planted::{Bug, planted};
 use crate::store::{Effect, Ending, Intent, Invoice, Item, Tx};
 use crate::stripe::{self, InvoiceAnswer, LineAnswer, LinesPage, List, StripeError};
 
@@ -62,6 +63,9 @@ pub(super) async fn all_lines(
 ) -> Result<Vec<LineAnswer>, WorkflowError> {
     if let Some(lines) = answer.all_lines() {
         return Ok(lines.to_vec());
+    }
+    if let Some(embedded) = answer.lines.as_ref().filter(|_| planted(Bug::FirstTenLines)) {
+        return Ok(embedded.data.clone());
     }
     pages(run, &answer.id).await
 }
@@ -140,6 +144,9 @@ async fn adopt_lines(
         if written.is_none() && before.is_some_and(other) {
             edits.push(format!("{key} was edited"));
         }
+        if planted(Bug::EditsStay) {
+            item.amount = before.map_or(item.amount, |before| before.amount);
+        }
         tx.put_item(&invoice.id, &item).await?;
     }
     for (key, before) in known {
@@ -176,7 +183,8 @@ async fn finish_reading(
     edits: &[String],
 ) -> Result<(), WorkflowError> {
     if let Some(answer) = answer {
-        tx.invoice_was_read(&invoice.id, foreign, invoice.updated_at).await?;
+        let as_of = if planted(Bug::ReadTooFar) { i64::MAX } else { invoice.updated_at };
+        tx.invoice_was_read(&invoice.id, foreign, as_of).await?;
         tx.invoice_seen(&invoice.id, &seen(answer), run.app.clock.now_ms()).await?;
     }
     if !edits.is_empty() {
@@ -239,7 +247,9 @@ async fn begin_anew(
     let cycle = cycle_of(&run.customer, invoice)?;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     tx.invoice_state(&invoice.id, InvoiceState::Deleted.as_str(), run.app.clock.now_ms()).await?;
-    tx.unsync_cycles(&invoice.customer_id).await?;
+    if !planted(Bug::DeletedDraftForgotten) {
+        tx.unsync_cycles(&invoice.customer_id).await?;
+    }
     begin_invoice(run.app, &mut tx, &run.customer, &cycle).await?;
     let detail = json!({ "stripe_invoice_id": invoice.stripe_invoice_id });
     By::service("sync").note(run.app, &mut tx, "draft.deleted", &invoice.id, detail).await?;
@@ -256,7 +266,8 @@ async fn begin_anew(
 
 /// What stood on a deleted draft is pending now, and another invoice would sweep it up: ours go.
 async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
-    let Some(customer) = run.customer.stripe_customer_id.clone() else { return Ok(()) };
+    let customer = run.customer.stripe_customer_id.clone().filter(|_| !planted(Bug::PendingItemsStay));
+    let Some(customer) = customer else { return Ok(()) };
     let mut after: Option<String> = None;
     loop {
         let page: List<LineAnswer> = run
@@ -280,8 +291,8 @@ async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
 /// Settles a write that nobody answered for too long by reading what became of it. Never sends it again.
 pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), WorkflowError> {
     let found = match &intent.effect {
-        Effect::CreateCustomer => find_customer(run, intent).await?,
-        Effect::OpenInvoice => find_invoice(run, intent).await?,
+        Effect::CreateCustomer if !planted(Bug::BlindCustomer) => find_customer(run, intent).await?,
+        Effect::OpenInvoice if !planted(Bug::BlindCreate) => find_invoice(run, intent).await?,
         _ => None,
     };
     let ending = if found.is_some() { Ending::Done } else { Ending::Abandoned };
