@@ -45,8 +45,8 @@ impl Wire {
         let body = Body::from(request.body.unwrap_or_default());
         let request = builder.body(body).map_err(|error| error.to_string())?;
         let answer = self.router.clone().oneshot(request).await.map_err(|error| error.to_string())?;
-        if answer.extensions().get::<Dropped>().is_some() {
-            return Err("the connection dropped".to_owned());
+        if let Some(dropped) = answer.extensions().get::<Dropped>() {
+            return Err(dropped.to_string());
         }
         let (head, body) = answer.into_parts();
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -57,6 +57,9 @@ impl Wire {
             request_id: header("request-id"),
             should_retry: header("stripe-should-retry").map(|text| text == "true"),
             limited_reason: header("stripe-rate-limited-reason"),
+            retry_after: header("retry-after")
+                .and_then(|seconds| seconds.parse().ok())
+                .map(std::time::Duration::from_secs),
             ..Response::default()
         })
     }
