@@ -241,6 +241,14 @@ impl Values {
         duration(self.text(name)).or_else(|why| bad(name, why))
     }
 
+    /// How often something happens: never without a pause.
+    fn duration_from(&self, name: &str, least_seconds: u64) -> Result<Duration, ConfigError> {
+        match self.duration(name)? {
+            span if span.as_secs() >= least_seconds => Ok(span),
+            _ => bad(name, format!("must be at least {least_seconds}s")),
+        }
+    }
+
     fn config(&self) -> Result<Config, ConfigError> {
         let key = self.optional("STRIPE_SECRET_KEY").map(|key| Secret(key.to_owned()));
         let live = key.as_ref().is_some_and(|key| key.0.contains("_live_"));
@@ -259,7 +267,7 @@ impl Values {
                 Some(_) => self.url("OPENTAB_PUBLIC_URL")?,
                 None => format!("http://{listen}"),
             },
-            sync_every: self.duration("OPENTAB_SYNC_EVERY")?,
+            sync_every: self.duration_from("OPENTAB_SYNC_EVERY", 1)?,
             grace: self.duration("OPENTAB_GRACE")?,
             stripe_rate: match self.optional("OPENTAB_STRIPE_RATE") {
                 Some(_) => self.count("OPENTAB_STRIPE_RATE")?,
@@ -271,10 +279,7 @@ impl Values {
                 Some(_) => Some(self.count("OPENTAB_STRIPE_READS")?),
                 None => None,
             },
-            reconcile_every: match self.duration("OPENTAB_RECONCILE_EVERY")? {
-                every if every >= Duration::from_secs(60) => every,
-                _ => return bad("OPENTAB_RECONCILE_EVERY", "must be at least 1m"),
-            },
+            reconcile_every: self.duration_from("OPENTAB_RECONCILE_EVERY", 60)?,
             stripe_timeout: self.duration("OPENTAB_STRIPE_TIMEOUT")?,
             lines_per_call: self.count("OPENTAB_LINES_PER_CALL")? as usize,
             lines_per_invoice: self.count("OPENTAB_LINES_PER_INVOICE")? as usize,
@@ -341,6 +346,7 @@ mod tests {
     fn a_typo_is_an_error_and_names_itself() {
         assert!(config(&[("OPENTAB_GRASE", "2h")], "").unwrap_err().0.contains("OPENTAB_GRASE"));
         assert!(config(&[], "grase = \"2h\"").unwrap_err().0.contains("grase"));
+        assert!(config(&[("OPENTAB_SYNC_EVERY", "0s")], "").unwrap_err().0.contains("at least 1s"));
         assert!(config(&[("OPENTAB_GRACE", "2 hours")], "").unwrap_err().0.starts_with("OPENTAB_GRACE:"));
     }
 

@@ -45,16 +45,16 @@ pub async fn reconcile(config: Config, args: ReconcileArgs) -> anyhow::Result<Ex
     let app = open::for_a_command(config).await?;
     let extent = if args.all { Extent::All } else { Extent::Recent };
     let mut found = compare(&app, extent).await?;
-    let mut repaired = 0;
+    let mut repaired = Vec::new();
     if args.repair && !found.differences.is_empty() {
         let before = std::mem::take(&mut found.differences);
         put_right(&app, &before).await?;
         found = compare(&app, extent).await?;
-        repaired = before.iter().filter(|old| !found.differences.contains(old)).count();
+        repaired = before.into_iter().filter(|old| !found.differences.contains(old)).collect();
     }
     match args.json {
-        true => say!("{}", as_json(&found, repaired)),
-        false => show(&found, repaired),
+        true => say!("{}", as_json(&found, &repaired)),
+        false => show(&found, &repaired),
     }
     let code = exit_code(&found);
     if args.repair {
@@ -103,10 +103,9 @@ async fn put_right(app: &App, differences: &[Difference]) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn show(found: &Comparison, repaired: usize) {
-    for difference in &found.differences {
-        show_difference(difference);
-    }
+fn show(found: &Comparison, repaired: &[Difference]) {
+    repaired.iter().for_each(|difference| show_difference("put right: ", difference));
+    found.differences.iter().for_each(|difference| show_difference("", difference));
     for (currency, value) in &found.value {
         say!(
             "{} of {} proven equal ({})",
@@ -119,9 +118,12 @@ fn show(found: &Comparison, repaired: usize) {
         0 => String::new(),
         count => format!(", {count} of them being written or waiting for a sync"),
     };
-    let repaired = if repaired > 0 { format!(", {repaired} put right") } else { String::new() };
+    let repaired = match repaired.len() {
+        0 => String::new(),
+        count => format!(" left, {count} put right"),
+    };
     say!(
-        "{} invoices compared{waiting}; {} differences{repaired}; {} of {} reads in 30 days",
+        "Invoices compared: {}{waiting}. Differences: {}{repaired}. Reads: {} of {} in 30 days",
         found.invoices,
         found.differences.len(),
         found.reads.used,
@@ -129,7 +131,7 @@ fn show(found: &Comparison, repaired: usize) {
     );
 }
 
-fn show_difference(difference: &Difference) {
+fn show_difference(mark: &str, difference: &Difference) {
     let amount = |amount: Option<i64>| {
         amount.map_or_else(|| "none".to_owned(), |amount| money(amount, &difference.currency))
     };
@@ -141,7 +143,7 @@ fn show_difference(difference: &Difference) {
         [&difference.customer_id, &difference.invoice_id, &difference.stripe_id, &difference.item_key];
     let about: Vec<&str> = about.into_iter().filter_map(|id| id.as_deref()).collect();
     let detail = difference.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
-    say!("{}{amounts}{detail}\n    {}", difference.reason.says(), about.join("  "));
+    say!("{mark}{}{amounts}{detail}\n    {}", difference.reason.says(), about.join("  "));
 }
 
 fn money(amount: i64, currency: &str) -> String {
@@ -157,7 +159,7 @@ fn share(proven: i64, all: i64) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
-fn as_json(found: &Comparison, repaired: usize) -> String {
+fn as_json(found: &Comparison, repaired: &[Difference]) -> String {
     json!({
         "equal": found.is_equal(),
         "differences": found.differences,

@@ -33,8 +33,8 @@ pub async fn listen(app: &App) -> Result<(), WorkflowError> {
         true => tx.resolve_incident(INCIDENT, SUBJECT, app.clock.now_ms()).await?,
         false => {
             let message = format!(
-                "No webhook has come from Stripe for {} hours; the longest silence of the last weeks was half of {} hours at most. \
-                 Check the endpoint in Stripe's dashboard. Until one comes, every event is asked for.",
+                "No webhook has come from Stripe for {} hours; by the last weeks, {} are the most to expect. Check the \
+                 endpoint in Stripe's dashboard. Until one comes, every event is asked for.",
                 silent / HOUR_MS,
                 patience / HOUR_MS,
             );
