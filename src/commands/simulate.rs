@@ -88,7 +88,9 @@ fn kept(file: &PathBuf) -> anyhow::Result<Vec<Case>> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.parse().map_err(|why: String| anyhow::anyhow!("{}: {why}", file.display()))).collect()
+    lines
+        .map(|line| line.parse().map_err(|why: String| anyhow::anyhow!("{}: {why}", file.display())))
+        .collect()
 }
 
 fn trace(lots: &[Lot]) -> anyhow::Result<ExitCode> {

@@ -33,7 +33,7 @@ pub mod serve;
 pub mod services;
 mod sync;
 pub mod usage;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;

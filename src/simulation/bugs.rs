@@ -31,7 +31,9 @@ pub fn hunt(bugs: &[Bug], cases: &[Case], done: impl Fn(&Hunt) + Sync) -> anyhow
             anyhow::Ok(())
         };
         let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
     })?;
     let mut hunts = hunts.into_inner().unwrap_or_else(PoisonError::into_inner);
     hunts.sort_by_key(|hunt| bugs.iter().position(|bug| *bug == hunt.bug));

@@ -32,7 +32,9 @@ impl Cost {
     /// As `POST /v1/prices` takes it.
     pub fn terms(&self, currency: &str) -> serde_json::Value {
         let mut terms = match self {
-            Cost::PerUnit(at) => serde_json::json!({ "model": "per_unit", "unit_amount_decimal": at.to_string() }),
+            Cost::PerUnit(at) => {
+                serde_json::json!({ "model": "per_unit", "unit_amount_decimal": at.to_string() })
+            }
             Cost::Graduated { first, at, then } => serde_json::json!({ "model": "graduated", "tiers": [
                 { "up_to": first.to_string(), "unit_amount_decimal": at.to_string() },
                 { "up_to": null, "unit_amount_decimal": then.to_string() } ] }),
@@ -123,7 +125,6 @@ pub struct Company {
     pub customers: Vec<Customer>,
     pub events: Vec<Event>,
     pub batches: Vec<Batch>,
-    pub key: String,
     /// Lines that a human changed or removed, by invoice at Stripe and item key.
     pub edited: BTreeSet<(String, String)>,
     /// Invoices at Stripe that a human changed in any way.
@@ -195,7 +196,9 @@ impl Company {
     fn units(&self, who: usize, meter: usize, cycle: NaiveDate) -> i64 {
         let customer = &self.customers[who];
         let in_cycle = |event: &&Event| {
-            event.customer == who && event.meter == meter && customer.cycle_of(customer.day_of(event.at)) == cycle
+            event.customer == who
+                && event.meter == meter
+                && customer.cycle_of(customer.day_of(event.at)) == cycle
         };
         let events = self.events.iter().filter(in_cycle);
         match METERS[meter].counts {

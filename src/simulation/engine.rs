@@ -49,7 +49,8 @@ impl Engine {
             store.db.migrate().await?;
             let Db::Lite { write, .. } = &store.db else { anyhow::bail!("not SQLite") };
             sqlx::raw_sql(WITNESSES).execute(write).await?;
-            let sql = "select name from sqlite_master where type = 'table' and name not like '\\_sqlx%' escape '\\'
+            let sql =
+                "select name from sqlite_master where type = 'table' and name not like '\\_sqlx%' escape '\\'
                 order by rootpage desc";
             let tables: Vec<(String,)> = sqlx::query_as(sql).fetch_all(write).await?;
             anyhow::Ok((store, tables.into_iter().map(|(name,)| name).collect()))

@@ -122,16 +122,22 @@ impl DatabaseError for Failure {
 
 /// What can happen to a request, and to a webhook. Left out is what somebody does at Stripe meanwhile (an object deleted,
 /// a list that shifts), because people do that here by themselves and it is accounted for; and what needs a charge or a
-/// search, which no workflow asks for.
+/// search, which no workflow asks for. Keys are pruned when they are a day old, as Stripe promises, and not before.
 static STRIPE: LazyLock<(Vec<Injection>, Vec<Injection>)> = LazyLock::new(|| {
-    let of_others = ["object_deleted", "list_grows", "list_shrinks", "search_stale", "webhook_before_answer"];
+    let of_others = [
+        "object_deleted",
+        "list_grows",
+        "list_shrinks",
+        "search_stale",
+        "webhook_before_answer",
+        "keys_pruned",
+    ];
     let kinds = Fault::kinds().into_iter().filter(|(name, fault)| {
         !of_others.contains(&name.as_str()) && !matches!(fault, Fault::Decline { .. })
     });
     let injections = kinds.map(|(name, fault)| Injection::Stripe(name.leak(), fault));
-    let is_webhook = |injection: &Injection| {
-        matches!(injection, Injection::Stripe(_, fault) if fault.is_about_webhooks())
-    };
+    let is_webhook =
+        |injection: &Injection| matches!(injection, Injection::Stripe(_, fault) if fault.is_about_webhooks());
     injections.partition(|injection| !is_webhook(injection))
 });
 

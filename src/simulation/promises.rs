@@ -26,7 +26,7 @@ const MOVES: &[(&str, &str, &str)] = &[
 type Sums = BTreeMap<String, i64>;
 
 /// Nobody sees what is somebody else's.
-pub fn shown(story: &mut Story<'_>, customer: usize, (status, text): &(u16, String)) {
+pub fn shown(story: &mut Story<'_>, customer: usize, text: &str) {
     let others = story.company.customers.iter().enumerate().filter(|(no, _)| *no != customer);
     let leaked: Vec<String> = others
         .filter(|(_, other)| text.contains(&other.canary) || text.contains(&other.id))
@@ -34,10 +34,6 @@ pub fn shown(story: &mut Story<'_>, customer: usize, (status, text): &(u16, Stri
         .collect();
     for canary in leaked {
         story.world.wrong(9, format!("a billing document shows {canary}"));
-    }
-    let expected = [200, 500, 503].contains(status);
-    if !expected {
-        story.world.wrong(9, format!("a billing document was answered {status}: {text}"));
     }
 }
 
@@ -64,7 +60,9 @@ fn rows(story: &mut Story<'_>) {
     let mut wrong = Vec::new();
     for (kind, id, before, after) in &moves {
         match kind.as_str() {
-            "term" => wrong.push((10, format!("the term of {id} went from {before} to {after} with a new owner"))),
+            "term" => {
+                wrong.push((10, format!("the term of {id} went from {before} to {after} with a new owner")))
+            }
             "stale" => wrong.push((10, format!("intent {id} was recorded under the old term {before}"))),
             "usage" | "ledger" | "audit" => {
                 wrong.push((2, format!("{kind} row {id} was {after}: nothing of it ever goes")));
@@ -109,7 +107,9 @@ fn usage(story: &mut Story<'_>) {
     let mut wrong = Vec::new();
     for event in &story.company.events {
         match stored.get(&event.id) {
-            None if event.acknowledged => wrong.push((4, format!("{} was acknowledged and is gone", event.id))),
+            None if event.acknowledged => {
+                wrong.push((4, format!("{} was acknowledged and is gone", event.id)))
+            }
             Some(quantity) if *quantity != event.quantity => {
                 wrong.push((4, format!("{} is stored as {quantity}, not {}", event.id, event.quantity)));
             }
@@ -140,9 +140,9 @@ struct AtStripe {
 }
 
 fn at_stripe(story: &Story<'_>, customer: &Customer, current: Option<&str>) -> Vec<AtStripe> {
-    let customers: BTreeSet<&str> =
-        customer.at_stripe.iter().map(String::as_str).chain(current).collect();
-    let invoices = customers.into_iter().flat_map(|id| story.world.stripe_list(&format!("/invoices?customer={id}")));
+    let customers: BTreeSet<&str> = customer.at_stripe.iter().map(String::as_str).chain(current).collect();
+    let invoices =
+        customers.into_iter().flat_map(|id| story.world.stripe_list(&format!("/invoices?customer={id}")));
     invoices
         .filter_map(|invoice| {
             let id = invoice["id"].as_str()?.to_owned();
@@ -188,7 +188,10 @@ fn invoices(story: &mut Story<'_>, no: usize) {
     if let Some(id) = current.as_ref().filter(|_| !customer.was_gone) {
         let pending = story.world.stripe_list(&format!("/invoiceitems?customer={id}&pending=true"));
         if pending.iter().any(|item| item["metadata"]["opentab_item"].is_string()) {
-            wrong.push((2, format!("a line of {} is pending, and somebody will sweep it up", customer.canary)));
+            wrong.push((
+                2,
+                format!("a line of {} is pending, and somebody will sweep it up", customer.canary),
+            ));
         }
     }
     story.world.wrong.extend(wrong.into_iter().map(|(promise, what)| format!("promise {promise}: {what}")));
@@ -247,7 +250,8 @@ fn ledger(
         add(key, *amount);
     }
     for (_, _, key, amount, folded) in &items {
-        let carried: Option<Vec<(String, i64)>> = folded.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let carried: Option<Vec<(String, i64)>> =
+            folded.as_deref().and_then(|text| serde_json::from_str(text).ok());
         match carried {
             None => add(key, *amount),
             Some(carried) => carried.iter().for_each(|(key, amount)| add(key, *amount)),
@@ -255,7 +259,13 @@ fn ledger(
     }
     billed.retain(|_, amount| *amount != 0);
     let owed = story.company.owed(no, billed_until(story, customer, stripe));
-    compare(wrong, 2, &format!("what {} owes, and what the ledger and the draft say", customer.canary), &owed, &billed);
+    compare(
+        wrong,
+        2,
+        &format!("what {} owes, and what the ledger and the draft say", customer.canary),
+        &owed,
+        &billed,
+    );
 
     // What we think that Stripe holds is what Stripe holds.
     let mut held: BTreeMap<&str, Sums> = BTreeMap::new();
@@ -266,7 +276,12 @@ fn ledger(
         }
         let edited = story.company.edited.contains(&(invoice.clone(), key.clone()));
         if at_stripe.is_some_and(|held| held != *amount) && key != "folded" && !edited {
-            wrong.push((3, format!("{key} on {invoice} counts as {amount}, Stripe holds {at_stripe:?}, and nobody edited it")));
+            wrong.push((
+                3,
+                format!(
+                    "{key} on {invoice} counts as {amount}, Stripe holds {at_stripe:?}, and nobody edited it"
+                ),
+            ));
         }
     }
     for (invoice, _, key, amount, _) in items.iter().filter(|(invoice, ..)| !invoice.is_empty()) {
@@ -282,19 +297,30 @@ fn ledger(
         here.retain(|_, amount| *amount != 0);
         let orphan = customer.was_gone && invoice.status == "draft";
         if !orphan {
-            compare(wrong, 3, &format!("{} ({}) here and at Stripe", invoice.id, invoice.status), &here, &there);
+            compare(
+                wrong,
+                3,
+                &format!("{} ({}) here and at Stripe", invoice.id, invoice.status),
+                &here,
+                &there,
+            );
         }
     }
     for (invoice, lines) in held {
         if lines.values().any(|amount| *amount != 0) {
-            wrong.push((3, format!("Stripe does not have {invoice}, which we have {} lines on", lines.len())));
+            wrong
+                .push((3, format!("Stripe does not have {invoice}, which we have {} lines on", lines.len())));
         }
     }
     straight_to_stripe(story, customer, stripe, &owed, wrong);
 }
 
 /// A cycle is billed from when the one before it has been closed: at the end of its grace, or by hand before that.
-fn billed_until(story: &Story<'_>, customer: &Customer, stripe: &[AtStripe]) -> chrono::DateTime<chrono::Utc> {
+fn billed_until(
+    story: &Story<'_>,
+    customer: &Customer,
+    stripe: &[AtStripe],
+) -> chrono::DateTime<chrono::Utc> {
     let (now, after_grace) = (story.world.now(), story.world.now() - story.grace());
     let by_hand = stripe.iter().any(|invoice| story.company.touched.contains(&invoice.id));
     let current: Vec<(String, String)> =
@@ -322,7 +348,13 @@ fn straight_to_stripe(
         *there.entry(key.clone()).or_default() += amount;
     }
     there.retain(|_, amount| *amount != 0);
-    compare(wrong, 2, &format!("what {} owes, and what Stripe has billed and drafted", customer.canary), owed, &there);
+    compare(
+        wrong,
+        2,
+        &format!("what {} owes, and what Stripe has billed and drafted", customer.canary),
+        owed,
+        &there,
+    );
 }
 
 fn compare(wrong: &mut Vec<(u8, String)>, promise: u8, what: &str, left: &Sums, right: &Sums) {
@@ -351,21 +383,32 @@ fn rest(story: &mut Story<'_>) {
             wrong.push((7, format!("job {kind} of {subject} is {state}: {error}")));
         }
     }
-    let events: Vec<(String, String)> = query(story, "select id, kind from stripe_event where state = 'pending'");
+    let events: Vec<(String, String)> =
+        query(story, "select id, kind from stripe_event where state = 'pending'");
     for (id, kind) in events {
         wrong.push((7, format!("nobody has reacted to {kind} {id}")));
     }
     let closing: Vec<(String, String, i64)> =
         query(story, "select id, customer_id, close_at from invoice where state in ('pending', 'draft')");
-    let gone: BTreeSet<&String> =
-        story.company.customers.iter().filter(|customer| customer.gone).map(|customer| &customer.id).collect();
+    let gone: BTreeSet<&String> = story
+        .company
+        .customers
+        .iter()
+        .filter(|customer| customer.gone)
+        .map(|customer| &customer.id)
+        .collect();
     for (id, customer, close_at) in &closing {
         if *close_at <= now - 900_000 && !gone.contains(customer) {
-            wrong.push((7, format!("invoice {id} should have been closed {} s ago", (now - close_at) / 1_000)));
+            wrong.push((
+                7,
+                format!("invoice {id} should have been closed {} s ago", (now - close_at) / 1_000),
+            ));
         }
     }
     let changed: Vec<(String, String)> =
-        query(story, "select customer_id, cycle from billing_cycle where version > synced_version");
+        query(story, "select billing_cycle.customer_id, billing_cycle.cycle
+         from billing_cycle join invoice on invoice.customer_id = billing_cycle.customer_id
+         where version > synced_version and state in ('pending', 'draft') and billing_cycle.cycle <= invoice.cycle");
     for (customer, cycle) in changed.iter().filter(|(customer, _)| !gone.contains(customer)) {
         wrong.push((7, format!("the draft of {customer} does not show what changed in {cycle}")));
     }
@@ -378,7 +421,10 @@ fn rest(story: &mut Story<'_>) {
         match looked {
             None => wrong.push((3, format!("{} has no current invoice", customer.canary))),
             Some(preview) if !preview.plan.is_empty() => {
-                wrong.push((3, format!("the draft of {} is not what is owed: {:?}", customer.canary, preview.plan)));
+                wrong.push((
+                    3,
+                    format!("the draft of {} is not what is owed: {:?}", customer.canary, preview.plan),
+                ));
             }
             Some(_) => {}
         }

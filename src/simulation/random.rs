@@ -102,9 +102,18 @@ pub fn finish(story: Story<'_>, begins: DateTime<Utc>) -> Outcome {
 
 fn shape(seed: u64, chance: &mut Chance) -> Shape {
     // Near the ends of months, of a February, of summer time and of a year there is more to get wrong.
-    let days = [(2026, 1, 28), (2026, 2, 26), (2026, 3, 27), (2026, 9, 25), (2026, 10, 30), (2026, 12, 29), (2028, 2, 27)];
+    let days = [
+        (2026, 1, 28),
+        (2026, 2, 26),
+        (2026, 3, 27),
+        (2026, 9, 25),
+        (2026, 10, 30),
+        (2026, 12, 29),
+        (2028, 2, 27),
+    ];
     let (year, month, day) = *chance.pick(&days);
-    let begins = Utc.with_ymd_and_hms(year, month, day, chance.below(24) as u32, 0, 0).single().unwrap_or_default();
+    let begins =
+        Utc.with_ymd_and_hms(year, month, day, chance.below(24) as u32, 0, 0).single().unwrap_or_default();
     let processes = 1 + chance.index(2);
     let mut settings = BTreeMap::from([
         ("OPENTAB_LINES_PER_CALL", chance.pick(&["1", "2", "50"]).to_string()),
@@ -113,7 +122,9 @@ fn shape(seed: u64, chance: &mut Chance) -> Shape {
     if chance.hits(150_000) {
         settings.insert("OPENTAB_LINES_PER_INVOICE", "2".to_owned());
     }
-    let skew = |chance: &mut Chance| Duration::milliseconds(if chance.hits(700_000) { 0 } else { chance.between(-2_000, 2_000) });
+    let skew = |chance: &mut Chance| {
+        Duration::milliseconds(if chance.hits(700_000) { 0 } else { chance.between(-2_000, 2_000) })
+    };
     let skews = (0..processes).map(|_| skew(chance)).collect();
     Shape { seed, processes, begins, settings, skews }
 }
@@ -149,8 +160,11 @@ fn turn(story: &mut Story<'_>, temper: &Temper) -> anyhow::Result<()> {
     }
     threshold += temper.kill;
     if draw < threshold {
-        let no = story.world.chance(|chance| chance.index(processes));
-        story.kill(no);
+        let (no, gently) = story.world.chance(|chance| (chance.index(processes), chance.hits(300_000)));
+        match gently {
+            true => story.stop(no),
+            false => story.kill(no),
+        }
         return Ok(());
     }
     threshold += temper.human;
@@ -223,7 +237,8 @@ fn usage(story: &mut Story<'_>, process: usize) {
         let event = |chance: &mut Chance| {
             let customer = chance.index(story.company.customers.len());
             let meter = chance.index(METERS.len());
-            let late = if chance.hits(250_000) { chance.between(0, 40 * 86_400) } else { chance.between(0, 600) };
+            let late =
+                if chance.hits(250_000) { chance.between(0, 40 * 86_400) } else { chance.between(0, 600) };
             let quantity = chance.between(1, 20);
             (customer, meter, quantity, now - Duration::seconds(late))
         };
@@ -248,20 +263,20 @@ fn take_back(story: &Story<'_>, events: &mut Vec<(usize, usize, i64, DateTime<Ut
     if !story.world.chance(|chance| chance.hits(100_000)) {
         return;
     }
-    let summed = |event: &&super::company::Event| {
-        METERS[event.meter].counts == Counts::Sum && event.quantity > 0
-    };
+    let summed =
+        |event: &&super::company::Event| METERS[event.meter].counts == Counts::Sum && event.quantity > 0;
     let Some(event) = story.company.events.iter().filter(summed).last() else { return };
-    let taken = story.company.events.iter().any(|other| other.quantity == -event.quantity && other.at == event.at);
+    let taken =
+        story.company.events.iter().any(|other| other.quantity == -event.quantity && other.at == event.at);
     if !taken {
         events.push((event.customer, event.meter, -event.quantity, event.at));
     }
 }
 
 fn mail(story: &mut Story<'_>, temper: &Temper, process: usize) {
-    let fault = story.world.chance(|chance| {
-        chance.hits(temper.mail_fault).then(|| chance.pick(faults::of_webhooks()).clone())
-    });
+    let fault = story
+        .world
+        .chance(|chance| chance.hits(temper.mail_fault).then(|| chance.pick(faults::of_webhooks()).clone()));
     match fault {
         Some(fault) => story.collect_mail_with(&fault),
         None => story.collect_mail(),
@@ -288,8 +303,14 @@ fn mail(story: &mut Story<'_>, temper: &Temper, process: usize) {
     story.deliver(process, delivery);
 }
 
-/// A moment passes: enough for a lease to run out, now and then.
+/// A moment passes: enough for a lease to run out, now and then. Or somebody sets a clock.
 fn moment(story: &mut Story<'_>) {
+    if story.world.chance(|chance| chance.hits(40_000)) {
+        let (no, ms) = story
+            .world
+            .chance(|chance| (chance.index(story.world.process_count()), chance.between(-240_000, 240_000)));
+        story.world.skew(no, Duration::milliseconds(ms));
+    }
     let seconds = story.world.chance(|chance| *chance.pick(&[1, 1, 5, 20, 60]));
     story.world.pass(Duration::seconds(seconds));
 }
@@ -311,7 +332,12 @@ fn jump(story: &mut Story<'_>) {
 
 fn human(story: &mut Story<'_>) {
     let (customer, what, which, amount) = story.world.chance(|chance| {
-        (chance.index(story.company.customers.len()), chance.below(24), chance.index(8), 100 * chance.between(1, 99))
+        (
+            chance.index(story.company.customers.len()),
+            chance.below(24),
+            chance.index(8),
+            100 * chance.between(1, 99),
+        )
     });
     match what {
         0..4 => story.edit_a_line(customer, which, amount),

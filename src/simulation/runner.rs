@@ -63,7 +63,9 @@ pub fn run_one(engine: &mut Engine, case: &Case, doublecheck: bool) -> Outcome {
     if doublecheck {
         let again = attempt(engine, case, trace());
         if outcome.digest != again.digest {
-            outcome.wrong.push(format!("told twice, it differs: {:?} and {:?}", outcome.digest, again.digest));
+            outcome
+                .wrong
+                .push(format!("told twice, it differs: {:?} and {:?}", outcome.digest, again.digest));
         }
     }
     outcome
@@ -92,8 +94,11 @@ pub fn run_all(cases: &[Case], doublecheck: bool, done: impl Fn() + Sync) -> any
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(|| work(cases, &next, &tally, doublecheck, &done))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
+        let threads: Vec<_> =
+            (0..cores()).map(|_| scope.spawn(|| work(cases, &next, &tally, doublecheck, &done))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
     })?;
     let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     tally.failures.sort_by_key(|failure| cases.iter().position(|case| *case == failure.case));

@@ -340,7 +340,12 @@ fn begins() -> DateTime<Utc> {
 }
 
 /// Tells a scenario, with or without one thing that goes wrong.
-pub fn run(engine: &Engine, scenario: &Scenario, shot: Option<Shot>, trace: Trace) -> anyhow::Result<Outcome> {
+pub fn run(
+    engine: &Engine,
+    scenario: &Scenario,
+    shot: Option<Shot>,
+    trace: Trace,
+) -> anyhow::Result<Outcome> {
     passed(engine, scenario, shot, trace).map(|(outcome, _)| outcome)
 }
 
@@ -359,7 +364,11 @@ fn passed(
         seed: 1,
         processes: scenario.processes,
         begins: begins(),
-        settings: scenario.settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect::<BTreeMap<_, _>>(),
+        settings: scenario
+            .settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect::<BTreeMap<_, _>>(),
         skews: Vec::new(),
     };
     let gates = Gates::new(Chance::new(1), Rates::none(), trace);

@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Body;
-use axum::http::Request as HttpRequest;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use chrono::{DateTime, Duration, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::faults::Injection;
 use super::company::{Batch, Company, Cost, Counts, Customer, Event, METERS, Service};
+use super::faults::Injection;
 use super::world::{Report, World};
 use super::{gates, promises};
 use crate::billing::{Aggregation, Currency, PriceTerms};
-use crate::clock::Ids;
-use crate::commands::keys;
+use crate::http::webhooks::believe;
 use crate::jobs;
 use crate::sandbox::Delivery;
-use crate::store::api_keys::Scope;
 use crate::store::customers::CollectionMethod;
+use crate::workflows::billing_view::billing_view;
 use crate::workflows::by::By;
 use crate::workflows::catalog::{self, NewMeter};
 use crate::workflows::customers::{self, CustomerChange, NewCustomer};
+use crate::workflows::ingest::{NewEvent, Outcome, ingest};
+use crate::workflows::receive::receive;
 use crate::workflows::services::{self, NewService};
 use crate::workflows::{ask, poll};
 
@@ -52,11 +52,9 @@ impl<'e> Story<'e> {
         let mut story = Story { world, company: Company::default(), mail: Vec::new() };
         let Some(app) = story.world.any_app() else { anyhow::bail!("nobody is up") };
         let by = By::operator();
-        let (now, ids) = (story.world.now(), Ids::seeded(app.clock.clone(), u32::MAX));
-        let scopes = [Scope::Admin].into();
+        let now = story.world.now();
         let company = story.world.aside(async {
             let mut company = Company::default();
-            company.key = keys::create(&app.store, &ids, now, "simulation", scopes, false, None).await?.secret;
             let mut meters = Vec::new();
             for meter in &METERS {
                 let aggregation = match meter.counts {
@@ -153,40 +151,39 @@ impl<'e> Story<'e> {
 
     /// Sends a batch, whether or not it was sent before.
     pub fn send(&mut self, process: usize, batch: usize) {
-        if !self.world.is_up(process) {
-            return;
-        }
+        let Some(app) = self.world.app(process) else { return };
         let events = self.company.batches[batch].events.iter().map(|at| &self.company.events[*at]);
-        let events: Vec<Value> = events
+        let events: Vec<String> = events
             .map(|event| {
                 json!({ "id": event.id, "customer": self.company.customers[event.customer].id,
                     "meter": METERS[event.meter].name, "quantity": event.quantity,
                     "timestamp": event.at.to_rfc3339(), "correction": event.quantity < 0 })
+                .to_string()
             })
             .collect();
-        let request = HttpRequest::post("http://opentab.test/v1/usage")
-            .header("authorization", format!("Bearer {}", self.company.key))
-            .header("content-type", "application/json")
-            .body(Body::from(json!({ "events": events }).to_string()));
-        let Ok(request) = request else { return };
         self.company.batches[batch].under_way = true;
         let lost = Report::Usage { batch, answer: None };
-        self.world.ask(process, "usage", request, lost, move |status, body| {
-            let body = serde_json::from_slice(&body).unwrap_or_default();
-            Report::Usage { batch, answer: Some((status, body)) }
+        self.world.begin(process, "usage", lost, async move {
+            let read: Result<Vec<NewEvent<'_>>, _> =
+                events.iter().map(|text| serde_json::from_str(text)).collect();
+            let read = match read {
+                Ok(read) => read,
+                Err(error) => return Report::Wrong(format!("an event cannot be read: {error}")),
+            };
+            let ids = read.iter().map(|event| event.id.to_string());
+            let answer = ingest(&app, &read).await.ok().map(|outcomes| ids.zip(outcomes).collect());
+            Report::Usage { batch, answer }
         });
     }
 
     /// Looks at what a customer is shown.
     pub fn look(&mut self, process: usize, customer: usize) {
-        let path = format!("http://opentab.test/v1/customers/{}/billing", self.company.customers[customer].id);
-        let request = HttpRequest::get(path)
-            .header("authorization", format!("Bearer {}", self.company.key))
-            .body(Body::empty());
-        let Ok(request) = request else { return };
-        self.world.ask(process, "look", request, Report::Nothing, move |status, body| Report::Shown {
-            customer,
-            answer: (status, String::from_utf8_lossy(&body).into_owned()),
+        let Some(app) = self.world.app(process) else { return };
+        let id = self.company.customers[customer].id.clone();
+        self.world.begin(process, "look", Report::Nothing, async move {
+            let Ok(Some(row)) = app.store.customer_by_any_id(&id).await else { return Report::Nothing };
+            let Ok(view) = billing_view(&app, &row).await else { return Report::Nothing };
+            Report::Shown { customer, text: serde_json::to_string(&view).unwrap_or_default() }
         });
     }
 
@@ -208,19 +205,26 @@ impl<'e> Story<'e> {
 
     /// Carries a webhook to a process.
     pub fn deliver(&mut self, process: usize, delivery: Delivery) {
-        let mut request = HttpRequest::post("http://opentab.test/webhooks/stripe");
-        for (name, value) in &delivery.headers {
-            request = request.header(*name, value);
-        }
-        if !self.world.is_up(process) {
+        let Some(app) = self.world.app(process) else {
             self.world.sandbox.delivery_done(&delivery.id, None);
             return;
-        }
-        let Ok(request) = request.body(Body::from(delivery.body)) else { return };
+        };
         let what = format!("webhook {}", delivery.event_type);
-        let id = delivery.id.clone();
-        let lost = Report::Webhook { delivery: delivery.id, status: 0 };
-        self.world.ask(process, what, request, lost, move |status, _| Report::Webhook { delivery: id, status });
+        let lost = Report::Webhook { delivery: delivery.id.clone(), status: 0 };
+        self.world.begin(process, what, lost, async move {
+            let headers = delivery.headers.iter().filter_map(|(name, value)| {
+                Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+            });
+            let headers: HeaderMap = headers.collect();
+            let status = match believe(&app, &headers, delivery.body.as_bytes()) {
+                Err(_) => 400,
+                Ok((event, payload)) => match receive(&app, &event, payload).await {
+                    Ok(_) => 200,
+                    Err(_) => 503,
+                },
+            };
+            Report::Webhook { delivery: delivery.id, status }
+        });
     }
 
     // What the service does by itself.
@@ -271,7 +275,8 @@ impl<'e> Story<'e> {
     pub fn draft(&self, customer: usize) -> Option<String> {
         let stripe_id = self.stripe_customer(customer)?;
         let drafts = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=draft"), "");
-        let ours = drafts["data"].as_array()?.iter().find(|draft| draft["metadata"]["opentab_id"].is_string());
+        let ours =
+            drafts["data"].as_array()?.iter().find(|draft| draft["metadata"]["opentab_id"].is_string());
         ours.and_then(|draft| draft["id"].as_str()).map(str::to_owned)
     }
 
@@ -391,27 +396,23 @@ impl<'e> Story<'e> {
                     let status = Some(status).filter(|status| *status > 0);
                     self.world.sandbox.delivery_done(&delivery, status);
                 }
-                Report::Shown { customer, answer } => promises::shown(self, customer, &answer),
+                Report::Shown { customer, text } => promises::shown(self, customer, &text),
                 Report::Wrong(why) => self.world.wrong(7, why),
             }
         }
     }
 
-    fn answered(&mut self, batch: usize, answer: Option<(u16, Value)>) {
-        gates::note(|| format!("batch {batch} is answered {:?}", answer.as_ref().map(|(status, _)| status)));
+    fn answered(&mut self, batch: usize, answer: Option<Vec<(String, Outcome)>>) {
+        gates::note(|| format!("batch {batch} is answered {answer:?}"));
         self.company.batches[batch].under_way = false;
-        let Some((200, body)) = answer else { return };
+        let Some(outcomes) = answer else { return };
         self.company.batches[batch].answered = true;
-        for result in body["results"].as_array().into_iter().flatten() {
-            let id = result["id"].as_str().unwrap_or("");
+        for (id, outcome) in outcomes {
             let Some(event) = self.company.events.iter_mut().find(|event| event.id == id) else { continue };
-            match result["result"].as_str() {
-                Some("accepted") => (event.accepted, event.acknowledged) = (event.accepted + 1, true),
-                Some("duplicate") => event.acknowledged = true,
-                other => {
-                    let why = format!("event {id} is answered {other:?}: {result}");
-                    self.world.wrong(2, why);
-                }
+            match outcome {
+                Outcome::Accepted { .. } => (event.accepted, event.acknowledged) = (event.accepted + 1, true),
+                Outcome::Duplicate => event.acknowledged = true,
+                other => self.world.wrong(2, format!("event {id} is answered {other:?}")),
             }
         }
     }
@@ -432,6 +433,17 @@ impl<'e> Story<'e> {
     pub fn kill(&mut self, process: usize) {
         let reports = self.world.kill(process);
         self.hear(reports);
+    }
+
+    /// SIGTERM: what is under way is finished, nothing more begins.
+    pub fn stop(&mut self, process: usize) {
+        while let Some(index) = self.world.actor_of(process) {
+            self.step(index);
+        }
+        if self.world.is_up(process) {
+            gates::with(|gates| *gates.injected.entry("sigterm").or_default() += 1);
+            self.kill(process);
+        }
     }
 
     /// Whoever is down starts again.
@@ -464,6 +476,10 @@ impl<'e> Story<'e> {
         self.world.sandbox.faults().clear();
         self.world.sandbox.release_held_webhooks();
         self.raise()?;
+        for process in 0..self.world.process_count() {
+            let skew = self.world.shape.skews.get(process).copied().unwrap_or_default();
+            self.world.skew(process, skew);
+        }
         self.run_all();
         for (round, seconds) in QUARTER_OF_AN_HOUR.iter().enumerate() {
             let process = round % self.world.process_count();

@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Poll;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::Request as HttpRequest;
 use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
-use tower::ServiceExt;
 
 use super::chance::Chance;
 use super::engine::Engine;
@@ -20,9 +16,9 @@ use super::transport::Wire;
 use crate::app::{self, App};
 use crate::clock::{Clock, Ids};
 use crate::config::Config;
-use crate::http;
 use crate::sandbox::{Options, Sandbox};
 use crate::stripe::{Pacer, Request, Stripe};
+use crate::workflows::ingest::Outcome;
 
 pub const WEBHOOK_SECRET: &str = "whsec_simulation";
 
@@ -31,12 +27,12 @@ pub const WEBHOOK_SECRET: &str = "whsec_simulation";
 pub enum Report {
     /// Nobody waits for it.
     Nothing,
-    /// An answer to a batch of usage; none where none came.
-    Usage { batch: usize, answer: Option<(u16, Value)> },
+    /// What became of each event of a batch, by id; none where no answer came.
+    Usage { batch: usize, answer: Option<Vec<(String, Outcome)>> },
     /// The status that a webhook was answered with.
     Webhook { delivery: String, status: u16 },
-    /// What a page or a document showed, and to whom.
-    Shown { customer: usize, answer: (u16, String) },
+    /// What a page would show, and to whom.
+    Shown { customer: usize, text: String },
     /// It should not have come to this.
     Wrong(String),
 }
@@ -59,7 +55,6 @@ pub struct Process {
     clock: Clock,
     /// How far its clock is ahead of the true time.
     skew: Duration,
-    web: Arc<OnceLock<Router>>,
 }
 
 /// How one world differs from another before anything happens in it.
@@ -133,6 +128,16 @@ impl<'e> World<'e> {
         gates::note(|| format!("it is {}", self.clock.now()));
     }
 
+    /// A process's clock is set: so far ahead of the true time, or behind it.
+    pub fn skew(&mut self, no: usize, skew: Duration) {
+        if let Some(process) = &mut self.processes[no] {
+            process.skew = skew;
+            process.clock.move_to(self.clock.now() + skew);
+            gates::note(|| format!("the clock of process {no} is {skew} ahead"));
+            gates::with(|gates| *gates.injected.entry("clock_jump").or_default() += 1);
+        }
+    }
+
     /// A process of its own begins, or begins again.
     pub fn start(&mut self, no: usize) -> anyhow::Result<()> {
         let skew = self.shape.skews.get(no).copied().unwrap_or_default();
@@ -151,7 +156,7 @@ impl<'e> World<'e> {
         let stripe = Stripe::new(Arc::new(self.wire.clone()), Pacer::unlimited());
         let _inside = self.engine.runtime.enter();
         let app = app::build(config, clock.clone(), ids, self.engine.store.clone(), stripe);
-        self.processes[no] = Some(Process { app, clock, skew, web: Arc::default() });
+        self.processes[no] = Some(Process { app, clock, skew });
         gates::note(|| format!("process {no} starts"));
         Ok(())
     }
@@ -207,32 +212,13 @@ impl<'e> World<'e> {
         self.actors.push(Actor { no: self.begun, process, what, future: Box::pin(work), if_it_dies });
     }
 
-    /// Begins a request to a process's HTTP server.
-    pub fn ask(
-        &mut self,
-        process: usize,
-        what: impl Into<String>,
-        request: HttpRequest<Body>,
-        if_it_dies: Report,
-        then: impl FnOnce(u16, Vec<u8>) -> Report + 'static,
-    ) {
-        let Some(running) = &self.processes[process] else { return };
-        let (app, web) = (running.app.clone(), running.web.clone());
-        self.begin(process, what, if_it_dies, async move {
-            let router = web.get_or_init(|| http::router(app)).clone();
-            match router.oneshot(request).await {
-                Ok(answer) => {
-                    let status = answer.status().as_u16();
-                    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
-                    then(status, body.map(|body| body.to_vec()).unwrap_or_default())
-                }
-                Err(never) => match never {},
-            }
-        });
-    }
-
     pub fn actors(&self) -> usize {
         self.actors.len()
+    }
+
+    /// Somebody who is under way in a process.
+    pub fn actor_of(&self, process: usize) -> Option<usize> {
+        self.actors.iter().position(|actor| actor.process == process)
     }
 
     pub fn actors_in(&self, process: usize, what: &str) -> usize {
@@ -273,7 +259,10 @@ impl<'e> World<'e> {
             Ok(Err(_)) => Vec::new(),
             Err(_) => {
                 let stuck = self.actors.remove(index);
-                vec![Report::Wrong(format!("`{}` neither ended nor came to a gate in 20 seconds", stuck.what))]
+                vec![Report::Wrong(format!(
+                    "`{}` neither ended nor came to a gate in 20 seconds",
+                    stuck.what
+                ))]
             }
         }
     }
@@ -300,7 +289,8 @@ impl<'e> World<'e> {
         let mut all: Vec<Value> = Vec::new();
         loop {
             let join = if path.contains('?') { '&' } else { '?' };
-            let after = all.last().and_then(|last| last["id"].as_str()).map(|id| format!("&starting_after={id}"));
+            let after =
+                all.last().and_then(|last| last["id"].as_str()).map(|id| format!("&starting_after={id}"));
             let page = self.stripe("GET", &format!("{path}{join}limit=100{}", after.unwrap_or_default()), "");
             let Some(data) = page["data"].as_array() else { return all };
             all.extend(data.iter().cloned());

@@ -161,9 +161,7 @@ impl Db {
     pub async fn run<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
         gate::storage(Edge::Begin).await?;
         let changed = match self {
-            Db::Pg(pool) => {
-                sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected()
-            }
+            Db::Pg(pool) => sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected(),
             Db::Lite { write, .. } => {
                 sqlx::query_with(sql.lite, encode(args.lite())?).execute(write).await?.rows_affected()
             }

@@ -48,6 +48,21 @@ macro_rules! select_event {
 }
 
 impl Tx {
+    /// The event goes on waiting, until it is known what becomes of this invoice.
+    pub async fn stripe_event_waits(&mut self, id: &str, invoice_id: &str) -> sqlx::Result<()> {
+        let sql = both("update stripe_event set reason = $1 where id = $2 and state = 'pending'");
+        self.run(sql, (invoice_id, id)).await.map(|_| ())
+    }
+
+    /// What the events are about that wait for this invoice.
+    pub async fn objects_waiting_for(&mut self, invoice_id: &str) -> sqlx::Result<Vec<(String,)>> {
+        let sql = both(
+            "select distinct object_id from stripe_event
+             where state = 'pending' and object_id is not null and reason = $1 order by object_id",
+        );
+        self.all(sql, (invoice_id,)).await
+    }
+
     /// Stores an event; false where it is here already.
     pub async fn insert_stripe_event(&mut self, new: &NewStripeEvent<'_>) -> sqlx::Result<bool> {
         let sql = both(

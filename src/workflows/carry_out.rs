@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::by::By;
 use super::lease::begin_as_writer;
+use super::receive::ask_for_what_waits;
 use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::planted::{Bug, planted};
@@ -71,7 +72,9 @@ pub async fn carry_out(
         Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
     let key = match planted(Bug::NoIdempotencyKey) {
         true => app.ids.new_id(crate::clock::prefix::INTENT),
-        false if planted(Bug::KeyFromTheValue) => format!("{}?{}", intent.path, intent.body).chars().take(255).collect(),
+        false if planted(Bug::KeyFromTheValue) => {
+            format!("{}?{}", intent.path, intent.body).chars().take(255).collect()
+        }
         false => intent.idempotency_key.clone(),
     };
     match app.stripe.write(&write, &key, deadline_ms).await {
@@ -265,6 +268,7 @@ pub async fn adopt_invoice(
     stripe_id: &str,
 ) -> Result<(), WorkflowError> {
     tx.invoice_opened(invoice_id, stripe_id, app.clock.now_ms()).await?;
+    ask_for_what_waits(app, tx, invoice_id).await?;
     let detail = json!({ "stripe_invoice_id": stripe_id });
     By::service("sync").note(app, tx, "invoice.opened", invoice_id, detail).await?;
     Ok(())

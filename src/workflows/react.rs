@@ -26,9 +26,11 @@ enum Outcome {
     Sync {
         customer_id: String,
     },
-    /// About a draft that is finalized or gone, and not sealed yet: it waits, and the seal asks for it again.
-    AfterTheSeal {
+    /// About a draft that we do not know yet, or that is finalized or gone and not sealed yet: it waits, and whatever
+    /// becomes of the invoice asks for it again.
+    Later {
         customer_id: String,
+        invoice_id: String,
     },
 }
 
@@ -47,13 +49,16 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
             Outcome::Ignored(reason) => Some(("ignored", reason.as_str())),
             Outcome::Quarantined(reason) => Some(("quarantined", *reason)),
             Outcome::Sync { .. } => Some(("handled", "the draft is read back")),
-            Outcome::AfterTheSeal { .. } => None,
+            Outcome::Later { .. } => None,
         };
         let state = settled.map(|(state, _)| state);
         if let Some((state, reason)) = settled {
             tx.settle_stripe_event(&event.id, state, Some(reason), app.clock.now_ms()).await?;
         }
-        if let Outcome::Sync { customer_id } | Outcome::AfterTheSeal { customer_id } = outcome {
+        if let Outcome::Later { invoice_id, .. } = &outcome {
+            tx.stripe_event_waits(&event.id, invoice_id).await?;
+        }
+        if let Outcome::Sync { customer_id } | Outcome::Later { customer_id, .. } = outcome {
             let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
             let subject = &customer_id;
             tx.enqueue_anew(&NewJob { id: &id, kind: SYNC, subject, run_at: now, deadline: now, now })
@@ -148,10 +153,18 @@ async fn invoice_event(
     if echo && !finalized {
         return Ok(Outcome::Handled("our own write"));
     }
-    // Finalized, deleted, or changed by somebody else: the payload may be old, so the draft itself is read.
+    let unknown = invoice.stripe_invoice_id.is_none();
+    if unknown && kind == "invoice.deleted" {
+        return Ok(Outcome::Handled("the draft was gone before we knew it"));
+    }
+    // Opened after we had given up, finalized, deleted, or changed by somebody else: the payload may be old, so the
+    // draft itself is read.
     tx.read_invoice_back(&invoice.id, app.clock.now_ms()).await?;
     let customer_id = invoice.customer_id.clone();
-    Ok(if finalized { Outcome::AfterTheSeal { customer_id } } else { Outcome::Sync { customer_id } })
+    Ok(match finalized || unknown {
+        true => Outcome::Later { customer_id, invoice_id: invoice.id.clone() },
+        false => Outcome::Sync { customer_id },
+    })
 }
 
 /// A sealed invoice follows Stripe's states, forward only.

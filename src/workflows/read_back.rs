@@ -8,7 +8,7 @@ use super::by::By;
 use super::carry_out::{adopt_customer, adopt_invoice, seen, what};
 use super::current::{begin_invoice, cycle_of};
 use super::lease::begin_as_writer;
-use super::receive::ask_for_reaction;
+use super::receive::ask_for_what_waits;
 use super::seal::seal;
 use super::sync::{Round, Run};
 use super::unsure::Unsure;
@@ -256,9 +256,7 @@ async fn begin_anew(
     if let Some(message) = message {
         notice::report(run.app, &mut tx, "draft_deleted", &invoice.id, message).await?;
     }
-    if let Some(stripe_id) = &invoice.stripe_invoice_id {
-        ask_for_reaction(run.app, &mut tx, stripe_id).await?;
-    }
+    ask_for_what_waits(run.app, &mut tx, &invoice.id).await?;
     tx.commit().await?;
     run.looks = 0;
     Ok(Round::Again)
@@ -292,7 +290,9 @@ async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
 pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), WorkflowError> {
     let found = match &intent.effect {
         Effect::CreateCustomer if !planted(Bug::BlindCustomer) => find_customer(run, intent).await?,
-        Effect::OpenInvoice if !planted(Bug::BlindCreate) => find_invoice(run, intent).await?,
+        Effect::OpenInvoice if !planted(Bug::BlindCreate) => {
+            find_invoice(run, intent.invoice_id.as_deref().unwrap_or_default()).await?
+        }
         _ => None,
     };
     let ending = if found.is_some() { Ending::Done } else { Ending::Abandoned };
@@ -320,6 +320,21 @@ pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), Wo
     Ok(())
 }
 
+/// A write that was given up may have opened this draft after all: then it is taken over, and no other is opened.
+pub(super) async fn look_for_draft(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, WorkflowError> {
+    let found = find_invoice(run, &invoice.id).await?;
+    let mut tx = begin_as_writer(run.app, run.lease).await?;
+    match &found {
+        Some(stripe_id) => {
+            adopt_invoice(run.app, &mut tx, &invoice.id, stripe_id).await?;
+            tx.read_invoice_back(&invoice.id, run.app.clock.now_ms()).await?;
+        }
+        None => tx.invoice_was_read(&invoice.id, 0, invoice.updated_at).await?,
+    }
+    tx.commit().await?;
+    Ok(Round::Again)
+}
+
 /// Our customer among those that Stripe created since the intent was recorded.
 async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, WorkflowError> {
     let mut after: Option<String> = None;
@@ -342,7 +357,7 @@ async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>,
 }
 
 /// Our draft among the customer's newest invoices.
-async fn find_invoice(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, WorkflowError> {
+async fn find_invoice(run: &Run<'_>, invoice_id: &str) -> Result<Option<String>, WorkflowError> {
     let Some(customer) = &run.customer.stripe_customer_id else { return Ok(None) };
     let page: List<InvoiceAnswer> = run
         .app
@@ -350,6 +365,6 @@ async fn find_invoice(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, 
         .read(stripe::invoices_of(customer), run.app.clock.now_ms())
         .await
         .map_err(|error| WorkflowError::of_stripe("look for the draft", error))?;
-    let ours = page.data.into_iter().find(|found| found.our_id() == intent.invoice_id.as_deref());
+    let ours = page.data.into_iter().find(|found| found.our_id() == Some(invoice_id));
     Ok(ours.map(|found| found.id))
 }

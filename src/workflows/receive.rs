@@ -27,8 +27,15 @@ pub const REACTED_TO: &[&str] = &[
 /// The kind of the job that reacts; its subject is the object that the events are about.
 pub const REACT: &str = "react";
 
-/// Asks for a reaction to the events about an object, in the transaction of the change that they have waited for.
-pub(super) async fn ask_for_reaction(app: &App, tx: &mut Tx, object_id: &str) -> sqlx::Result<()> {
+/// Asks for a reaction to the events that have waited for what became of an invoice, in the transaction that says it.
+pub(super) async fn ask_for_what_waits(app: &App, tx: &mut Tx, invoice_id: &str) -> sqlx::Result<()> {
+    for (object_id,) in tx.objects_waiting_for(invoice_id).await? {
+        ask_for_reaction(app, tx, &object_id).await?;
+    }
+    Ok(())
+}
+
+async fn ask_for_reaction(app: &App, tx: &mut Tx, object_id: &str) -> sqlx::Result<()> {
     let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
     let new = NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now };
     tx.enqueue_anew(&new).await.map(drop)

@@ -9,7 +9,7 @@ use super::carry_out::seen;
 use super::current::{begin_invoice, cycle_after};
 use super::lease::begin_as_writer;
 use super::read_back::all_lines;
-use super::receive::ask_for_reaction;
+use super::receive::ask_for_what_waits;
 use super::sync::{FOLD_KEY, Run};
 use super::unsure::Unsure;
 use super::{WorkflowError, notice};
@@ -38,7 +38,7 @@ pub(super) async fn seal(
         begin_invoice(run.app, &mut tx, &run.customer, &next).await?;
     }
     // Paid, voided: what Stripe said of it before it was sealed waits for this.
-    ask_for_reaction(run.app, &mut tx, &answer.id).await?;
+    ask_for_what_waits(run.app, &mut tx, &invoice.id).await?;
     for change in &overrides {
         report_override(run, &mut tx, &invoice, change).await?;
     }

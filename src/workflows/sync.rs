@@ -109,6 +109,11 @@ impl<'a> Run<'a> {
     async fn round(&mut self) -> Result<Round, WorkflowError> {
         self.finish_open_intents().await?;
         let current = self.app.store.current_invoice(&self.customer.id).await?;
+        if let Some(lost) =
+            current.as_ref().filter(|draft| draft.read_back && draft.stripe_invoice_id.is_none())
+        {
+            return read_back::look_for_draft(self, lost).await;
+        }
         if let Some(unread) =
             current.as_ref().filter(|draft| draft.read_back && draft.stripe_invoice_id.is_some())
         {
