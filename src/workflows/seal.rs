@@ -161,6 +161,8 @@ async fn mark_sealed(
     tx.invoice_sealed(&invoice.id, now).await?;
     tx.resolve_incident("finalization_failed", &invoice.id, now).await?;
     tx.resolve_incident("out_of_step", &invoice.id, now).await?;
+    // A comparison that saw it finalized before we did. The next one says whether anything else is different.
+    tx.resolve_incident(super::drift::INCIDENT, &invoice.id, now).await?;
     let detail = json!({
         "number": answer.number, "total": answer.total, "currency": invoice.currency, "cycle": invoice.cycle,
     });

@@ -84,10 +84,12 @@ pub async fn webhooks_are_there(db: &Db, told: &Told) {
     assert!(open.is_empty(), "{open:?}");
 }
 
-/// Whatever a human need not have done, no human need look at.
+/// Nobody need look at anything but what people did by hand: what the service noticed beside, it has put right.
 pub async fn nobody_is_called(db: &Db) {
-    let rows: Vec<(String, String)> = db.all(both("select kind, message from incident"), ()).await.unwrap();
-    let strange: Vec<_> = rows.iter().filter(|(kind, _)| kind != "finalized_early").collect();
+    let open = both("select kind, message from incident where resolved_at is null");
+    let rows: Vec<(String, String)> = db.all(open, ()).await.unwrap();
+    let by_hand = ["finalized_early", "finalized_by_hand"];
+    let strange: Vec<_> = rows.iter().filter(|(kind, _)| !by_hand.contains(&kind.as_str())).collect();
     assert!(strange.is_empty(), "{strange:?}");
 }
 
