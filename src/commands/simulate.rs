@@ -106,10 +106,11 @@ fn run_lot(name: &str, cases: &[Case], doublecheck: bool) -> anyhow::Result<Tall
     // Where it is no terminal this stays silent.
     let bar = ProgressBar::new(cases.len() as u64).with_style(style).with_prefix(name.to_owned());
     let began = Instant::now();
+    say!("{name}: {} histories", cases.len());
     let tally = run_all(cases, doublecheck, || bar.inc(1))?;
     bar.finish_and_clear();
     let (failed, seconds) = (tally.failures.len(), began.elapsed().as_secs());
-    say!("{name}: {} histories, {failed} broke a promise, {seconds} s", cases.len());
+    say!("{name}: {failed} broke a promise, {seconds} s");
     Ok(tally)
 }
 

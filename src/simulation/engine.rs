@@ -62,9 +62,9 @@ impl Engine {
     pub fn reset(&self) -> anyhow::Result<()> {
         let deletes: String = self.tables.iter().map(|table| format!("delete from {table};")).collect();
         // The witnesses of a deletion go last.
+        // Deferred, not switched off: that would have every statement prepared anew.
         let sql = format!(
-            "pragma foreign_keys = off; begin; {deletes} delete from sim_move; delete from sqlite_sequence; commit;
-             pragma foreign_keys = on;"
+            "begin; pragma defer_foreign_keys = on; {deletes} delete from sim_move; delete from sqlite_sequence; commit;"
         );
         self.runtime.block_on(async {
             let Db::Lite { write, .. } = &self.store.db else { return Ok(()) };

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::sandbox::{Options, Sandbox};
 use crate::stripe::{Pacer, Request, Stripe};
 use crate::workflows::ingest::Outcome;
+use crate::workflows::receive::REACTED_TO;
 
 pub const WEBHOOK_SECRET: &str = "whsec_simulation";
 
@@ -94,7 +95,7 @@ impl<'e> World<'e> {
             ..Options::default()
         });
         let url = "http://opentab.test/webhooks/stripe";
-        sandbox.create_webhook_endpoint(url, &["*"], Some(WEBHOOK_SECRET.to_owned()));
+        sandbox.create_webhook_endpoint(url, REACTED_TO, Some(WEBHOOK_SECRET.to_owned()));
         let wire = Wire::to(&sandbox);
         let mut world = World {
             engine,

@@ -141,7 +141,8 @@ impl<'a> Run<'a> {
                 false => self.open(&invoice).await,
             };
         }
-        if !plan.is_empty() && !(closing && planted(Bug::NoFinalSync)) {
+        let as_it_is = closing && planted(Bug::NoFinalSync);
+        if !plan.is_empty() && !as_it_is {
             return self.carry_out_plan(&invoice, &plan, &wanted, &items).await;
         }
         self.rest(&invoice, &loaded, &wanted, &items).await?;
