@@ -61,6 +61,11 @@ fn fault_named(name: &str) -> Result<&'static str, String> {
 const CRASH: &str = "crash";
 
 impl Case {
+    /// Whether it tells this scenario, and something goes wrong in it.
+    pub fn is_of(&self, scenario: &str) -> bool {
+        matches!(self, Case::Scenario { name, at: Some(_) } if *name == scenario)
+    }
+
     /// Runs the history to its checks.
     pub fn run(&self, engine: &Engine, trace: Trace) -> anyhow::Result<Outcome> {
         match self {

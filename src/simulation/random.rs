@@ -41,8 +41,8 @@ struct Temper {
 impl Temper {
     fn drawn(chance: &mut Chance) -> Temper {
         Temper {
-            steps: 20 + chance.below(60),
-            stride: *chance.pick(&[1, 3, 12, 60]),
+            steps: 10 + chance.below(45),
+            stride: *chance.pick(&[1, 3, 12, 40]),
             human: *chance.pick(&[0, 0, 20_000, 80_000]),
             kill: *chance.pick(&[0, 5_000, 30_000]),
             jump: *chance.pick(&[5_000, 20_000, 60_000]),

@@ -56,6 +56,18 @@ pub const SCENARIOS: &[Scenario] = &[
         settle(story, 1);
         Ok(())
     }),
+    scenario("usage_goes_up_and_comes_back", one, |story| {
+        let at = story.world.now();
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.use_(&[(0, 0, 4, at)]);
+        settle(story, 1);
+        story.use_(&[(0, 0, -4, at)]);
+        settle(story, 1);
+        story.use_(&[(0, 0, 4, at)]);
+        settle(story, 1);
+        Ok(())
+    }),
     scenario("a_cycle_ends", one, |story| {
         uses(story, 0, 5);
         settle(story, 1);
@@ -374,6 +386,8 @@ fn passed(
     let gates = Gates::new(Chance::new(1), Rates::none(), trace);
     let world = World::new(engine, shape, gates)?;
     let mut story = Story::begin(world, &(scenario.plans)())?;
+    // Every fault at every gate is thousands of histories: they end where everything has to be right again.
+    let to_the_end = shot.is_none();
     gates::with(|gates| {
         gates.passed = Some(Vec::new());
         gates.shot = shot;
@@ -382,7 +396,9 @@ fn passed(
     let edges = gates::with(|gates| gates.passed.take()).flatten().unwrap_or_default();
     story.heal()?;
     promises::check(&mut story);
-    story.close_the_books()?;
-    promises::check(&mut story);
+    if to_the_end {
+        story.close_the_books()?;
+        promises::check(&mut story);
+    }
     Ok((finish(story, begins()), edges))
 }
