@@ -86,25 +86,18 @@ pub const fn planted(_bug: Bug) -> bool {
 }
 
 #[cfg(feature = "planted_bugs")]
-pub use planting::{plant, planted};
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
 
 #[cfg(feature = "planted_bugs")]
-mod planting {
-    use std::cell::Cell;
+/// From now on this mistake, and no other, is made on this thread.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
 
-    use super::Bug;
-
-    thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-    }
-
-    /// From now on this mistake, and no other, is made on this thread.
-    pub fn plant(bug: Option<Bug>) {
-        PLANTED.set(bug);
-    }
-
-    /// Whether this mistake is made now.
-    pub fn planted(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
-    }
+#[cfg(feature = "planted_bugs")]
+/// Whether this mistake is made now.
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
@@ -107,7 +108,13 @@ fn run_lot(name: &str, cases: &[Case], doublecheck: bool) -> anyhow::Result<Tall
     let bar = ProgressBar::new(cases.len() as u64).with_style(style).with_prefix(name.to_owned());
     let began = Instant::now();
     say!("{name}: {} histories", cases.len());
-    let tally = run_all(cases, doublecheck, || bar.inc(1))?;
+    let told = AtomicUsize::new(0);
+    let tally = run_all(cases, doublecheck, |failure| {
+        bar.inc(1);
+        let Some(failure) = failure else { return };
+        let in_full = told.fetch_add(1, Ordering::Relaxed) < MOST_TOLD;
+        bar.suspend(|| tell(&failure, in_full));
+    })?;
     bar.finish_and_clear();
     let (failed, seconds) = (tally.failures.len(), began.elapsed().as_secs());
     say!("{name}: {failed} broke a promise, {seconds} s");
@@ -115,12 +122,6 @@ fn run_lot(name: &str, cases: &[Case], doublecheck: bool) -> anyhow::Result<Tall
 }
 
 fn report(tally: &Tally, began: Instant) {
-    for failure in tally.failures.iter().take(MOST_TOLD) {
-        tell(failure);
-    }
-    for failure in tally.failures.iter().skip(MOST_TOLD) {
-        say!("BROKEN {}: {}", failure.case, failure.wrong.first().map_or("", String::as_str));
-    }
     say!("{:>9} histories", tally.cases);
     say!("{:>9} scenarios known", SCENARIOS.len());
     say!("{:>9} simulated years", tally.simulated.num_days() / 365);
@@ -133,10 +134,13 @@ fn report(tally: &Tally, began: Instant) {
     say!("{:>9} seconds", began.elapsed().as_secs());
 }
 
-fn tell(failure: &Failure) {
+/// What broke, and the line that tells it again.
+fn tell(failure: &Failure, in_full: bool) {
     say!("BROKEN {}", failure.case);
-    failure.wrong.iter().take(6).for_each(|wrong| say!("    {wrong}"));
-    say!("    Again: cargo run --features simulation -- simulate --case '{}' --trace", failure.case);
+    failure.wrong.iter().take(if in_full { 6 } else { 1 }).for_each(|wrong| say!("    {wrong}"));
+    if in_full {
+        say!("    Again: cargo run --features simulation -- simulate --case '{}' --trace", failure.case);
+    }
 }
 
 #[cfg(feature = "planted_bugs")]

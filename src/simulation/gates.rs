@@ -34,6 +34,13 @@ pub struct Shot {
     pub what: Decision,
 }
 
+/// A gate that somebody passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    pub edge: Edge,
+    pub by_schedule: bool,
+}
+
 /// The gates of one world.
 #[derive(Debug)]
 pub struct Gates {
@@ -42,7 +49,9 @@ pub struct Gates {
     pub shot: Option<Shot>,
     pub trace: Trace,
     /// Edges in the order in which they were passed, where somebody wants to know.
-    pub passed: Option<Vec<Edge>>,
+    pub passed: Option<Vec<Passed>>,
+    /// Whoever moves now does so by the clock, in every history alike.
+    pub by_schedule: bool,
     pub count: u64,
     /// How often each fault was injected.
     pub injected: BTreeMap<&'static str, u64>,
@@ -63,6 +72,7 @@ impl Gates {
             shot: None,
             trace,
             passed: None,
+            by_schedule: false,
             count: 0,
             injected: BTreeMap::new(),
             open_air: true,
@@ -78,7 +88,7 @@ impl Gates {
         let at = self.count;
         self.count += 1;
         if let Some(passed) = &mut self.passed {
-            passed.push(edge);
+            passed.push(Passed { edge, by_schedule: self.by_schedule });
         }
         let decision = match &self.shot {
             Some(shot) if shot.at == at => shot.what.clone(),

@@ -146,7 +146,7 @@ fn plan(chance: &mut Chance) -> Plan {
     Plan {
         zone: *chance.pick(ZONES),
         anchor: *chance.pick(&[1, 1, 15, 29, 31]),
-        currency: *chance.pick::<&'static str>(CURRENCIES),
+        currency: chance.pick::<&'static str>(CURRENCIES),
         send_invoice: chance.hits(300_000),
         services: (0..1 + chance.index(4)).map(|_| service(chance)).collect(),
     }
@@ -268,7 +268,7 @@ fn take_back(story: &Story<'_>, events: &mut Vec<(usize, usize, i64, DateTime<Ut
     }
     let summed =
         |event: &&super::company::Event| METERS[event.meter].counts == Counts::Sum && event.quantity > 0;
-    let Some(event) = story.company.events.iter().filter(summed).last() else { return };
+    let Some(event) = story.company.events.iter().rfind(summed) else { return };
     let taken =
         story.company.events.iter().any(|other| other.quantity == -event.quantity && other.at == event.at);
     if !taken {

@@ -32,16 +32,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, case: &Case, outcome: Outcome) {
+    /// Answers the failure, if it is one.
+    fn add(&mut self, case: &Case, outcome: Outcome) -> Option<Failure> {
         self.cases += 1;
         self.gates += outcome.gates;
         self.simulated += outcome.simulated;
         for (name, times) in outcome.injected {
             *self.injected.entry(name).or_default() += times;
         }
-        if !outcome.wrong.is_empty() {
-            self.failures.push(Failure { case: case.clone(), wrong: outcome.wrong });
-        }
+        let failure = Failure { case: case.clone(), wrong: outcome.wrong };
+        let failure = Some(failure).filter(|failure| !failure.wrong.is_empty());
+        self.failures.extend(failure.clone());
+        failure
     }
 
     /// Adds what another lot came to.
@@ -89,8 +91,12 @@ pub fn attempt(engine: &mut Engine, case: &Case, trace: Trace) -> Outcome {
     Outcome { wrong: vec![wrong], ..Outcome::default() }
 }
 
-/// Runs all of these on every core. `done` hears of each.
-pub fn run_all(cases: &[Case], doublecheck: bool, done: impl Fn() + Sync) -> anyhow::Result<Tally> {
+/// Runs all of these on every core. `done` hears of each, and of its failure.
+pub fn run_all(
+    cases: &[Case],
+    doublecheck: bool,
+    done: impl Fn(Option<Failure>) + Sync,
+) -> anyhow::Result<Tally> {
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
@@ -115,13 +121,13 @@ fn work(
     next: &AtomicUsize,
     tally: &Mutex<Tally>,
     doublecheck: bool,
-    done: &(impl Fn() + Sync),
+    done: &(impl Fn(Option<Failure>) + Sync),
 ) -> anyhow::Result<()> {
     let mut engine = Engine::start()?;
     while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
         let outcome = run_one(&mut engine, case, doublecheck);
-        tally.lock().unwrap_or_else(PoisonError::into_inner).add(case, outcome);
-        done();
+        let failure = tally.lock().unwrap_or_else(PoisonError::into_inner).add(case, outcome);
+        done(failure);
     }
     Ok(())
 }

@@ -8,13 +8,12 @@ use chrono::{DateTime, Duration, TimeZone, Utc};
 use super::company::Cost;
 use super::engine::Engine;
 use super::faults::Rates;
-use super::gates::{self, Gates, Shot};
+use super::gates::{self, Gates, Passed, Shot};
 use super::random::{Outcome, finish};
 use super::story::{Plan, Story};
 use super::trace::Trace;
 use super::world::{Shape, World};
 use super::{chance::Chance, promises};
-use crate::gate::Edge;
 
 /// One scenario.
 pub struct Scenario {
@@ -362,7 +361,7 @@ pub fn run(
 }
 
 /// The gates of a scenario in which nothing goes wrong.
-pub fn edges(engine: &Engine, scenario: &Scenario) -> anyhow::Result<(Outcome, Vec<Edge>)> {
+pub fn edges(engine: &Engine, scenario: &Scenario) -> anyhow::Result<(Outcome, Vec<Passed>)> {
     passed(engine, scenario, None, Trace::Off)
 }
 
@@ -371,7 +370,7 @@ fn passed(
     scenario: &Scenario,
     shot: Option<Shot>,
     trace: Trace,
-) -> anyhow::Result<(Outcome, Vec<Edge>)> {
+) -> anyhow::Result<(Outcome, Vec<Passed>)> {
     let shape = Shape {
         seed: 1,
         processes: scenario.processes,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::company::{Batch, Company, Cost, Counts, Customer, Event, METERS, Service};
 use super::faults::Injection;
-use super::world::{Report, World};
+use super::world::{Report, SCHEDULE, World};
 use super::{gates, promises};
 use crate::billing::{Aggregation, Currency, PriceTerms};
 use crate::http::webhooks::believe;
@@ -242,7 +242,7 @@ impl<'e> Story<'e> {
     /// Every tick of the schedule.
     pub fn tick(&mut self, process: usize) {
         let Some(app) = self.world.app(process) else { return };
-        self.world.begin(process, "schedule", Report::Nothing, async move {
+        self.world.begin(process, SCHEDULE, Report::Nothing, async move {
             for tick in jobs::TICKS {
                 let _ = jobs::tick(&app, *tick).await;
             }

@@ -68,9 +68,8 @@ impl Wire {
         let key = request.idempotency_key.as_deref().unwrap_or("");
         let body = request.body.as_deref().unwrap_or("");
         let what = format!("{} {} {key} {body}", request.method, request.path);
-        match gates::pass(Edge::Send).await {
-            Decision::Inject(Injection::Stripe(_, fault)) => self.sandbox.faults().next("*", fault),
-            _ => {}
+        if let Decision::Inject(Injection::Stripe(_, fault)) = gates::pass(Edge::Send).await {
+            self.sandbox.faults().next("*", fault);
         }
         let answer = self.exchange(request).await;
         self.sandbox.faults().clear();

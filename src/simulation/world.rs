@@ -23,6 +23,9 @@ use crate::workflows::receive::REACTED_TO;
 
 pub const WEBHOOK_SECRET: &str = "whsec_simulation";
 
+/// What the actors are called that only tick.
+pub const SCHEDULE: &str = "schedule";
+
 /// What an actor was about, and what it brought back.
 #[derive(Debug)]
 pub enum Report {
@@ -234,6 +237,7 @@ impl<'e> World<'e> {
         let actor = &mut self.actors[index];
         let (no, process) = (actor.no, actor.process);
         gates::note(|| format!("actor {no} in process {process}: {}", actor.what));
+        gates::with(|gates| gates.by_schedule = actor.what == SCHEDULE);
         let future = &mut actor.future;
         let turn = self.engine.runtime.block_on(async {
             let drive = poll_fn(|context| {
