@@ -67,20 +67,8 @@ pub const SCENARIOS: &[Scenario] = &[
         settle(story, 1);
         Ok(())
     }),
-    scenario("a_cycle_ends", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
-        end_of_cycle(story);
-        settle(story, 2);
-        Ok(())
-    }),
-    scenario("a_cycle_ends_with_a_due_date", sent, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
-        end_of_cycle(story);
-        settle(story, 2);
-        Ok(())
-    }),
+    scenario("a_cycle_ends", one, used_and_closed),
+    scenario("a_cycle_ends_with_a_due_date", sent, used_and_closed),
     scenario("nothing_was_used", metered, |story| {
         settle(story, 1);
         end_of_cycle(story);
@@ -166,14 +154,7 @@ pub const SCENARIOS: &[Scenario] = &[
         settle_without_mail(story);
         Ok(())
     }),
-    with("lines_go_in_calls_of_two", five_prices, &[("OPENTAB_LINES_PER_CALL", "2")], |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
-        uses(story, 0, 5);
-        end_of_cycle(story);
-        settle(story, 2);
-        Ok(())
-    }),
+    with("lines_go_in_calls_of_two", five_prices, &[("OPENTAB_LINES_PER_CALL", "2")], used_twice_and_closed),
     scenario("there_are_more_lines_than_an_answer_shows", twelve_prices, |story| {
         uses(story, 0, 5);
         settle(story, 1);
@@ -183,14 +164,7 @@ pub const SCENARIOS: &[Scenario] = &[
         settle(story, 2);
         Ok(())
     }),
-    with("lines_are_folded", five_prices, &[("OPENTAB_LINES_PER_INVOICE", "3")], |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
-        uses(story, 0, 5);
-        end_of_cycle(story);
-        settle(story, 2);
-        Ok(())
-    }),
+    with("lines_are_folded", five_prices, &[("OPENTAB_LINES_PER_INVOICE", "3")], used_twice_and_closed),
     Scenario {
         name: "two_replicas_work_at_once",
         plans: one,
@@ -295,6 +269,23 @@ fn five_prices() -> Vec<Plan> {
 
 fn twelve_prices() -> Vec<Plan> {
     customer((1..=12).map(|no| (Some(0), Cost::PerUnit(100 * no))).collect())
+}
+
+fn used_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
+    uses(story, 0, 5);
+    settle(story, 1);
+    end_of_cycle(story);
+    settle(story, 2);
+    Ok(())
+}
+
+fn used_twice_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
+    uses(story, 0, 5);
+    settle(story, 1);
+    uses(story, 0, 5);
+    end_of_cycle(story);
+    settle(story, 2);
+    Ok(())
 }
 
 fn uses(story: &mut Story<'_>, customer: usize, quantity: i64) -> usize {
