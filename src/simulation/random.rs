@@ -313,6 +313,7 @@ fn moment(story: &mut Story<'_>) {
             .world
             .chance(|chance| (chance.index(story.world.process_count()), chance.between(-240_000, 240_000)));
         story.world.skew(no, Duration::milliseconds(ms));
+        gates::with(|gates| *gates.injected.entry("clock_jump").or_default() += 1);
     }
     let seconds = story.world.chance(|chance| *chance.pick(&[1, 1, 5, 20, 60]));
     story.world.pass(Duration::seconds(seconds));
