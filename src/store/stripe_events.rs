@@ -142,8 +142,8 @@ impl Store {
             "select cast(coalesce(max(case when polled = 0 and polled_before = 0 then received_at - before end), 0) as bigint),
                     count(*)
              from (select received_at, polled,
-                          lag(received_at) over (order by received_at) as before,
-                          lag(polled) over (order by received_at) as polled_before
+                          lag(received_at) over (order by received_at, polled desc) as before,
+                          lag(polled) over (order by received_at, polled desc) as polled_before
                    from stripe_event where received_at >= $1) as heard",
         );
         self.db.one(sql, (since,)).await
