@@ -28,7 +28,7 @@ pub struct SimulateArgs {
     /// A file of cases, one a line, that are run before all others
     #[arg(long, value_name = "FILE")]
     kept: Option<PathBuf>,
-    /// One case as a failure names it, such as `a_cycle_ends 41 answer_lost`
+    /// One case as a failure names it, such as `a_cycle_ends 41 dropped_after`
     #[arg(long)]
     case: Option<Case>,
     /// Plant every known bug in turn, and look for each by the scenarios and by so many histories by chance

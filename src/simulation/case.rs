@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_line_that_names_a_case_tells_it_again() {
-        for text in ["random 17", "a_cycle_ends", "a_cycle_ends 41 answer_lost", "a_cycle_ends 3 crash"] {
+        for text in ["random 17", "a_cycle_ends", "a_cycle_ends 41 dropped_after", "a_cycle_ends 3 crash"] {
             assert_eq!(text.parse::<Case>().unwrap().to_string(), text);
         }
         for wrong in ["", "random x", "a_cycle", "a_cycle_ends 41", "a_cycle_ends 41 nonsense"] {
