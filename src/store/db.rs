@@ -328,6 +328,9 @@ impl Db {
     }
 }
 
+/// Room for prepared statements on each connection.
+const STATEMENTS: usize = 500;
+
 /// An acknowledged event must survive power loss, so every commit waits for the disk, whatever the server, the role or
 /// the address says. Where they ask for more, a standby that has applied it, that holds.
 fn postgres_options() -> PgPoolOptions {
@@ -349,6 +352,8 @@ fn sqlite_options() -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("temp_store", "memory")
         .pragma("cache_size", "-65536")
+        // More than there are statements: each is prepared once.
+        .statement_cache_capacity(STATEMENTS)
 }
 
 async fn open_file(path: &Path) -> sqlx::Result<Db> {
@@ -363,12 +368,14 @@ async fn open_file(path: &Path) -> sqlx::Result<Db> {
 
 /// One connection does it all, and is kept: with it the data would go.
 async fn open_memory() -> sqlx::Result<Db> {
+    let options = SqliteConnectOptions::from_str("sqlite::memory:")?;
+    let options = options.foreign_keys(true).statement_cache_capacity(STATEMENTS);
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .min_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(SqliteConnectOptions::from_str("sqlite::memory:")?.foreign_keys(true))
+        .connect_with(options)
         .await?;
     Ok(Db::Lite { read: pool.clone(), write: pool })
 }

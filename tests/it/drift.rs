@@ -162,6 +162,18 @@ async fn a_draft_that_was_deleted_or_finalized_unheard_is_put_right() {
 }
 
 #[tokio::test]
+async fn a_draft_that_was_sealed_since_it_was_compared_is_no_incident() {
+    let (t, ada) = with_ada().await;
+    by_hand(&t, "POST", &format!("/invoices/{}/finalize", stripe_id(&t, &ada).await), "").await;
+    let found = compare(&t, Extent::Recent).await;
+    assert_eq!(found.differences[0].reason, Reason::State);
+    t.recover().await;
+    assert_eq!(t.sealed(&ada).await.len(), 1);
+    drift::report(&t.app, found).await.unwrap();
+    assert_eq!(t.incidents().await, ["finalized_early"]);
+}
+
+#[tokio::test]
 async fn a_payment_that_we_never_heard_of_is_learned_from_the_lists() {
     let (t, ada) = with_ada().await;
     t.at("2026-12-01T01:00:00Z");

@@ -55,6 +55,8 @@ pub struct Value {
 /// What a comparison came to.
 #[derive(Debug, Default)]
 pub struct Comparison {
+    /// Unix milliseconds.
+    pub began: i64,
     /// In the order in which they were found.
     pub differences: Vec<Difference>,
     /// Invoices that were compared.
@@ -97,7 +99,13 @@ pub async fn compare(
 ) -> Result<Comparison, WorkflowError> {
     let began = app.clock.now_ms();
     let since = since(&app.store, extent).await?;
-    let mut run = Run { app, watch, seen: HashSet::new(), left_out: false, found: Comparison::default() };
+    let mut run = Run {
+        app,
+        watch,
+        seen: HashSet::new(),
+        left_out: false,
+        found: Comparison { began, ..Comparison::default() },
+    };
     if let Err(stopped) = run.everything(since).await {
         run.found.stopped = Some(stopped);
     }
@@ -142,6 +150,14 @@ pub async fn report(app: &App, found: Comparison) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     let reported = app.store.subjects_of_incidents(INCIDENT).await?;
     let mut tx = app.store.db.begin().await?;
+    // Sealed since we looked: what was seen was a draft's. The next comparison says what is different now.
+    let drafts: Vec<&str> = by_subject.keys().copied().collect();
+    for subject in drafts {
+        let invoice = tx.lock_invoice(subject).await?;
+        if invoice.and_then(|invoice| invoice.sealed_at).is_some_and(|sealed| sealed >= found.began) {
+            by_subject.remove(subject);
+        }
+    }
     if found.stopped.is_none() {
         for (subject,) in reported {
             if !by_subject.contains_key(subject.as_str()) {
