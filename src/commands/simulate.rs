@@ -39,6 +39,9 @@ pub struct SimulateArgs {
     #[cfg(feature = "planted_bugs")]
     #[arg(long, requires = "bugs")]
     bug: Option<String>,
+    /// Begin nothing more after so many minutes, and say how much is left
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Run each twice and compare what happened, step by step
     #[arg(long)]
     doublecheck: bool,
@@ -52,7 +55,7 @@ pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     #[cfg(feature = "planted_bugs")]
     if args.bugs {
-        return bugs::hunt_all(args.seed.unwrap_or(1), args.schedules.unwrap_or(500), args.bug.as_deref());
+        return bugs::hunt_all(args, || is_time(args, began));
     }
     let lots = lots(args)?;
     if args.trace {
@@ -60,11 +63,15 @@ pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     let mut all = Tally::default();
     for (name, cases) in &lots {
-        let tally = run_lot(name, cases, args.doublecheck)?;
+        let tally = run_lot(name, cases, args.doublecheck, || is_time(args, began))?;
         all.absorb(tally);
     }
     report(&all, began);
     Ok(if all.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_time(args: &SimulateArgs, began: Instant) -> bool {
+    args.minutes.is_none_or(|minutes| began.elapsed().as_secs() < 60 * minutes)
 }
 
 type Lot = (&'static str, Vec<Case>);
@@ -102,14 +109,19 @@ fn trace(lots: &[Lot]) -> anyhow::Result<ExitCode> {
     Ok(if outcome.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_lot(name: &str, cases: &[Case], doublecheck: bool) -> anyhow::Result<Tally> {
+fn run_lot(
+    name: &str,
+    cases: &[Case],
+    doublecheck: bool,
+    is_time: impl Fn() -> bool + Sync,
+) -> anyhow::Result<Tally> {
     let style = ProgressStyle::with_template("{prefix:12} {bar:40} {pos}/{len} {per_sec} {eta}")?;
     // Where it is no terminal this stays silent.
     let bar = ProgressBar::new(cases.len() as u64).with_style(style).with_prefix(name.to_owned());
     let began = Instant::now();
     say!("{name}: {} histories", cases.len());
     let told = AtomicUsize::new(0);
-    let tally = run_all(cases, doublecheck, |failure| {
+    let tally = run_all(cases, doublecheck, is_time, |failure| {
         bar.inc(1);
         let Some(failure) = failure else { return };
         let in_full = told.fetch_add(1, Ordering::Relaxed) < MOST_TOLD;
@@ -118,6 +130,10 @@ fn run_lot(name: &str, cases: &[Case], doublecheck: bool) -> anyhow::Result<Tall
     bar.finish_and_clear();
     let (failed, seconds) = (tally.failures.len(), began.elapsed().as_secs());
     say!("{name}: {failed} broke a promise, {seconds} s");
+    let left = cases.len() as u64 - tally.cases;
+    if left > 0 {
+        say!("{name}: the time was over, {left} of {} are left", cases.len());
+    }
     Ok(tally)
 }
 
@@ -153,18 +169,23 @@ mod bugs {
     const FAULTY: &str = "first_usage_opens_a_draft";
 
     /// Looks for every bug. Exit code 1: one was not found that should have been.
-    pub fn hunt_all(first: u64, schedules: u64, only: Option<&str>) -> anyhow::Result<ExitCode> {
+    pub fn hunt_all(args: &SimulateArgs, is_time: impl Fn() -> bool + Sync) -> anyhow::Result<ExitCode> {
+        let (first, schedules) = (args.seed.unwrap_or(1), args.schedules.unwrap_or(500));
+        let only = args.bug.as_deref();
         let scenarios = SCENARIOS.iter().map(|scenario| Case::Scenario { name: scenario.name, at: None });
         let mut cases: Vec<Case> = scenarios.chain((first..first + schedules).map(Case::Random)).collect();
         // What takes one certain fault at one certain gate.
         cases.extend(exhaustive(&Engine::start()?)?.into_iter().filter(|case| case.is_of(FAULTY)));
         let bugs: Vec<Bug> =
             Bug::ALL.iter().copied().filter(|bug| only.is_none_or(|name| bug.name() == name)).collect();
-        let hunts = hunt(&bugs, &cases, |hunt| say!("{}", line(hunt)))?;
+        let hunts = hunt(&bugs, &cases, is_time, |hunt| say!("{}", line(hunt)))?;
         let missed = hunts.iter().filter(|hunt| hunt.found.is_none() && !hunt.bug.is_masked()).count();
         let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
         let masked = hunts.len() - found - missed;
         say!("{found} of {} planted bugs found, {masked} masked, {missed} missed", hunts.len());
+        if hunts.len() < bugs.len() {
+            say!("the time was over, {} are left", bugs.len() - hunts.len());
+        }
         Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

@@ -16,14 +16,22 @@ pub struct Hunt {
     pub found: Option<(Failure, u64)>,
 }
 
-/// Runs these cases with each bug in turn, until one of them breaks a promise.
-pub fn hunt(bugs: &[Bug], cases: &[Case], done: impl Fn(&Hunt) + Sync) -> anyhow::Result<Vec<Hunt>> {
+/// Runs these cases with each bug in turn, until one of them breaks a promise; for as long as there is time for another
+/// bug.
+pub fn hunt(
+    bugs: &[Bug],
+    cases: &[Case],
+    is_time: impl Fn() -> bool + Sync,
+    done: impl Fn(&Hunt) + Sync,
+) -> anyhow::Result<Vec<Hunt>> {
     let next = AtomicUsize::new(0);
     let hunts = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let work = || {
             let mut engine = Engine::start()?;
-            while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while is_time()
+                && let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed))
+            {
                 let hunt = hunt_one(&mut engine, *bug, cases);
                 done(&hunt);
                 hunts.lock().unwrap_or_else(PoisonError::into_inner).push(hunt);

@@ -87,25 +87,34 @@ fn decision(name: &str) -> Decision {
     injection.map_or(Decision::Crash, Decision::Inject)
 }
 
-/// Every scenario by itself, and with everything that can go wrong at each of its gates. What the schedule does, and what
-/// is only read, is the same in all of them: it is tried in the first.
+/// Every scenario by itself, and with everything that can go wrong at each of its gates. What is the same in all of them
+/// is tried in the first alone: how they begin, what the schedule does, what is only read, and each way in which a
+/// transaction can fail to be.
 pub fn exhaustive(engine: &Engine) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (no, scenario) in SCENARIOS.iter().enumerate() {
         let (_, passed) = scenarios::edges(engine, scenario)?;
         cases.push(Case::Scenario { name: scenario.name, at: None });
-        for (gate, Passed { edge, by_schedule }) in passed.into_iter().enumerate() {
-            if no > 0 && (by_schedule || edge == Edge::Read) {
-                continue;
-            }
-            let faults = faults::at(edge).into_iter().map(|injection| injection.name());
-            // To die before a read is to die after whatever was done before it: that gate is tried already.
-            let crash = Some(CRASH).filter(|_| edge != Edge::Read);
-            let at = faults.chain(crash).map(|what| Some((gate as u64, what)));
+        for (gate, passed) in passed.into_iter().enumerate() {
+            let at = what_can_happen(no == 0, passed).into_iter().map(|what| Some((gate as u64, what)));
             cases.extend(at.map(|at| Case::Scenario { name: scenario.name, at }));
         }
     }
     Ok(cases)
+}
+
+fn what_can_happen(first: bool, Passed { edge, by_schedule, familiar }: Passed) -> Vec<&'static str> {
+    let faults = faults::at(edge).into_iter().map(|injection| injection.name());
+    match (first, edge) {
+        // To die before a read is to die after whatever was done before it: that gate is tried already.
+        (true, Edge::Read) => faults.collect(),
+        (true, _) => faults.chain([CRASH]).collect(),
+        // Not to begin is not to commit.
+        (false, Edge::Read | Edge::Begin) => Vec::new(),
+        (false, _) if by_schedule || familiar => Vec::new(),
+        (false, Edge::Commit) => faults.take(1).chain([CRASH]).collect(),
+        (false, _) => faults.chain([CRASH]).collect(),
+    }
 }
 
 #[cfg(test)]

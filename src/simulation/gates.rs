@@ -39,6 +39,7 @@ pub struct Shot {
 pub struct Passed {
     pub edge: Edge,
     pub by_schedule: bool,
+    pub familiar: bool,
 }
 
 /// The gates of one world.
@@ -52,6 +53,8 @@ pub struct Gates {
     pub passed: Option<Vec<Passed>>,
     /// Whoever moves now does so by the clock, in every history alike.
     pub by_schedule: bool,
+    /// What happens now happens in other scenarios too.
+    pub familiar: bool,
     pub count: u64,
     /// How often each fault was injected.
     pub injected: BTreeMap<&'static str, u64>,
@@ -73,6 +76,7 @@ impl Gates {
             trace,
             passed: None,
             by_schedule: false,
+            familiar: false,
             count: 0,
             injected: BTreeMap::new(),
             open_air: true,
@@ -88,7 +92,8 @@ impl Gates {
         let at = self.count;
         self.count += 1;
         if let Some(passed) = &mut self.passed {
-            passed.push(Passed { edge, by_schedule: self.by_schedule });
+            let (by_schedule, familiar) = (self.by_schedule, self.familiar);
+            passed.push(Passed { edge, by_schedule, familiar });
         }
         let decision = match &self.shot {
             Some(shot) if shot.at == at => shot.what.clone(),

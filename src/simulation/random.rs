@@ -133,7 +133,7 @@ fn shape(seed: u64, chance: &mut Chance) -> Shape {
 }
 
 fn plans(chance: &mut Chance) -> Vec<Plan> {
-    (0..1 + chance.index(3)).map(|_| plan(chance)).collect()
+    (0..*chance.pick(&[1, 1, 1, 1, 2, 3])).map(|_| plan(chance)).collect()
 }
 
 fn plan(chance: &mut Chance) -> Plan {
@@ -256,7 +256,7 @@ fn usage(story: &mut Story<'_>, process: usize) {
         .collect();
     take_back(story, &mut events);
     if !events.is_empty() {
-        let batch = story.use_(&events);
+        let batch = story.consume(&events);
         story.send(process, batch);
     }
 }

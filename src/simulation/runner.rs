@@ -91,17 +91,19 @@ pub fn attempt(engine: &mut Engine, case: &Case, trace: Trace) -> Outcome {
     Outcome { wrong: vec![wrong], ..Outcome::default() }
 }
 
-/// Runs all of these on every core. `done` hears of each, and of its failure.
+/// Runs these on every core, for as long as there is time for another. `done` hears of each, and of its failure.
 pub fn run_all(
     cases: &[Case],
     doublecheck: bool,
+    is_time: impl Fn() -> bool + Sync,
     done: impl Fn(Option<Failure>) + Sync,
 ) -> anyhow::Result<Tally> {
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..cores()).map(|_| scope.spawn(|| work(cases, &next, &tally, doublecheck, &done))).collect();
+        let threads: Vec<_> = (0..cores())
+            .map(|_| scope.spawn(|| work(cases, &next, &tally, doublecheck, &is_time, &done)))
+            .collect();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
@@ -121,10 +123,13 @@ fn work(
     next: &AtomicUsize,
     tally: &Mutex<Tally>,
     doublecheck: bool,
+    is_time: &(impl Fn() -> bool + Sync),
     done: &(impl Fn(Option<Failure>) + Sync),
 ) -> anyhow::Result<()> {
     let mut engine = Engine::start()?;
-    while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+    while is_time()
+        && let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed))
+    {
         let outcome = run_one(&mut engine, case, doublecheck);
         let failure = tally.lock().unwrap_or_else(PoisonError::into_inner).add(case, outcome);
         done(failure);

@@ -14,6 +14,7 @@ use super::story::{Plan, Story};
 use super::trace::Trace;
 use super::world::{Shape, World};
 use super::{chance::Chance, promises};
+use crate::sandbox::{Delivery, Fault};
 
 /// One scenario.
 pub struct Scenario {
@@ -25,12 +26,13 @@ pub struct Scenario {
 }
 
 const NOTHING: &[(&str, &str)] = &[];
+/// Gates that a worker passes until it has read the events of a job.
+const READS_EVENTS: usize = 6;
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
     scenario("first_usage_opens_a_draft", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         Ok(())
     }),
     scenario("a_batch_is_sent_twice", one, |story| {
@@ -41,29 +43,27 @@ pub const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     scenario("a_draft_changes", three_prices, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         uses(story, 0, 12);
         settle(story, 1);
         Ok(())
     }),
     scenario("usage_is_taken_back", one, |story| {
         let at = story.world.now();
-        story.use_(&[(0, 0, 9, at)]);
+        story.consume(&[(0, 0, 9, at)]);
         settle(story, 1);
-        story.use_(&[(0, 0, -9, at)]);
+        story.consume(&[(0, 0, -9, at)]);
         settle(story, 1);
         Ok(())
     }),
     scenario("usage_goes_up_and_comes_back", one, |story| {
         let at = story.world.now();
-        uses(story, 0, 5);
+        with_a_draft(story);
+        story.consume(&[(0, 0, 4, at)]);
         settle(story, 1);
-        story.use_(&[(0, 0, 4, at)]);
+        story.consume(&[(0, 0, -4, at)]);
         settle(story, 1);
-        story.use_(&[(0, 0, -4, at)]);
-        settle(story, 1);
-        story.use_(&[(0, 0, 4, at)]);
+        story.consume(&[(0, 0, 4, at)]);
         settle(story, 1);
         Ok(())
     }),
@@ -77,17 +77,15 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     scenario("usage_comes_late", one, |story| {
         let at = story.world.now();
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         end_of_cycle(story);
         settle(story, 2);
-        story.use_(&[(0, 0, 7, at)]);
+        story.consume(&[(0, 0, 7, at)]);
         settle(story, 2);
         Ok(())
     }),
     scenario("somebody_finalizes_in_mid_cycle", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.finalize_by_hand(0);
         settle(story, 1);
         uses(story, 0, 4);
@@ -95,30 +93,26 @@ pub const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     scenario("somebody_deletes_the_draft", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.delete_the_draft(0);
         settle(story, 2);
         Ok(())
     }),
     scenario("somebody_edits_a_line", three_prices, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.edit_a_line(0, 0, 77_700);
         settle(story, 2);
         Ok(())
     }),
     scenario("somebody_removes_a_line_and_finalizes", three_prices, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.remove_a_line(0, 0);
         story.finalize_by_hand(0);
         settle(story, 2);
         Ok(())
     }),
     scenario("somebody_adds_a_line", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.add_a_foreign_line(0, 4_200);
         uses(story, 0, 6);
         settle(story, 2);
@@ -127,8 +121,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     scenario("somebody_voids_an_invoice", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.finalize_by_hand(0);
         settle(story, 1);
         story.end_an_open_invoice(0, "void");
@@ -136,8 +129,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     scenario("the_customer_is_deleted_and_linked_again", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         story.delete_the_customer(0);
         settle(story, 2);
         story.link_anew(0);
@@ -145,8 +137,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     scenario("every_webhook_is_lost", one, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         lose_mail(story);
         story.finalize_by_hand(0);
         lose_mail(story);
@@ -154,10 +145,54 @@ pub const SCENARIOS: &[Scenario] = &[
         settle_without_mail(story);
         Ok(())
     }),
+    scenario("a_webhook_comes_while_another_is_reacted_to", one, |story| {
+        with_a_draft(story);
+        story.finalize_by_hand(0);
+        story.collect_mail();
+        let about_it = |delivery: &Delivery| delivery.event_type.starts_with("invoice.");
+        let mut mail = std::mem::take(&mut story.mail).into_iter().filter(about_it);
+        for delivery in mail.by_ref().take(1) {
+            story.deliver(0, delivery);
+        }
+        story.run_all();
+        // The job is claimed and has read what there is to react to.
+        story.work(0);
+        for _ in 0..READS_EVENTS {
+            story.step(0);
+        }
+        for delivery in mail {
+            story.deliver(0, delivery);
+        }
+        while story.world.actors() > 1 {
+            story.step(1);
+        }
+        story.run_all();
+        Ok(())
+    }),
+    scenario("nobody_hears_of_a_customer_for_two_days", one, |story| {
+        unheard_for_two_days(story, "POST /v1/customers");
+        Ok(())
+    }),
+    scenario("nobody_hears_of_a_draft_for_two_days", one, |story| {
+        unheard_for_two_days(story, "POST /v1/invoices");
+        Ok(())
+    }),
+    scenario("nobody_hears_of_a_line_for_two_days", one, |story| {
+        settle(story, 1);
+        unheard_for_two_days(story, "POST /v1/invoices/");
+        Ok(())
+    }),
+    scenario("a_failure_to_make_a_customer_is_stored", one, |story| {
+        fails_and_is_stored(story, "POST /v1/customers");
+        Ok(())
+    }),
+    scenario("a_failure_to_open_a_draft_is_stored", one, |story| {
+        fails_and_is_stored(story, "POST /v1/invoices");
+        Ok(())
+    }),
     with("lines_go_in_calls_of_two", five_prices, &[("OPENTAB_LINES_PER_CALL", "2")], used_twice_and_closed),
     scenario("there_are_more_lines_than_an_answer_shows", twelve_prices, |story| {
-        uses(story, 0, 5);
-        settle(story, 1);
+        with_a_draft(story);
         uses(story, 0, 6);
         settle(story, 1);
         end_of_cycle(story);
@@ -171,8 +206,7 @@ pub const SCENARIOS: &[Scenario] = &[
         settings: NOTHING,
         processes: 2,
         tell: |story| {
-            uses(story, 0, 5);
-            settle(story, 1);
+            with_a_draft(story);
             end_of_cycle(story);
             for process in [0, 1] {
                 story.tick(process);
@@ -196,17 +230,14 @@ pub const SCENARIOS: &[Scenario] = &[
         settings: NOTHING,
         processes: 2,
         tell: |story| {
-            uses(story, 0, 5);
-            settle(story, 1);
+            with_a_draft(story);
             end_of_cycle(story);
             story.tick(0);
             story.run_all();
             // One falls asleep over the second request that it would send, and another takes over.
             story.work(0);
             for _ in 0..24 {
-                if story.world.actors() > 0 {
-                    story.step(0);
-                }
+                story.step(0);
             }
             story.world.pass(Duration::seconds(40));
             story.work(1);
@@ -272,25 +303,60 @@ fn twelve_prices() -> Vec<Plan> {
 }
 
 fn used_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
-    uses(story, 0, 5);
-    settle(story, 1);
+    with_a_draft(story);
     end_of_cycle(story);
     settle(story, 2);
     Ok(())
 }
 
 fn used_twice_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
-    uses(story, 0, 5);
-    settle(story, 1);
+    with_a_draft(story);
     uses(story, 0, 5);
     end_of_cycle(story);
     settle(story, 2);
     Ok(())
 }
 
+/// Somebody has used something, and the draft shows it: how most scenarios begin.
+fn with_a_draft(story: &mut Story<'_>) {
+    familiar(story, |story| {
+        uses(story, 0, 5);
+        settle(story, 1);
+    });
+}
+
+/// What happens in another scenario too: nothing more goes wrong at its gates.
+fn familiar(story: &mut Story<'_>, tell: impl FnOnce(&mut Story<'_>)) {
+    gates::with(|gates| gates.familiar = true);
+    tell(story);
+    gates::with(|gates| gates.familiar = false);
+}
+
+/// A write takes effect, however often it is sent nobody hears of it, and by the next try Stripe has forgotten its key.
+fn unheard_for_two_days(story: &mut Story<'_>, write: &str) {
+    familiar(story, |story| {
+        story.world.sandbox.faults().often(write, Fault::LoseAnswer, 1_000);
+        uses(story, 0, 5);
+        settle(story, 1);
+        story.world.sandbox.faults().clear();
+        story.world.pass(Duration::hours(48));
+        settle(story, 2);
+    });
+}
+
+/// A write fails once and for all: whenever it is sent again, it fails the same.
+fn fails_and_is_stored(story: &mut Story<'_>, write: &str) {
+    let failure = Fault::Status { status: 500, code: None, stored: true, executed: false };
+    familiar(story, |story| {
+        story.world.sandbox.faults().next(write, failure);
+        uses(story, 0, 5);
+        settle(story, 3);
+    });
+}
+
 fn uses(story: &mut Story<'_>, customer: usize, quantity: i64) -> usize {
     let at = story.world.now();
-    story.use_(&[(customer, 0, quantity, at)])
+    story.consume(&[(customer, 0, quantity, at)])
 }
 
 /// Ordinary life for a while. Whoever died starts again.

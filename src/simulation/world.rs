@@ -41,14 +41,14 @@ pub enum Report {
     Wrong(String),
 }
 
-type Future_ = Pin<Box<dyn Future<Output = Report>>>;
+type Work = Pin<Box<dyn Future<Output = Report>>>;
 
 /// Something under way in one of the processes.
 struct Actor {
     no: u64,
     process: usize,
     what: String,
-    future: Future_,
+    future: Work,
     /// What its client hears when its process dies.
     if_it_dies: Report,
 }
