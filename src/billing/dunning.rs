@@ -471,11 +471,15 @@ pub fn step(known: &Known, now: i64) -> Step {
         return Step::Suspend;
     }
     match known.under_way || !known.ours {
-        // Nobody ever said when: at once.
-        true if known.under_way && known.next_attempt_at.is_none() => Step::Look,
+        // Nobody ever said when: at once. What waits for a human goes on waiting.
+        true if known.state == InProgress && known.next_attempt_at.is_none() => Step::Look,
         true if due(known.next_attempt_at) => Step::Look,
         false if due(known.next_attempt_at) => Step::Pay,
-        _ => [known.next_attempt_at, known.suspend_at].into_iter().flatten().min().map_or(Step::Rest, Step::Wait),
+        _ => [known.next_attempt_at, known.suspend_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(Step::Rest, Step::Wait),
     }
 }
 
@@ -498,13 +502,17 @@ mod tests {
             (Pending, &["in_progress", "paid", "uncollectible", "void", "failed"]),
             (InProgress, &["pending", "paid", "needs_attention", "uncollectible", "void", "failed"]),
             (Paid, &[]),
-            (Failed(Declined), &["in_progress", "paid", "needs_attention", "uncollectible", "void", "failed"]),
+            (
+                Failed(Declined),
+                &["in_progress", "paid", "needs_attention", "uncollectible", "void", "failed"],
+            ),
             (NeedsAttention, &["in_progress", "paid", "uncollectible", "void", "failed"]),
             (Uncollectible, &["in_progress", "paid", "void"]),
             (Void, &[]),
         ];
         for (state, next) in drawn {
-            let steps = all_states().into_iter().filter(|next| state.can_become(*next)).map(ChargeState::name);
+            let steps =
+                all_states().into_iter().filter(|next| state.can_become(*next)).map(ChargeState::name);
             let (mut steps, mut next): (Vec<_>, Vec<_>) = (steps.collect(), next.to_vec());
             steps.sort_unstable();
             steps.dedup();
@@ -549,7 +557,14 @@ mod tests {
             (402, "authentication_required", "", "", "", AuthenticationRequired),
             (402, "missing", "", "card", "Cannot charge a customer that has no active card", NoPaymentMethod),
             (400, "", "", "", no_default, NoPaymentMethod),
-            (400, "resource_missing", "", "", "This customer has no attached payment source", NoPaymentMethod),
+            (
+                400,
+                "resource_missing",
+                "",
+                "",
+                "This customer has no attached payment source",
+                NoPaymentMethod,
+            ),
             (400, "resource_missing", "", "payment_method", "", NoPaymentMethod),
             (400, "resource_missing", "", "customer", "No such customer", CustomerNotFound),
             (404, "resource_missing", "", "id", "No such invoice", Unknown),
@@ -557,7 +572,11 @@ mod tests {
             (400, "", "", "", "Invoice is already paid", Unknown),
             (400, "surprise", "", "", "", Unknown),
         ] {
-            assert_eq!(of(status, code, decline_code, param, message), reason, "{status} {code} {decline_code}");
+            assert_eq!(
+                of(status, code, decline_code, param, message),
+                reason,
+                "{status} {code} {decline_code}"
+            );
         }
     }
 
@@ -585,7 +604,9 @@ mod tests {
         };
         assert_eq!(step(&known, 9), Step::Wait(10));
         assert_eq!(step(&known, 10), Step::Look);
+        let for_a_human = Known { state: NeedsAttention, next_attempt_at: None, ..known };
         assert_eq!(step(&Known { next_attempt_at: None, ..known }, 0), Step::Look);
+        assert_eq!(step(&for_a_human, 0), Step::Rest);
         assert_eq!(step(&Known { suspend_at: Some(0), ..known }, 10), Step::Look);
     }
 

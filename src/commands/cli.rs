@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "simulation")]
 use super::simulate;
 use super::{
-    demo, doctor, dunning, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage, webhooks,
+    demo, doctor, dunning, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox, serve, sync,
+    usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};

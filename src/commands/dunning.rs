@@ -18,13 +18,19 @@ pub fn dunning(config: &Config, command: &DunningCommand) -> ExitCode {
     match command {
         DunningCommand::Show => {
             if config.collection == Collection::Stripe {
-                say!("OPENTAB_COLLECTION is stripe: Stripe tries by its own rules, and these ladders rest.\n");
+                say!(
+                    "OPENTAB_COLLECTION is stripe: Stripe tries by its own rules, and these ladders rest.\n"
+                );
             }
             for reason in Reason::ALL {
                 say!("{}", ladder(reason, &config.dunning.of(reason)));
             }
-            say!("Change one in opentab.toml:\n[dunning.declined]\nretry_after = [\"3d\", \"4d\"]  # waits between tries");
-            say!("then_every = \"\"             # and after those, again and again\ntell = \"customer\"          # nobody, customer, operator");
+            say!(
+                "Change one in opentab.toml:\n[dunning.declined]\nretry_after = [\"3d\", \"4d\"]  # waits between tries"
+            );
+            say!(
+                "then_every = \"\"             # and after those, again and again\ntell = \"customer\"          # nobody, customer, operator"
+            );
             say!("finally = \"suspend\"        # wait, suspend, needs_attention");
         }
     }

@@ -146,7 +146,9 @@ async fn retry(app: &App, args: RetryArgs, by: &By) -> anyhow::Result<ExitCode> 
     }
     let reason = args.which.reason.map_or("", Reason::as_str);
     let asked = charge::ask_for_failed(app, reason, args.which.month.unwrap_or((0, i64::MAX))).await?;
-    say!("{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it.");
+    say!(
+        "{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it."
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -188,7 +188,8 @@ fn check_reason(pointer: &str, text: &str) -> Result<(), Problem> {
 
 /// From and until, in unix milliseconds.
 fn month(pointer: &str, text: &str) -> Result<(i64, i64), Problem> {
-    month_span(text).ok_or_else(|| Problem::invalid(pointer, "invalid_value", "must be a month such as 2026-12"))
+    month_span(text)
+        .ok_or_else(|| Problem::invalid(pointer, "invalid_value", "must be a month such as 2026-12"))
 }
 
 /// List charges

@@ -57,13 +57,7 @@ async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) 
     while running.join_next().await.is_some() {}
 }
 
-async fn wait(
-    app: &App,
-    pool: Pool,
-    running: &mut JoinSet<()>,
-    stop: &CancellationToken,
-    at_most: Duration,
-) {
+async fn wait(app: &App, pool: Pool, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
     // One waker wakes one waiter: a pool of one kind would take it from the one that it is meant for.
     let wakes = !matches!(pool, Pool::Only(_));
     tokio::select! {

@@ -34,7 +34,9 @@ impl Sandbox {
 
 impl State {
     fn refund(&mut self, invoice: &str, amount: i64) {
-        let Some(paid) = self.payment_of(invoice).filter(|payment| payment.paid_at.is_some()).cloned() else { return };
+        let Some(paid) = self.payment_of(invoice).filter(|payment| payment.paid_at.is_some()).cloned() else {
+            return;
+        };
         let refunded = self.refunds.entry(invoice.to_owned()).or_default();
         *refunded = (*refunded + amount).min(paid.amount);
         let charge = json!({
@@ -46,7 +48,9 @@ impl State {
     }
 
     fn dispute(&mut self, invoice: &str, status: &str) {
-        let Some(paid) = self.payment_of(invoice).filter(|payment| payment.paid_at.is_some()).cloned() else { return };
+        let Some(paid) = self.payment_of(invoice).filter(|payment| payment.paid_at.is_some()).cloned() else {
+            return;
+        };
         let kind = match status {
             "won" | "lost" | "warning_closed" => "charge.dispute.closed",
             _ => "charge.dispute.created",

@@ -263,7 +263,8 @@ impl Tx {
 
     /// The charge of an invoice, and nobody else changes it until this transaction ends.
     pub async fn lock_charge(&mut self, invoice_id: &str) -> sqlx::Result<Option<Charge>> {
-        self.run(both("update charge set updated_at = updated_at where invoice_id = $1"), (invoice_id,)).await?;
+        self.run(both("update charge set updated_at = updated_at where invoice_id = $1"), (invoice_id,))
+            .await?;
         self.opt(both(charge!("where invoice_id = $1")), (invoice_id,)).await
     }
 
@@ -336,7 +337,12 @@ impl Tx {
     }
 
     /// What is known of the try under way: why there was no answer, and whether its key is of no use any more.
-    pub async fn attempt_unclear(&mut self, invoice_id: &str, why: &str, key_spent: bool) -> sqlx::Result<()> {
+    pub async fn attempt_unclear(
+        &mut self,
+        invoice_id: &str,
+        why: &str,
+        key_spent: bool,
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update charge_attempt set message = $1, key_spent = case when $2 = 1 then 1 else key_spent end
              where invoice_id = $3 and outcome is null",

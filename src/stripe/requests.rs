@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use stripe_billing::invoice::{
     AddLinesInvoice, AddLinesInvoiceLines, CreateInvoice, CreateInvoicePendingInvoiceItemsBehavior,
-    DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, MarkUncollectibleInvoice, PayInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
-    RemoveLinesInvoiceLinesBehavior, RetrieveInvoice, UpdateInvoice, UpdateLinesInvoice,
-    UpdateLinesInvoiceLines, VoidInvoiceInvoice,
+    DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, MarkUncollectibleInvoice, PayInvoice, Period,
+    RemoveLinesInvoice, RemoveLinesInvoiceLines, RemoveLinesInvoiceLinesBehavior, RetrieveInvoice,
+    UpdateInvoice, UpdateLinesInvoice, UpdateLinesInvoiceLines, VoidInvoiceInvoice,
 };
 use stripe_billing::invoice_item::{DeleteInvoiceItem, ListInvoiceItem};
 use stripe_billing::invoice_line_item::ListInvoiceInvoiceLineItem;

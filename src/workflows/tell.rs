@@ -15,7 +15,12 @@ pub async fn customer(
     invoice_id: Option<&str>,
     cause: &str,
 ) -> Result<(), WorkflowError> {
-    tracing::info!(customer.id = customer_id, invoice.id = invoice_id, cause, "Customer {customer_id}: {kind}");
+    tracing::info!(
+        customer.id = customer_id,
+        invoice.id = invoice_id,
+        cause,
+        "Customer {customer_id}: {kind}"
+    );
     Ok(())
 }
 

@@ -630,7 +630,8 @@ async fn payments(table: &mut Table) {
     let draft = p.t.current(&p.ada).await.id;
     let (open, _) = p.invoice().await;
     let pay = async |id: &str, key: &str| {
-        let head = server.head("POST", &format!("/v1/invoices/{id}/pay"), &format!("{key}content-length: 0\r\n"));
+        let head =
+            server.head("POST", &format!("/v1/invoices/{id}/pay"), &format!("{key}content-length: 0\r\n"));
         server.raw(&head, b"").await
     };
     let key = |n: u8| format!("idempotency-key: pay-{n}\r\n");

@@ -258,7 +258,7 @@ async fn an_invoice_is_not_charged_before_it_is_due() {
     customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
     // The draft of November is charged automatically; that of December is sent, and due ten days after.
     let p = p.begins().await;
-    p.t.uses(&p.ada, "calls", 10, "k2").await;
+    p.t.uses(&p.ada, "calls", 100, "k2").await;
     p.t.settle().await;
     p.t.at("2027-01-01T01:00:00Z");
     p.t.settle().await;

@@ -1,7 +1,7 @@
 //! Attempt: write a try down, send it to Stripe, and settle it with what came back.
 
-use super::super::lease::begin_as_writer;
 use super::super::WorkflowError;
+use super::super::lease::begin_as_writer;
 use super::{outcome, truth};
 use crate::app::App;
 use crate::billing::dunning::{ChargeState, Reason, Said, classify};
@@ -185,12 +185,7 @@ async fn answered(
 
 /// Stripe refused. What is not understood may be because the invoice is paid, void or gone: it is read before anything is
 /// concluded.
-async fn refused(
-    app: &App,
-    lease: &Lease,
-    begun: &Begun,
-    refusal: &Refusal,
-) -> Result<(), WorkflowError> {
+async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> Result<(), WorkflowError> {
     let reason = classify(&Said {
         status: refusal.status,
         code: refusal.code.as_deref(),

@@ -123,7 +123,9 @@ async fn disputed(
     match over(&status) {
         true => tx.resolve_incident(DISPUTED, &charge.invoice_id, app.clock.now_ms()).await?,
         false => {
-            let message = format!("The customer disputes the payment of this invoice ({status}): answer in Stripe's dashboard.");
+            let message = format!(
+                "The customer disputes the payment of this invoice ({status}): answer in Stripe's dashboard."
+            );
             tell::operator(app, tx, DISPUTED, &charge.invoice_id, &message).await?;
         }
     }

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
+use super::super::WorkflowError;
 use super::super::by::By;
 use super::super::lease::as_only_writer;
 use super::super::sync::FOLD_KEY;
-use super::super::WorkflowError;
 use super::attempt::{self, Action};
 use super::{begin, truth};
 use crate::app::App;
@@ -145,7 +145,8 @@ pub async fn retry(app: &App, invoice_id: &str, by: &By) -> Result<Asked, Manual
 /// difference is on the next draft, once.
 pub async fn rebill(app: &App, invoice_id: &str, by: &By) -> Result<Asked, ManualError> {
     let mut tx = app.store.db.begin().await?;
-    let Some(invoice) = tx.lock_invoice(invoice_id).await?.filter(|invoice| invoice.sealed_at.is_some()) else {
+    let Some(invoice) = tx.lock_invoice(invoice_id).await?.filter(|invoice| invoice.sealed_at.is_some())
+    else {
         drop(tx);
         find(app, invoice_id).await?;
         return Err(ManualError::InvalidState("the invoice is not finalized".to_owned()));

@@ -11,8 +11,8 @@ mod truth;
 pub use begin::{ask_for_due, ask_for_failed};
 pub(super) use begin::{begin, end_with_invoice};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
-pub(super) use outcome::moved;
 pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
+pub(super) use outcome::moved;
 
 use super::WorkflowError;
 use super::lease::as_only_writer;

@@ -174,7 +174,8 @@ pub(super) async fn failed(
         ..charge
     };
     tx.put_charge(&charge, now).await?;
-    let detail = json!({ "reason": reason.as_str(), "tries": tries, "state": next.name(), "message": message });
+    let detail =
+        json!({ "reason": reason.as_str(), "tries": tries, "state": next.name(), "message": message });
     By::service("charge").note(app, tx, "charge.failed", &invoice.id, detail).await?;
     if reason != Reason::Network {
         tx.resolve_incident(PROVIDER_DOWN.0, PROVIDER_DOWN.1, now).await?;

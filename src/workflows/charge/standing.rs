@@ -14,7 +14,9 @@ const DAY_MS: i64 = 86_400_000;
 /// Until when an invoice may be unpaid without consequences, in unix milliseconds.
 pub(super) fn grace_until(app: &App, charge: &Charge, standing: &Standing) -> i64 {
     let all = i64::try_from(app.config.suspension_grace.as_millis()).unwrap_or(0);
-    charge.due_at.saturating_add(standing.suspension_grace_days.map_or(all, |days| days.saturating_mul(DAY_MS)))
+    charge
+        .due_at
+        .saturating_add(standing.suspension_grace_days.map_or(all, |days| days.saturating_mul(DAY_MS)))
 }
 
 /// Suspends the customer of an unpaid invoice whose time is up. Usage is still counted, and invoices go on.
@@ -27,7 +29,9 @@ pub(super) async fn suspend(app: &App, lease: &Lease, invoice_id: &str) -> Resul
         return Ok(());
     }
     let detail = json!({ "invoice": invoice.id, "reason": charge.reason });
-    By::service("charge").note(app, &mut tx, "customer.suspended", &charge.customer_id, detail.clone()).await?;
+    By::service("charge")
+        .note(app, &mut tx, "customer.suspended", &charge.customer_id, detail.clone())
+        .await?;
     let id = &charge.customer_id;
     tell::customer(app, &mut tx, "suspended", id, Some(&invoice.id), &invoice.id).await?;
     tell::application(app, &mut tx, "customer.suspended", id, detail).await?;

@@ -47,7 +47,12 @@ async fn read(app: &App, invoice: &Invoice) -> Result<Read, WorkflowError> {
     }
 }
 
-async fn known(app: &App, tx: &mut Tx, invoice_id: &str, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+async fn known(
+    app: &App,
+    tx: &mut Tx,
+    invoice_id: &str,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     tx.resolve_incident(outcome::PROVIDER_DOWN.0, outcome::PROVIDER_DOWN.1, now).await?;
     if outcome::invoice_is(app, tx, invoice_id, answer).await? {
@@ -97,9 +102,10 @@ struct Payment<'a> {
 impl Payment<'_> {
     fn why(&self) -> (Reason, String) {
         match (self.status, self.error) {
-            (Some("requires_action"), _) => {
-                (Reason::AuthenticationRequired, "the bank asks the customer to confirm the payment".to_owned())
-            }
+            (Some("requires_action"), _) => (
+                Reason::AuthenticationRequired,
+                "the bank asks the customer to confirm the payment".to_owned(),
+            ),
             (_, Some(error)) => {
                 let said = Said {
                     status: 402,
