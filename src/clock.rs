@@ -118,7 +118,9 @@ impl Ids {
 /// The prefixes of every kind of id, none of which Stripe uses.
 pub mod prefix {
     pub const API_KEY: &str = "ot_key_";
+    pub const ATTEMPT: &str = "ot_att_";
     pub const AUDIT: &str = "ot_aud_";
+    pub const CHARGE: &str = "ot_chg_";
     pub const CUSTOMER: &str = "ot_cus_";
     pub const INCIDENT: &str = "ot_inc_";
     pub const INTENT: &str = "ot_int_";

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use opentab_webhooks::Secrets;
 
+use crate::billing::{Reason, Strategies, Strategy};
 use crate::store::Location;
 
 /// One setting. `--help`, the README and the check for typos all read this list.
@@ -83,7 +84,18 @@ pub const SETTINGS: &[Setting] = &[
         "1d",
         "How often ledger and drafts are compared with what Stripe holds",
     ),
-    setting("OPENTAB_WORKERS", "8", "Jobs that run at once"),
+    setting(
+        "OPENTAB_COLLECTION",
+        "stripe",
+        "Who charges finalized invoices: stripe, by its own rules, or opentab, by the ladders of `opentab dunning show`",
+    ),
+    setting("OPENTAB_CHARGES_AT_ONCE", "8", "Charges that are under way at once"),
+    setting(
+        "OPENTAB_SUSPENSION_GRACE",
+        "14d",
+        "How long after its due date an invoice may be unpaid before its customer is suspended",
+    ),
+    setting("OPENTAB_WORKERS", "8", "Jobs that run at once, beside charges"),
     setting(
         "OPENTAB_INGEST_WRITERS",
         "",
@@ -123,12 +135,40 @@ pub struct Config {
     pub reconcile_every: Duration,
     pub lines_per_call: usize,
     pub lines_per_invoice: usize,
+    /// Who charges.
+    pub collection: Collection,
+    pub charges_at_once: usize,
+    /// After a due date, before the customer is suspended.
+    pub suspension_grace: Duration,
+    /// What follows a charge that failed.
+    pub dunning: Strategies,
     pub workers: usize,
     pub ingest_writers: usize,
     pub requests_per_second: u32,
     pub link_lifetime: Duration,
     pub log: String,
     pub log_json: bool,
+}
+
+/// Who charges finalized invoices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collection {
+    /// Stripe, by its own rules; Opentab follows and shows the same states.
+    Stripe,
+    /// Opentab, and Stripe leaves them alone.
+    Opentab,
+}
+
+impl FromStr for Collection {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Collection, Self::Err> {
+        match text {
+            "stripe" => Ok(Collection::Stripe),
+            "opentab" => Ok(Collection::Opentab),
+            _ => Err("must be stripe or opentab"),
+        }
+    }
 }
 
 /// A string that never shows itself in logs or errors.
@@ -165,7 +205,11 @@ impl Config {
 
     /// The settings of these variables and this file's text.
     pub fn from_sources(env: BTreeMap<String, String>, toml: &str) -> Result<Config, ConfigError> {
-        Values::new(env, toml)?.config()
+        let mut toml: toml::Table = toml
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError(format!("opentab.toml: {}", error.message())))?;
+        let dunning = dunning(toml.remove("dunning"))?;
+        Ok(Config { dunning, ..Values::new(env, toml)?.config()? })
     }
 
     /// Whether Stripe's key moves real money.
@@ -183,11 +227,8 @@ pub fn toml_key(name: &str) -> String {
 struct Values(BTreeMap<&'static str, String>);
 
 impl Values {
-    fn new(env: BTreeMap<String, String>, toml: &str) -> Result<Values, ConfigError> {
+    fn new(env: BTreeMap<String, String>, table: toml::Table) -> Result<Values, ConfigError> {
         let mut values = BTreeMap::new();
-        let table: toml::Table = toml
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError(format!("opentab.toml: {}", error.message())))?;
         for (key, value) in table {
             let Some(setting) = SETTINGS.iter().find(|setting| toml_key(setting.name) == key) else {
                 return bad(
@@ -283,6 +324,10 @@ impl Values {
             stripe_timeout: self.duration("OPENTAB_STRIPE_TIMEOUT")?,
             lines_per_call: self.count("OPENTAB_LINES_PER_CALL")? as usize,
             lines_per_invoice: self.count("OPENTAB_LINES_PER_INVOICE")? as usize,
+            collection: self.parse("OPENTAB_COLLECTION")?,
+            charges_at_once: self.count("OPENTAB_CHARGES_AT_ONCE")? as usize,
+            suspension_grace: self.duration("OPENTAB_SUSPENSION_GRACE")?,
+            dunning: Strategies::default(),
             workers: self.count("OPENTAB_WORKERS")? as usize,
             ingest_writers: writers as usize,
             requests_per_second: self.count("OPENTAB_REQUESTS_PER_SECOND")?,
@@ -310,6 +355,66 @@ impl Values {
             true => Ok(text.to_owned()),
             false => bad(name, "must start with http:// or https://"),
         }
+    }
+}
+
+/// What the tables `[dunning.REASON]` of `opentab.toml` change; what they leave out stays.
+fn dunning(tables: Option<toml::Value>) -> Result<Strategies, ConfigError> {
+    let mut strategies = Strategies::default();
+    let Some(tables) = tables else { return Ok(strategies) };
+    let toml::Value::Table(tables) = tables else { return bad("dunning", "must be tables [dunning.REASON]") };
+    for (name, value) in tables {
+        let place = format!("dunning.{name}");
+        let reasons = || Reason::ALL.map(Reason::as_str).join(", ");
+        let Ok(reason) = name.parse::<Reason>() else {
+            return bad(&place, format!("is no reason; there are {}", reasons()));
+        };
+        let toml::Value::Table(changes) = value else { return bad(&place, "must be a table") };
+        let changed = strategy(strategies.of(reason), changes);
+        strategies.set(reason, changed.or_else(|why| bad(&place, why))?);
+    }
+    Ok(strategies)
+}
+
+fn strategy(mut strategy: Strategy, changes: toml::Table) -> Result<Strategy, String> {
+    for (key, value) in changes {
+        let said = |why: String| format!("{key}: {why}");
+        match key.as_str() {
+            "retry_after" => strategy.retry_after = waits(&value).map_err(said)?,
+            "then_every" if value.as_str() == Some("") => strategy.then_every = None,
+            "then_every" => strategy.then_every = Some(wait(&value).map_err(said)?),
+            "tell" => strategy.tell = value.as_str().unwrap_or_default().parse().map_err(said)?,
+            "finally" => strategy.finally = value.as_str().unwrap_or_default().parse().map_err(said)?,
+            "provider_down_after" => {
+                let tries = value.as_integer().and_then(|tries| u32::try_from(tries).ok());
+                strategy.provider_down_after = tries.ok_or_else(|| said("must be a whole number".into()))?;
+            }
+            _ => {
+                return Err(format!(
+                    "there is no `{key}`; there are retry_after, then_every, tell, finally, provider_down_after"
+                ));
+            }
+        }
+    }
+    Ok(strategy)
+}
+
+/// More tries than anybody should make of one invoice.
+const MOST_WAITS: usize = 100;
+
+fn waits(value: &toml::Value) -> Result<Vec<i64>, String> {
+    match value.as_array() {
+        Some(all) if all.len() <= MOST_WAITS => all.iter().map(wait).collect(),
+        _ => Err(format!("must be a list of at most {MOST_WAITS} time spans such as [\"1d\", \"2d\"]")),
+    }
+}
+
+/// In milliseconds, a second at least.
+fn wait(value: &toml::Value) -> Result<i64, String> {
+    let span = duration(value.as_str().unwrap_or_default())?;
+    match i64::try_from(span.as_millis()) {
+        Ok(ms @ 1_000..) => Ok(ms),
+        _ => Err("must be at least 1s".to_owned()),
     }
 }
 
@@ -354,6 +459,24 @@ mod tests {
     fn a_test_key_gets_the_test_rate_and_a_live_key_the_live_one() {
         assert_eq!(config(&[("STRIPE_SECRET_KEY", "sk_test_1")], "").unwrap().stripe_rate, 25);
         assert_eq!(config(&[("STRIPE_SECRET_KEY", "rk_live_1")], "").unwrap().stripe_rate, 100);
+    }
+
+    #[test]
+    fn a_ladder_is_edited_in_the_file_and_what_it_leaves_out_stays() {
+        let toml = "[dunning.declined]\nretry_after = [\"1h\", \"2d\"]\nfinally = \"wait\"";
+        let declined = config(&[], toml).unwrap().dunning.of(Reason::Declined);
+        assert_eq!(declined.retry_after, [3_600_000, 172_800_000]);
+        assert_eq!((declined.finally.as_str(), declined.tell.as_str()), ("wait", "customer"));
+        for (wrong, named) in [
+            ("[dunning.decline]", "dunning.decline"),
+            ("[dunning.declined]\nretry = 1", "retry_after"),
+            ("[dunning.declined]\nretry_after = [\"0s\"]", "at least 1s"),
+            ("[dunning.declined]\ntell = \"everybody\"", "must be one of"),
+            ("dunning = 1", "dunning"),
+        ] {
+            let error = config(&[], wrong).unwrap_err().0;
+            assert!(error.contains(named), "{wrong}: {error}");
+        }
     }
 
     #[test]

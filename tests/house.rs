@@ -22,8 +22,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gate", &["simulation"]),
     ("planted", &[]),
     ("metrics", &["store", "stripe"]),
-    // `DATABASE_URL` is read into the store's own type.
-    ("config", &["store"]),
+    // `DATABASE_URL` is read into the store's own type, and what follows a failed charge into billing's.
+    ("config", &["billing", "store"]),
     ("store", &["billing", "clock", "gate", "planted"]),
     ("stripe", &["billing", "clock", "config"]),
     ("mailer", &["billing", "clock", "config"]),

@@ -156,6 +156,15 @@ fn months_later(day: NaiveDate, months: i32) -> NaiveDate {
     there.unwrap_or(day)
 }
 
+/// A month such as `2026-12` by UTC: its first millisecond and the next month's, since 1970; none where it is no month.
+pub fn month_span(text: &str) -> Option<(i64, i64)> {
+    let first =
+        NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").ok().filter(|_| text.len() == 7)?;
+    let next = first.checked_add_months(Months::new(1))?;
+    let ms = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc().timestamp_millis();
+    Some((ms(first), ms(next)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod cycle;
 pub mod decimal;
+pub mod dunning;
 pub mod fold;
 pub mod invoice;
 pub mod meter;
@@ -15,6 +16,7 @@ pub mod statement;
 pub use compare::{LineDifference, compare_lines};
 pub use cycle::{BillingCycle, CycleRule};
 pub use decimal::{Decimal, DecimalError};
+pub use dunning::{ChargeState, Reason, Strategies, Strategy};
 pub use fold::{FoldOverflow, fold};
 pub use invoice::InvoiceState;
 pub use meter::{Aggregation, DayTotal, quantity_over};

@@ -3,7 +3,9 @@
 mod cli;
 pub mod demo;
 mod doctor;
+pub mod dunning;
 mod incidents;
+mod invoices;
 pub mod jobs;
 pub mod keys;
 pub mod link;

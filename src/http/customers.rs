@@ -54,6 +54,10 @@ pub struct CustomerView {
     /// `active`, or `gone_at_stripe` where it was deleted there.
     #[schema(example = "active")]
     pub state: &'static str,
+    /// Since when the customer is suspended for not paying; null where they are not. Usage and invoices go on.
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Days after a due date before they are suspended; null for the setting that holds for all.
+    pub suspension_grace_days: Option<i64>,
     pub metadata: BTreeMap<String, String>,
     /// Whether Stripe moves real money for this customer.
     pub livemode: bool,
@@ -77,6 +81,8 @@ impl CustomerView {
             days_until_due: customer.days_until_due,
             stripe_customer_id: customer.stripe_customer_id,
             state: customer.state.as_str(),
+            suspended_at: customer.suspended_at,
+            suspension_grace_days: customer.suspension_grace_days,
             metadata: customer.metadata,
             livemode: app.config.livemode(),
             created_at: customer.created_at,
@@ -215,7 +221,7 @@ fn check_stripe_id(checks: &mut Checks, text: &str) {
     }
 }
 
-/// What may change of a customer. What is absent stays; `null` removes an e-mail address or external id.
+/// What may change of a customer. What is absent stays; `null` removes an e-mail address, external id or grace.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpdateCustomer {
@@ -230,6 +236,10 @@ pub struct UpdateCustomer {
     collection_method: Option<CollectionMethod>,
     #[schema(minimum = 0, maximum = 365)]
     days_until_due: Option<i64>,
+    /// Days after a due date before the customer is suspended for not paying.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 365)]
+    suspension_grace_days: Option<Option<i64>>,
     /// May be set once, while the customer has none.
     stripe_customer_id: Option<String>,
     /// Merged into what is there; an empty value removes its key.
@@ -268,6 +278,9 @@ impl UpdateCustomer {
         if let Some(days_until_due) = self.days_until_due {
             checks.range("/days_until_due", days_until_due, 0..=365);
         }
+        if let Some(Some(days)) = self.suspension_grace_days {
+            checks.range("/suspension_grace_days", days, 0..=365);
+        }
         checks.metadata(&self.metadata);
         checks.done()?;
         Ok(CustomerChange {
@@ -276,6 +289,7 @@ impl UpdateCustomer {
             external_id: self.external_id,
             collection_method: self.collection_method,
             days_until_due: self.days_until_due,
+            suspension_grace_days: self.suspension_grace_days,
             stripe_customer_id: self.stripe_customer_id,
             metadata: self.metadata,
         })

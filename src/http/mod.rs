@@ -11,6 +11,7 @@
 pub mod auth;
 pub mod billing;
 pub mod billing_page;
+pub mod charges;
 pub mod check;
 pub mod customers;
 mod docs;
@@ -77,6 +78,14 @@ fn routes(routes: Routes) -> Routes {
         .add(WRITE, handlers!(billing::create_link))
         .add(READ, handlers!(invoices::list))
         .add(READ, handlers!(invoices::retrieve))
+        .add(READ, handlers!(charges::list))
+        .add(WRITE, handlers!(charges::run))
+        .add(READ, handlers!(charges::retrieve))
+        .add(WRITE, handlers!(charges::pay))
+        .add(WRITE, handlers!(charges::retry))
+        .add(WRITE, handlers!(charges::void))
+        .add(WRITE, handlers!(charges::mark_uncollectible))
+        .add(WRITE, handlers!(charges::rebill))
         .page(Access::Checked("a billing link"), "/billing/{token}", get(billing_page::open))
         .page(Access::Checked("a billing link's session"), "/billing", get(billing_page::page))
         .page(

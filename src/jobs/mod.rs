@@ -8,7 +8,7 @@ pub use worker::{run_due, work};
 
 use crate::app::App;
 use crate::store::Job;
-use crate::workflows::{WorkflowError, ask, drift, poll, prune, react, receive, silence, sync};
+use crate::workflows::{WorkflowError, ask, charge, drift, poll, prune, react, receive, silence, sync};
 
 /// Nobody else takes up a job that a command runs for so long.
 const COMMAND_LEASE_MS: i64 = 60_000;
@@ -23,25 +23,30 @@ pub async fn run_one(app: &App, id: &str) -> Result<bool, WorkflowError> {
     let outcome = perform(app, &job).await;
     let now = app.clock.now_ms();
     match &outcome {
-        Ok(()) => app.store.finish_job(&job, now).await?,
+        Ok(again_at) => app.store.finish_job(&job, now, *again_at).await?,
         Err(error) => {
             app.store.retry_job(&job, now, job.attempts, &format!("{}: {error}", error.code())).await?
         }
     }
-    outcome.map(|()| true)
+    outcome.map(|_| true)
 }
 
-/// Does what a job says. Every kind of job is named here.
-async fn perform(app: &App, job: &Job) -> Result<(), WorkflowError> {
+/// Does what a job says; answers when it goes on, where it is done only for now. Every kind of job is named here.
+async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
     match job.kind.as_str() {
-        ask::SYNC => sync::sync(app, &job.subject).await.map(drop),
-        receive::REACT => react::react(app, &job.subject).await,
-        schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop),
-        schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop),
-        schedule::POLL_EVENTS => poll::poll_events(app).await.map(drop),
-        schedule::LISTEN => silence::listen(app).await,
-        schedule::RECONCILE => drift::watch(app).await,
-        schedule::PRUNE => prune::prune(app).await,
-        kind => Err(WorkflowError::NotFound(format!("job of kind {kind}"))),
+        charge::CHARGE => return charge::charge(app, &job.subject).await,
+        ask::SYNC => sync::sync(app, &job.subject).await.map(drop)?,
+        receive::REACT => react::react(app, &job.subject).await?,
+        schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop)?,
+        schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop)?,
+        schedule::CHARGE_ALL => charge::ask_for_due(app, "").await.map(drop)?,
+        schedule::RETRY_NETWORK => charge::ask_for_due(app, "network").await.map(drop)?,
+        schedule::RETRY_FUNDS => charge::ask_for_due(app, "insufficient_funds").await.map(drop)?,
+        schedule::POLL_EVENTS => poll::poll_events(app).await.map(drop)?,
+        schedule::LISTEN => silence::listen(app).await?,
+        schedule::RECONCILE => drift::watch(app).await?,
+        schedule::PRUNE => prune::prune(app).await?,
+        kind => return Err(WorkflowError::NotFound(format!("job of kind {kind}"))),
     }
+    Ok(None)
 }

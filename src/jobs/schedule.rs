@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Datelike;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,12 @@ use crate::store::NewJob;
 pub const SYNC_CHANGED: &str = "sync_changed";
 /// Closes what is due. Each invoice has its own due time, in its customer's zone; this only looks.
 pub const CLOSE_DUE: &str = "close_due";
+/// Charges whatever is past due; on the first of the month, by UTC. Each charge has a time of its own as well.
+pub const CHARGE_ALL: &str = "charge_all";
+/// Takes up what failed because Stripe could not be reached, and tries whose end nobody knows.
+pub const RETRY_NETWORK: &str = "retry_network";
+/// Takes up what failed for want of funds and is due again.
+pub const RETRY_FUNDS: &str = "retry_funds";
 /// Asks Stripe for events that never arrived.
 pub const POLL_EVENTS: &str = "poll_events";
 /// Listens whether Stripe has gone silent, and writes down what was read of it.
@@ -33,6 +40,8 @@ pub struct Tick {
 #[derive(Clone, Copy, Debug)]
 enum Every {
     Span(Duration),
+    /// On the first of each month, by UTC. It is looked at every hour.
+    Month,
     /// `OPENTAB_SYNC_EVERY`.
     Sync,
     /// `OPENTAB_RECONCILE_EVERY`.
@@ -44,9 +53,21 @@ impl Tick {
     pub fn every(&self, app: &App) -> Duration {
         match self.every {
             Every::Span(every) => every,
+            Every::Month => Duration::from_secs(3_600),
             Every::Sync => app.config.sync_every,
             Every::Reconcile => app.config.reconcile_every,
         }
+    }
+
+    /// The slot that this moment lies in, by its first millisecond.
+    fn slot(&self, app: &App) -> i64 {
+        let now = app.clock.now();
+        if let Every::Month = self.every {
+            let first = now.date_naive().with_day(1).unwrap_or(now.date_naive());
+            return first.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis();
+        }
+        let (now, every) = (now.timestamp_millis(), (self.every(app).as_millis() as i64).max(1));
+        now - now.rem_euclid(every)
     }
 }
 
@@ -58,6 +79,9 @@ const fn tick_every(name: &'static str, seconds: u64) -> Tick {
 pub const TICKS: &[Tick] = &[
     Tick { name: SYNC_CHANGED, every: Every::Sync },
     tick_every(CLOSE_DUE, 60),
+    Tick { name: CHARGE_ALL, every: Every::Month },
+    tick_every(RETRY_NETWORK, 300),
+    tick_every(RETRY_FUNDS, 86_400),
     tick_every(POLL_EVENTS, 600),
     tick_every(LISTEN, 300),
     Tick { name: RECONCILE, every: Every::Reconcile },
@@ -92,7 +116,7 @@ pub async fn tick(app: &App, entry: Tick) -> sqlx::Result<bool> {
     let now = app.clock.now_ms();
     let every = (entry.every(app).as_millis() as i64).max(1);
     let mut tx = app.store.db.begin().await?;
-    if !tx.take_slot(entry.name, now - now.rem_euclid(every)).await? {
+    if !tx.take_slot(entry.name, entry.slot(app)).await? {
         return Ok(false);
     }
     let id = app.ids.new_id(prefix::JOB);

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::perform;
 use crate::app::App;
 use crate::planted::{Bug, planted};
-use crate::store::Job;
+use crate::store::{Job, Pool};
 use crate::workflows::WorkflowError;
+use crate::workflows::charge::CHARGE;
 
 /// A dead worker's job is taken over after this long.
 const LEASE_MS: i64 = 15_000;
@@ -25,32 +26,43 @@ const TRIES: i64 = 8;
 /// Stripe being away never makes work wait longer than this once it is back.
 const LONGEST_PAUSE_MS: i64 = 60_000;
 
-/// Works until it is told to stop, then finishes what is under way.
+/// Works until it is told to stop, then finishes what is under way. Charges have workers of their own: so many are under
+/// way at most, and neither they nor the rest wait for each other.
 pub async fn work(app: App, stop: CancellationToken) {
+    let (workers, charges) = (app.config.workers, app.config.charges_at_once);
+    tokio::join!(
+        work_on(app.clone(), Pool::But(CHARGE), workers, stop.clone()),
+        work_on(app, Pool::Only(CHARGE), charges, stop),
+    );
+}
+
+async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) {
     let mut running = JoinSet::new();
     while !stop.is_cancelled() {
-        let free = app.config.workers.saturating_sub(running.len());
-        match claim(&app, free).await {
+        let free = workers.saturating_sub(running.len());
+        match claim(&app, pool, free).await {
             Ok(jobs) if !jobs.is_empty() => {
                 for job in jobs {
                     let app = app.clone();
                     running.spawn(async move { settle(&app, &job).await });
                 }
             }
-            Ok(_) => wait(&app, &mut running, &stop, LOOK_EVERY).await,
+            Ok(_) => wait(&app, pool, &mut running, &stop, LOOK_EVERY).await,
             Err(error) => {
                 tracing::error!("The queue cannot be read: {error}");
-                wait(&app, &mut running, &stop, LOOK_EVERY * 4).await;
+                wait(&app, pool, &mut running, &stop, LOOK_EVERY * 4).await;
             }
         }
     }
     while running.join_next().await.is_some() {}
 }
 
-async fn wait(app: &App, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
+async fn wait(app: &App, pool: Pool, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
+    // One waker wakes one waiter: a pool of one kind would take it from the one that it is meant for.
+    let wakes = !matches!(pool, Pool::Only(_));
     tokio::select! {
         () = tokio::time::sleep(at_most) => {}
-        () = app.wake.notified() => {}
+        () = app.wake.notified(), if wakes => {}
         () = stop.cancelled() => {}
         Some(_) = running.join_next() => {}
     }
@@ -60,7 +72,7 @@ async fn wait(app: &App, running: &mut JoinSet<()>, stop: &CancellationToken, at
 pub async fn run_due(app: &App) -> sqlx::Result<usize> {
     let mut done = 0;
     loop {
-        let jobs = claim(app, 1).await?;
+        let jobs = claim(app, Pool::All, 1).await?;
         if jobs.is_empty() {
             return Ok(done);
         }
@@ -71,13 +83,13 @@ pub async fn run_due(app: &App) -> sqlx::Result<usize> {
     }
 }
 
-async fn claim(app: &App, most: usize) -> sqlx::Result<Vec<Job>> {
+async fn claim(app: &App, pool: Pool, most: usize) -> sqlx::Result<Vec<Job>> {
     let now = app.clock.now_ms();
-    if most == 0 || !app.store.anything_due(now).await? {
+    if most == 0 || !app.store.anything_due(pool, now).await? {
         return Ok(Vec::new());
     }
     let lease = if planted(Bug::JobNeverTakenOver) { i64::MAX / 2 } else { LEASE_MS };
-    app.store.claim_jobs(now, now + lease, most as i64).await
+    app.store.claim_jobs_of(pool, now, now + lease, most as i64).await
 }
 
 /// Runs a claimed job and records what came of it. Where even that fails the claim runs out, and somebody runs it
@@ -104,9 +116,12 @@ async fn renew(app: &App, job: &Job) {
     }
 }
 
-async fn record(app: &App, job: &Job, outcome: Result<(), WorkflowError>) -> sqlx::Result<()> {
+async fn record(app: &App, job: &Job, outcome: Result<Option<i64>, WorkflowError>) -> sqlx::Result<()> {
     let now = app.clock.now_ms();
-    let Err(error) = outcome else { return app.store.finish_job(job, now).await };
+    let error = match outcome {
+        Ok(again_at) => return app.store.finish_job(job, now, again_at).await,
+        Err(error) => error,
+    };
     let text = format!("{}: {error}", error.code());
     let tries = tries(job, &error);
     match pause_ms(app, tries, &error) {

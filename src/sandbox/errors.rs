@@ -131,6 +131,20 @@ impl ApiError {
         error
     }
 
+    /// The error as a payment keeps it.
+    pub fn as_last_payment_error(&self) -> Value {
+        let mut shown = json!({ "type": self.kind, "message": self.message });
+        let fields = [
+            ("code", self.code.as_deref()),
+            ("decline_code", self.decline_code),
+            ("param", self.param.as_deref()),
+        ];
+        for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            shown[name] = json!(value);
+        }
+        shown
+    }
+
     /// The error body, with a link to the log entry of `request_id`.
     pub fn body(&self, request_id: &str, livemode: bool) -> Value {
         let mut error = json!({ "type": self.kind, "message": self.message });

@@ -9,7 +9,7 @@ use super::invoice_items::Item;
 use super::lines::too_many;
 use super::pages::{self, page};
 use super::params::{EXPAND, Kind, METADATA, PAGE, Param, Params, both, optional, required};
-use super::payments::Payment;
+use super::payments::{Charged, Payment};
 use super::router::{Asked, Operation, delete, get, post};
 use super::state::{ACCOUNT, State, merge_metadata, previous_attributes, text_or_null, token};
 
@@ -437,8 +437,47 @@ impl State {
         invoice.payment = Some(payment.clone());
         let (invoice, currency) = (id.to_owned(), invoice.currency.clone());
         let id = payment.clone();
-        let row = Payment { id, invoice, amount, currency, created, paid_at: None, canceled_at: None };
+        let row = Payment {
+            id,
+            invoice,
+            amount,
+            currency,
+            created,
+            paid_at: None,
+            canceled_at: None,
+            processing: false,
+            last_error: Value::Null,
+        };
         self.payments.insert(&payment, row);
+    }
+
+    /// The payment that finalization asked for.
+    pub fn payment_of(&self, invoice: &str) -> Option<&Payment> {
+        self.payments.get(self.invoices.get(invoice)?.payment.as_deref()?)
+    }
+
+    fn edit_payment(&mut self, invoice: &str, edit: impl FnOnce(&mut Payment)) {
+        let payment = self.invoices.get(invoice).and_then(|invoice| invoice.payment.clone());
+        if let Some(payment) = payment.and_then(|payment| self.payments.get_mut(&payment)) {
+            edit(payment);
+        }
+    }
+
+    /// A transfer that was on its way has arrived, or has not.
+    pub fn end_transfer(&mut self, id: &str, arrived: bool) {
+        let Some(invoice) = self.invoices.get(id).cloned() else { return };
+        if !self.payment_of(id).is_some_and(|payment| payment.processing) {
+            return;
+        }
+        self.edit_payment(id, |payment| payment.processing = false);
+        if arrived {
+            let amount = invoice.sealed.as_ref().map_or(0, |sealed| sealed.amount_due) - invoice.amount_paid;
+            return self.settle(id, amount, false);
+        }
+        let error = ApiError::invalid("The transfer was returned.").status(402).code("charge_declined");
+        let shown = error.as_last_payment_error();
+        self.edit_payment(id, |payment| payment.last_error = shown);
+        self.attempt_failed(id, &error, false);
     }
 
     /// Charges an open or uncollectible invoice.
@@ -449,17 +488,25 @@ impl State {
         let customer = self.customers.get(&invoice.customer);
         let theirs = customer.and_then(Customer::default_payment_method);
         let method = method.or(default).or(theirs).map(str::to_owned);
+        if self.payment_of(id).is_some_and(|payment| payment.processing) {
+            return Err(ApiError::invalid("This invoice's payment is already being processed."));
+        }
         let charged = self.charge(&invoice.customer, method.as_deref());
         match charged {
-            Ok(()) => {
+            Ok(charged) => {
                 self.edit(id, |invoice| {
                     invoice.attempted = true;
                     invoice.attempt_count += i64::from(automatic || invoice.attempt_count == 0);
                 });
-                self.settle(id, amount, false);
+                match charged {
+                    Charged::Paid => self.settle(id, amount, false),
+                    Charged::Processing => self.edit_payment(id, |payment| payment.processing = true),
+                }
                 Ok(())
             }
             Err(error) => {
+                let shown = error.as_last_payment_error();
+                self.edit_payment(id, |payment| payment.last_error = shown);
                 self.attempt_failed(id, &error, automatic);
                 Err(error)
             }

@@ -22,6 +22,7 @@ mod invoices;
 mod limits;
 mod lines;
 mod meddle;
+mod money_back;
 mod pages;
 mod params;
 mod payments;

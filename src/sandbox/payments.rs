@@ -20,6 +20,17 @@ pub enum CardOutcome {
     Expired,
     /// The bank wants the customer in front of a screen (SCA).
     NeedsAction,
+    /// It cannot pay in the invoice's currency.
+    WrongCurrency,
+    /// A transfer that takes days: taken, and not paid before [`super::Sandbox::end_transfer`].
+    Processes,
+}
+
+/// What a charge came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Charged {
+    Paid,
+    Processing,
 }
 
 impl CardOutcome {
@@ -87,9 +98,34 @@ pub(super) struct Payment {
     pub created: i64,
     pub paid_at: Option<i64>,
     pub canceled_at: Option<i64>,
+    /// A transfer is on its way.
+    pub processing: bool,
+    /// What the last try came to; null where none failed.
+    pub last_error: Value,
 }
 
 impl Payment {
+    /// Of the payment itself, `pi_…`.
+    pub fn intent_id(&self) -> String {
+        format!("pi_3{}", token(&self.id, 23))
+    }
+
+    /// The payment itself.
+    pub fn render_intent(&self, livemode: bool) -> Value {
+        let asks = self.last_error["code"] == "invoice_payment_intent_requires_action";
+        let status = match (self.paid_at, self.canceled_at) {
+            (Some(_), _) => "succeeded",
+            (None, Some(_)) => "canceled",
+            (None, None) if self.processing => "processing",
+            (None, None) if asks => "requires_action",
+            (None, None) => "requires_payment_method",
+        };
+        json!({
+            "id": self.intent_id(), "object": "payment_intent", "amount": self.amount, "created": self.created,
+            "currency": self.currency, "last_payment_error": self.last_error, "livemode": livemode, "status": status,
+        })
+    }
+
     pub fn render(&self, livemode: bool) -> Value {
         let status = match (self.paid_at, self.canceled_at) {
             (Some(_), _) => "paid",
@@ -100,7 +136,7 @@ impl Payment {
             "id": self.id, "object": "invoice_payment", "amount_paid": self.paid_at.map(|_| self.amount),
             "amount_requested": self.amount, "created": self.created, "currency": self.currency,
             "invoice": self.invoice, "is_default": true, "livemode": livemode,
-            "payment": { "type": "payment_intent", "payment_intent": format!("pi_3{}", token(&self.id, 23)) },
+            "payment": { "type": "payment_intent", "payment_intent": self.intent_id() },
             "status": status,
             "status_transitions": { "canceled_at": self.canceled_at, "paid_at": self.paid_at },
         })
@@ -207,7 +243,8 @@ impl State {
     }
 
     /// What charging `method` (or the default) for an invoice of `customer` comes to.
-    pub fn charge(&self, customer: &str, method: Option<&str>) -> Result<(), ApiError> {
+    pub fn charge(&self, customer: &str, method: Option<&str>) -> Result<Charged, ApiError> {
+        self.customer(customer, "customer")?;
         let Some(id) = method else {
             let message = "There is no `default_payment_method` set on this Customer or Invoice.";
             return Err(ApiError::invalid(message));
@@ -217,7 +254,8 @@ impl State {
             return Err(refusal(&Method { outcome: CardOutcome::of_code(code), ..method.clone() }));
         }
         match method.outcome {
-            CardOutcome::Succeeds => Ok(()),
+            CardOutcome::Succeeds => Ok(Charged::Paid),
+            CardOutcome::Processes => Ok(Charged::Processing),
             _ => Err(refusal(method)),
         }
     }
@@ -244,7 +282,11 @@ fn refusal(method: &Method) -> ApiError {
         CardOutcome::Declined(code) => {
             ApiError::declined("card_declined", Some(code), "Your card was declined.", object)
         }
-        CardOutcome::Succeeds => ApiError::api(500, None),
+        CardOutcome::WrongCurrency => {
+            let message = "The payment method cannot be used with the invoice's currency.";
+            ApiError::invalid(message).code("payment_method_currency_mismatch").param("payment_method")
+        }
+        CardOutcome::Succeeds | CardOutcome::Processes => ApiError::api(500, None),
     }
 }
 

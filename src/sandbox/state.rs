@@ -50,6 +50,8 @@ pub(super) struct State {
     pub invoices: Table<Invoice>,
     pub items: Table<Item>,
     pub payments: Table<Payment>,
+    /// What was given back of an invoice's payment, in minor units.
+    pub refunds: BTreeMap<String, i64>,
     pub events: Table<Event>,
     pub endpoints: Table<Endpoint>,
     pub deliveries: Deliveries,
@@ -95,12 +97,19 @@ impl State {
         }
     }
 
+    /// The payment of an invoice that is this `pi_…`.
+    pub fn payment_with(&self, intent_id: &str) -> Option<&Payment> {
+        let mut rows = self.payments.newest_first();
+        rows.find(|(_, payment)| payment.intent_id() == intent_id).map(|(_, payment)| payment)
+    }
+
     /// The object that `id` names, by its prefix, as `expand` shows it.
     pub fn object(&self, id: &str) -> Option<Value> {
         match id.split_once('_')?.0 {
             "cus" => self.customers.get(id).map(Customer::render),
             "in" => self.invoices.get(id).map(|invoice| invoice.render(self)),
             "ii" => self.items.get(id).map(|item| item.render(self)),
+            "pi" => self.payment_with(id).map(|payment| payment.render_intent(self.livemode)),
             "pm" => self.payment_methods.get(id).map(|method| method.object.clone()),
             "prod" => self.products.get(id).cloned(),
             "price" => self.prices.get(id).cloned(),

@@ -37,6 +37,10 @@ pub struct Customer {
     /// None until Stripe has this customer.
     pub stripe_customer_id: Option<String>,
     pub state: CustomerState,
+    /// Since when they are suspended for not paying.
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Days after a due date before they are suspended; none for what holds for all.
+    pub suspension_grace_days: Option<i64>,
     pub metadata: BTreeMap<String, String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -110,30 +114,34 @@ pub struct CustomerFilter {
     pub email: String,
 }
 
-type Row = (
-    i64,
-    String,
-    Option<String>,
-    String,
-    Option<String>,
-    String,
-    String,
-    i64,
-    String,
-    i64,
-    Option<String>,
-    String,
-    String,
-    i64,
-    i64,
-);
+#[derive(sqlx::FromRow)]
+struct Row {
+    no: i64,
+    id: String,
+    external_id: Option<String>,
+    name: String,
+    email: Option<String>,
+    currency: String,
+    time_zone: String,
+    anchor_day: i64,
+    collection_method: String,
+    days_until_due: i64,
+    stripe_customer_id: Option<String>,
+    state: String,
+    suspended_at: Option<i64>,
+    suspension_grace_days: Option<i64>,
+    metadata: String,
+    created_at: i64,
+    updated_at: i64,
+}
 
-/// The columns of [`Row`], in its order.
+/// The columns of [`Row`].
 macro_rules! select {
     ($rest:literal) => {
         concat!(
             "select no, id, external_id, name, email, currency, time_zone, anchor_day, collection_method, ",
-            "days_until_due, stripe_customer_id, state, metadata, created_at, updated_at from customer ",
+            "days_until_due, stripe_customer_id, state, suspended_at, suspension_grace_days, metadata, created_at, ",
+            "updated_at from customer ",
             $rest
         )
     };
@@ -141,24 +149,29 @@ macro_rules! select {
 
 fn customer(row: Row) -> sqlx::Result<Customer> {
     Ok(Customer {
-        no: row.0,
-        id: row.1,
-        external_id: row.2,
-        name: row.3,
-        email: row.4,
-        currency: Currency::parse(&row.5).map_err(|error| unreadable("currency", error))?,
-        time_zone: row.6.parse().map_err(|error| unreadable("time zone", error))?,
-        anchor_day: u8::try_from(row.7).map_err(|error| unreadable("anchor day", error))?,
-        collection_method: row.8.parse().map_err(|error| unreadable("collection method", error))?,
-        days_until_due: row.9,
-        stripe_customer_id: row.10,
-        state: match row.11.as_str() {
+        no: row.no,
+        id: row.id,
+        external_id: row.external_id,
+        name: row.name,
+        email: row.email,
+        currency: Currency::parse(&row.currency).map_err(|error| unreadable("currency", error))?,
+        time_zone: row.time_zone.parse().map_err(|error| unreadable("time zone", error))?,
+        anchor_day: u8::try_from(row.anchor_day).map_err(|error| unreadable("anchor day", error))?,
+        collection_method: row
+            .collection_method
+            .parse()
+            .map_err(|error| unreadable("collection method", error))?,
+        days_until_due: row.days_until_due,
+        stripe_customer_id: row.stripe_customer_id,
+        state: match row.state.as_str() {
             "active" => CustomerState::Active,
             _ => CustomerState::GoneAtStripe,
         },
-        metadata: serde_json::from_str(&row.12).map_err(|error| unreadable("metadata", error))?,
-        created_at: from_ms(row.13),
-        updated_at: from_ms(row.14),
+        suspended_at: row.suspended_at.map(from_ms),
+        suspension_grace_days: row.suspension_grace_days,
+        metadata: serde_json::from_str(&row.metadata).map_err(|error| unreadable("metadata", error))?,
+        created_at: from_ms(row.created_at),
+        updated_at: from_ms(row.updated_at),
     })
 }
 
@@ -230,7 +243,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
     let sql = both(
         "update customer
         set external_id = $2, name = $3, email = $4, collection_method = $5, days_until_due = $6,
-            stripe_customer_id = $7, metadata = $8, updated_at = $9
+            stripe_customer_id = $7, metadata = $8, updated_at = $9, suspension_grace_days = $10
         where id = $1",
     );
     let args = (
@@ -243,6 +256,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
         customer.stripe_customer_id.as_deref(),
         text(&customer.metadata)?,
         customer.updated_at.timestamp_millis(),
+        customer.suspension_grace_days,
     );
     tx.run(sql, args).await
 }

@@ -24,6 +24,27 @@ pub struct Job {
     pub finished_at: Option<i64>,
 }
 
+/// Whose jobs to claim. One kind may have workers of its own, so that neither it nor the others wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    All,
+    /// Every kind but this.
+    But(&'static str),
+    /// This kind alone.
+    Only(&'static str),
+}
+
+impl Pool {
+    /// The only kind, and the one to leave out; empty for none.
+    fn kinds(self) -> (&'static str, &'static str) {
+        match self {
+            Pool::All => ("", ""),
+            Pool::But(kind) => ("", kind),
+            Pool::Only(kind) => (kind, ""),
+        }
+    }
+}
+
 /// The columns of a [`Job`].
 macro_rules! job_columns {
     () => {
@@ -90,23 +111,37 @@ impl Store {
 
     /// Claims what is due, nearest deadline first, and what a worker that died has left.
     pub async fn claim_jobs(&self, now: i64, lease_until: i64, most: i64) -> sqlx::Result<Vec<Job>> {
+        self.claim_jobs_of(Pool::All, now, lease_until, most).await
+    }
+
+    /// The same among the jobs of one pool of workers.
+    pub async fn claim_jobs_of(
+        &self,
+        pool: Pool,
+        now: i64,
+        lease_until: i64,
+        most: i64,
+    ) -> sqlx::Result<Vec<Job>> {
         let sql = split(
             concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
              where id in (
                  select id from job
-                 where (state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1)
+                 where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
+                   and ($4 = '' or kind = $4) and kind <> $5
                  order by deadline, id limit $3
                  for update skip locked)
              returning ", job_columns!()),
             concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
              where id in (
                  select id from job
-                 where (state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1)
+                 where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
+                   and ($4 = '' or kind = $4) and kind <> $5
                  order by deadline, id limit $3)
              returning ", job_columns!()),
         );
         let mut tx = self.db.begin().await?;
-        let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most)).await?;
+        let (only, but) = pool.kinds();
+        let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most, only, but)).await?;
         tx.commit().await?;
         jobs.sort_by(|a, b| (a.deadline, &a.id).cmp(&(b.deadline, &b.id)));
         Ok(jobs)
@@ -132,17 +167,19 @@ impl Store {
         Ok(self.db.run(sql, (lease_until, &job.id, job.token)).await? == 1)
     }
 
-    /// Done: unless it was asked for again meanwhile, then it is queued once more.
-    pub async fn finish_job(&self, job: &Job, now: i64) -> sqlx::Result<()> {
+    /// Done, or done for now where it goes on at a time. Where it was asked for again meanwhile it is queued once more
+    /// at once.
+    pub async fn finish_job(&self, job: &Job, now: i64, again_at: Option<i64>) -> sqlx::Result<()> {
         let sql = both(
             "update job set
-                 state = case when asked > $1 then 'queued' else 'done' end,
-                 finished_at = case when asked > $1 then null else $2 end,
-                 run_at = $2, attempts = 0, last_error = null, lease_until = null
+                 state = case when asked > $1 or $5 is not null then 'queued' else 'done' end,
+                 finished_at = case when asked > $1 or $5 is not null then null else $2 end,
+                 run_at = case when asked > $1 then $2 else coalesce($5, $2) end,
+                 attempts = 0, last_error = null, lease_until = null
              where id = $3 and token = $4 and state = 'running'",
         );
         let asked = if planted(Bug::JobAskedOnce) { i64::MAX } else { job.asked };
-        self.db.run(sql, (asked, now, &job.id, job.token)).await.map(|_| ())
+        self.db.run(sql, (asked, now, &job.id, job.token, again_at)).await.map(|_| ())
     }
 
     /// Queued again for later, with the reason.
@@ -200,13 +237,16 @@ impl Store {
     }
 
     /// Whether a claim would find anything: a read, so that idle workers never take the writer.
-    pub async fn anything_due(&self, now: i64) -> sqlx::Result<bool> {
+    pub async fn anything_due(&self, pool: Pool, now: i64) -> sqlx::Result<bool> {
         let sql = both(
-            "select 1 from job where state = 'queued' and run_at <= $1
-             union all select 1 from job where state = 'running' and lease_until <= $1 limit 1",
+            "select 1 from job where state = 'queued' and run_at <= $1 and ($2 = '' or kind = $2) and kind <> $3
+             union all
+             select 1 from job where state = 'running' and lease_until <= $1 and ($2 = '' or kind = $2) and kind <> $3
+             limit 1",
         );
+        let (only, but) = pool.kinds();
         // Integers are 32 bits wide where nothing says otherwise.
-        let found: Option<(i32,)> = self.db.opt(sql, (now,)).await?;
+        let found: Option<(i32,)> = self.db.opt(sql, (now, only, but)).await?;
         Ok(found.is_some())
     }
 

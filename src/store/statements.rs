@@ -62,13 +62,13 @@ impl Store {
     /// What sealed invoices hold per item key, for the cycles from this one on.
     pub async fn billed(&self, customer_id: &str, from_cycle: &str) -> sqlx::Result<Vec<(String, i64)>> {
         let mut sql = both(
-            "select item_key, cast(sum(amount) as bigint) from invoice_line
+            "select item_key, cast(sum(amount - rebilled_amount) as bigint) from invoice_line
              where customer_id = $1 and item_key >= $2
              group by item_key",
         );
         if planted(Bug::VoidChargedAgain) {
             sql = both(
-                "select item_key, cast(sum(amount) as bigint) from invoice_line
+                "select item_key, cast(sum(amount - rebilled_amount) as bigint) from invoice_line
                  where customer_id = $1 and item_key >= $2
                      and invoice_id not in (select id from invoice where state = 'void')
                  group by item_key",

@@ -45,6 +45,15 @@ pub struct InvoiceAnswer {
     pub lines: Option<LinesPage>,
     #[serde(default)]
     pub last_finalization_error: Option<FinalizationError>,
+    /// Whether Stripe goes on by itself: finalizes, and charges.
+    #[serde(default)]
+    pub auto_advance: bool,
+    /// How much of it was paid outside of Stripe.
+    #[serde(default)]
+    pub amount_paid_off_stripe: i64,
+    /// Only where it was asked for.
+    #[serde(default)]
+    pub payments: Option<List<InvoicePayment>>,
 }
 
 impl InvoiceAnswer {
@@ -61,6 +70,96 @@ impl InvoiceAnswer {
     /// All its lines, where the embedded first ten are all.
     pub fn all_lines(&self) -> Option<&[LineAnswer]> {
         self.lines.as_ref().filter(|lines| !lines.has_more).map(|lines| lines.data.as_slice())
+    }
+}
+
+/// A payment of an invoice, as an event tells of it or an invoice shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct InvoicePayment {
+    /// `in_…`
+    #[serde(default)]
+    pub invoice: Option<String>,
+    /// `open`, `paid` or `canceled`.
+    #[serde(default)]
+    pub status: Option<String>,
+    #[serde(default)]
+    pub payment: Option<PaidBy>,
+}
+
+impl InvoicePayment {
+    /// Reads an event's object.
+    pub fn parse(body: &[u8]) -> Result<InvoicePayment, StripeError> {
+        decode(body)
+    }
+
+    /// The payment itself, `pi_…`.
+    pub fn payment_id(&self) -> Option<&str> {
+        match self.payment.as_ref()?.payment_intent.as_ref()? {
+            PaymentIntent::Id(id) => Some(id),
+            PaymentIntent::Object { id, .. } => Some(id),
+        }
+    }
+}
+
+/// What a payment of an invoice was made with.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PaidBy {
+    #[serde(default)]
+    pub payment_intent: Option<PaymentIntent>,
+}
+
+/// A payment: its id, or where it was asked for how it stands.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum PaymentIntent {
+    Id(String),
+    Object {
+        id: String,
+        /// Such as `processing`, `requires_action`, `requires_payment_method`, `succeeded`.
+        #[serde(default)]
+        status: Option<String>,
+        #[serde(default)]
+        last_payment_error: Option<PaymentError>,
+    },
+}
+
+/// Why the last try of a payment failed.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct PaymentError {
+    #[serde(default)]
+    pub code: Option<String>,
+    #[serde(default)]
+    pub decline_code: Option<String>,
+    #[serde(default)]
+    pub param: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// What happened to the money of a payment: a refunded charge, a dispute, or a credit note of an invoice.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MoneyBack {
+    /// Of a charge or dispute: `pi_…`.
+    #[serde(default)]
+    pub payment_intent: Option<String>,
+    /// Of a credit note: `in_…`.
+    #[serde(default)]
+    pub invoice: Option<String>,
+    /// Of a charge, in all, in minor units.
+    #[serde(default)]
+    pub amount_refunded: i64,
+    /// Of a credit note, in minor units.
+    #[serde(default)]
+    pub amount: i64,
+    /// Of a dispute or credit note.
+    #[serde(default)]
+    pub status: Option<String>,
+}
+
+impl MoneyBack {
+    /// Reads an event's object.
+    pub fn parse(body: &[u8]) -> Result<MoneyBack, StripeError> {
+        decode(body)
     }
 }
 

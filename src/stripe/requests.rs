@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use stripe_billing::invoice::{
     AddLinesInvoice, AddLinesInvoiceLines, CreateInvoice, CreateInvoicePendingInvoiceItemsBehavior,
-    DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, Period, RemoveLinesInvoice, RemoveLinesInvoiceLines,
-    RemoveLinesInvoiceLinesBehavior, RetrieveInvoice, UpdateInvoice, UpdateLinesInvoice,
-    UpdateLinesInvoiceLines,
+    DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, MarkUncollectibleInvoice, PayInvoice, Period,
+    RemoveLinesInvoice, RemoveLinesInvoiceLines, RemoveLinesInvoiceLinesBehavior, RetrieveInvoice,
+    UpdateInvoice, UpdateLinesInvoice, UpdateLinesInvoiceLines, VoidInvoiceInvoice,
 };
 use stripe_billing::invoice_item::{DeleteInvoiceItem, ListInvoiceItem};
 use stripe_billing::invoice_line_item::ListInvoiceInvoiceLineItem;
@@ -162,9 +162,29 @@ pub fn set_due_date(stripe_invoice_id: &str, due_at: i64) -> Write {
     write(UpdateInvoice::new(stripe_invoice_id).due_date(due_at))
 }
 
-/// Finalizes, and lets Stripe collect from then on.
-pub fn finalize(stripe_invoice_id: &str) -> Write {
-    write(FinalizeInvoiceInvoice::new(stripe_invoice_id).auto_advance(true))
+/// Finalizes; where Stripe is to collect it goes on by itself, otherwise it leaves the invoice alone.
+pub fn finalize(stripe_invoice_id: &str, stripe_collects: bool) -> Write {
+    write(FinalizeInvoiceInvoice::new(stripe_invoice_id).auto_advance(stripe_collects))
+}
+
+/// Charges what the customer, or the invoice, has as its payment method. Nobody sits in front of a screen.
+pub fn pay(stripe_invoice_id: &str) -> Write {
+    write(PayInvoice::new(stripe_invoice_id).off_session(true))
+}
+
+/// Cancels a finalized invoice for ever.
+pub fn void(stripe_invoice_id: &str) -> Write {
+    write(VoidInvoiceInvoice::new(stripe_invoice_id))
+}
+
+/// Says that nobody expects it to be paid; it still may be.
+pub fn mark_uncollectible(stripe_invoice_id: &str) -> Write {
+    write(MarkUncollectibleInvoice::new(stripe_invoice_id))
+}
+
+/// One invoice, and how its payments stand.
+pub fn invoice_with_payments(stripe_invoice_id: &str) -> RetrieveInvoice {
+    RetrieveInvoice::new(stripe_invoice_id).expand(["payments.data.payment.payment_intent".to_owned()])
 }
 
 /// One invoice, its first ten lines inside.

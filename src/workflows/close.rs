@@ -4,6 +4,7 @@ use super::WorkflowError;
 use super::carry_out::Carried;
 use super::seal::seal;
 use super::sync::{Round, Run};
+use crate::config::Collection;
 use crate::store::customers::CollectionMethod;
 use crate::store::{Effect, Invoice};
 use crate::stripe;
@@ -22,7 +23,7 @@ pub(super) async fn close(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round,
             _ => return Ok(Round::Again),
         }
     }
-    let write = stripe::finalize(stripe_id);
+    let write = stripe::finalize(stripe_id, run.app.config.collection == Collection::Stripe);
     if let Carried::Finalized(answer) = run.carry_out_all(invoice, vec![(write, Effect::Finalize)]).await? {
         seal(run, invoice, &answer).await?;
     }

@@ -40,6 +40,8 @@ pub struct CustomerChange {
     pub external_id: Option<Option<String>>,
     pub collection_method: Option<CollectionMethod>,
     pub days_until_due: Option<i64>,
+    /// Some(None) for what holds for all.
+    pub suspension_grace_days: Option<Option<i64>>,
     /// Only while the customer has none.
     pub stripe_customer_id: Option<String>,
     /// Merged into what is there; an empty value removes its key, as at Stripe.
@@ -79,6 +81,8 @@ fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
         days_until_due: new.days_until_due,
         stripe_customer_id: new.stripe_customer_id,
         state: CustomerState::Active,
+        suspended_at: None,
+        suspension_grace_days: None,
         metadata: new.metadata,
         created_at: now,
         updated_at: now,
@@ -128,6 +132,9 @@ fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeEr
     if let Some(days_until_due) = change.days_until_due {
         customer.days_until_due = days_until_due;
     }
+    if let Some(suspension_grace_days) = change.suspension_grace_days {
+        customer.suspension_grace_days = suspension_grace_days;
+    }
     customer.metadata.extend(change.metadata);
     customer.metadata.retain(|_, value| !value.is_empty());
     match customer.metadata.len() > 50 {
@@ -176,6 +183,7 @@ fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
         ("external_id", before.external_id != after.external_id),
         ("collection_method", before.collection_method != after.collection_method),
         ("days_until_due", before.days_until_due != after.days_until_due),
+        ("suspension_grace_days", before.suspension_grace_days != after.suspension_grace_days),
         ("stripe_customer_id", before.stripe_customer_id != after.stripe_customer_id),
         ("metadata", before.metadata != after.metadata),
     ];

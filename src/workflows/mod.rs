@@ -6,6 +6,7 @@ pub mod billing_view;
 pub mod by;
 pub mod carry_out;
 pub mod catalog;
+pub mod charge;
 pub mod close;
 pub mod current;
 pub mod customers;
@@ -26,6 +27,7 @@ pub mod services;
 pub mod silence;
 pub mod statement;
 pub mod sync;
+pub mod tell;
 mod unsure;
 
 pub use error::WorkflowError;

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::ask::SYNC;
 use super::by::By;
+use super::charge::{self, Followed};
 use super::receive::why_ignored;
-use super::{WorkflowError, drift, notice};
+use super::{WorkflowError, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::clock::prefix;
@@ -83,6 +84,16 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
     }
     if read.kind.starts_with("customer.") {
         return customer_event(app, tx, &read).await;
+    }
+    if charge::is_about_payments(&read.kind) {
+        let object_id = read.object_id.as_deref().unwrap_or("");
+        let followed =
+            charge::payment_event(app, tx, &read.kind, object_id, read.object.get().as_bytes()).await?;
+        return Ok(match followed {
+            Followed::Done(what) => Outcome::Handled(what),
+            Followed::NotOurs(why) => Outcome::Ignored(why.to_owned()),
+            Followed::NotYet { customer_id, invoice_id } => Outcome::Later { customer_id, invoice_id },
+        });
     }
     let Ok(answer) = InvoiceAnswer::parse(read.object.get().as_bytes()) else {
         return Ok(Outcome::Quarantined("its invoice cannot be read"));
@@ -184,22 +195,18 @@ async fn follow(
         false => state.advance(seen),
     };
     if let Some(next) = seen.and_then(moved) {
-        let now = app.clock.now_ms();
-        tx.invoice_seen(&invoice.id, &super::carry_out::seen(answer), now).await?;
-        tx.invoice_state(&invoice.id, next.as_str(), now).await?;
-        // A comparison that saw it before its event came. The next one says whether anything else is different.
-        tx.resolve_incident(drift::INCIDENT, &invoice.id, now).await?;
-        let detail = json!({ "from": invoice.state, "to": next.as_str() });
-        By::service("webhook").note(app, tx, "invoice.state", &invoice.id, detail).await?;
-        if next == InvoiceState::Void {
-            notice::voided(app, tx, &invoice.id).await?;
-        }
+        charge::moved(app, tx, invoice, next, answer, "webhook").await?;
+        charge::end_with_invoice(app, tx, &invoice.id, next, answer.amount_paid_off_stripe > 0).await?;
         return Ok(Outcome::Handled("the invoice moved on"));
     }
-    if kind == "invoice.payment_failed" && state == InvoiceState::Open {
+    let failed = matches!(kind, "invoice.payment_failed" | "invoice.payment_action_required");
+    if failed && state == InvoiceState::Open {
         let detail = json!({ "amount_due": answer.amount_due });
-        By::service("webhook").note(app, tx, "invoice.payment_failed", &invoice.id, detail).await?;
-        return Ok(Outcome::Handled("the payment failed; Stripe tries again by its own rules"));
+        By::service("webhook").note(app, tx, kind, &invoice.id, detail).await?;
+        return Ok(Outcome::Handled(match charge::payment_failed(app, tx, invoice).await? {
+            true => "the payment failed; Stripe is asked why, and tries again by its own rules",
+            false => "the payment failed; Opentab's own tries say what follows",
+        }));
     }
     Ok(Outcome::Handled("nothing new"))
 }

@@ -17,9 +17,16 @@ pub const REACTED_TO: &[&str] = &[
     "invoice.paid",
     "invoice.payment_succeeded",
     "invoice.payment_failed",
+    "invoice.payment_action_required",
     "invoice.voided",
     "invoice.marked_uncollectible",
     "invoice.deleted",
+    "invoice_payment.paid",
+    "charge.refunded",
+    "charge.dispute.created",
+    "charge.dispute.closed",
+    "credit_note.created",
+    "credit_note.voided",
     "customer.updated",
     "customer.deleted",
 ];
@@ -35,7 +42,8 @@ pub(super) async fn ask_for_what_waits(app: &App, tx: &mut Tx, invoice_id: &str)
     Ok(())
 }
 
-async fn ask_for_reaction(app: &App, tx: &mut Tx, object_id: &str) -> sqlx::Result<()> {
+/// Asks for a reaction to the events about an object.
+pub(super) async fn ask_for_reaction(app: &App, tx: &mut Tx, object_id: &str) -> sqlx::Result<()> {
     let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
     let new = NewJob { id: &id, kind: REACT, subject: object_id, run_at: now, deadline: now, now };
     tx.enqueue_anew(&new).await.map(drop)

@@ -12,7 +12,7 @@ use super::read_back::all_lines;
 use super::receive::ask_for_what_waits;
 use super::sync::{FOLD_KEY, Run};
 use super::unsure::Unsure;
-use super::{WorkflowError, notice};
+use super::{WorkflowError, charge, notice};
 use crate::billing::InvoiceState;
 use crate::planted::{Bug, planted};
 use crate::store::{Invoice, Item, LedgerLine, Tx};
@@ -172,6 +172,7 @@ async fn mark_sealed(
     if state == InvoiceState::Void {
         notice::voided(run.app, tx, &invoice.id).await?;
     }
+    charge::begin(run.app, tx, invoice, answer, state).await?;
     finalized_by_hand(run, tx, invoice).await
 }
 

@@ -10,7 +10,7 @@ use opentab::commands::link;
 use opentab::http::extract::Limits;
 use opentab::http::{kind, route_list};
 use opentab::jobs;
-use opentab::sandbox::Fault;
+use opentab::sandbox::{CardOutcome, Fault};
 use opentab::store::api_keys::Scope;
 use opentab::store::customers::Customer;
 use opentab::store::{NewJob, both};
@@ -18,6 +18,7 @@ use opentab_webhooks::sign;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::payday::Payday;
 use crate::server::{Reply, Server, anonymous_head, new_key, noon};
 use crate::tab::{Setup, Tab, WEBHOOK_SECRET};
 
@@ -35,9 +36,6 @@ enum Awaits {
 /// Rows, or parts of a row, whose turn has not come: `awaits the route`.
 const AWAITED: &[(u8, &str, Awaits)] = &[
     (13, "a gzip bomb on CSV", Awaits::Route("/import")),
-    (58, "manual pay without the Idempotency-Key that it requires", Awaits::Route("/pay")),
-    (61, "pay an already paid invoice", Awaits::Route("/pay")),
-    (62, "pay a void or draft invoice", Awaits::Route("/pay")),
     (78, "a name with markup in an e-mail", Awaits::Room("src/mailer")),
     (79, "a CSV file of customers that cannot be read", Awaits::Route("/import")),
 ];
@@ -625,6 +623,33 @@ async fn synced(company: &Company) -> Reply {
     reply
 }
 
+/// Paying by hand what cannot be paid.
+async fn payments(table: &mut Table) {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let server = Server::of(p.t.app.clone(), Limits::default()).await;
+    let draft = p.t.current(&p.ada).await.id;
+    let (open, _) = p.invoice().await;
+    let pay = async |id: &str, key: &str| {
+        let head =
+            server.head("POST", &format!("/v1/invoices/{id}/pay"), &format!("{key}content-length: 0\r\n"));
+        server.raw(&head, b"").await
+    };
+    let key = |n: u8| format!("idempotency-key: pay-{n}\r\n");
+    table.problem(58, "pay without a key", &pay(&open, "").await, 400, "idempotency-key-required");
+    table.problem(62, "pay a draft", &pay(&draft, &key(1)).await, 409, "invalid-state");
+    table.problem(25, "pay Stripe's id", &pay("in_1", &key(2)).await, 404, "not-found");
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    assert_eq!(pay(&open, &key(3)).await.status, 200);
+    table.problem(61, "pay a paid invoice", &pay(&open, &key(4)).await, 409, "already-paid");
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let server = Server::of(p.t.app.clone(), Limits::default()).await;
+    let (void, _) = p.invoice().await;
+    assert_eq!(server.send("POST", &format!("/v1/invoices/{void}/void"), "").await.status, 200);
+    let head = format!("{}content-length: 0\r\n", key(5));
+    let reply = server.raw(&server.head("POST", &format!("/v1/invoices/{void}/pay"), &head), b"").await;
+    table.problem(62, "pay a void invoice", &reply, 409, "invalid-state");
+}
+
 async fn a_sync_that_runs(table: &mut Table) {
     let company = company().await;
     let (tab, ada) = (&company.tab, &company.ada);
@@ -830,6 +855,7 @@ async fn every_bad_input_gets_the_answer_that_its_row_says() {
     keys(&mut table).await;
     too_many_requests(&mut table).await;
     idempotency_keys(&mut table).await;
+    payments(&mut table).await;
     a_sync_that_runs(&mut table).await;
     syncs_in_bad_times(&mut table).await;
     forged_webhooks(&mut table).await;

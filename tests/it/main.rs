@@ -3,14 +3,17 @@
 mod api;
 mod bad_inputs;
 mod billing_page;
+mod charging;
 mod dashboard;
 mod drift;
+mod dunning;
 mod endings;
 mod folded;
 mod health;
 mod late;
 mod life;
 mod others;
+mod payday;
 mod quarter;
 mod refusals;
 mod replicas;

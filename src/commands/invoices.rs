@@ -1,0 +1,197 @@
+//! `opentab invoices`: see which invoices are paid, and do by hand what the ladders do not.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+
+use super::open;
+use crate::app::App;
+use crate::billing::cycle::month_span;
+use crate::billing::{ChargeState, Currency, Money, Reason};
+use crate::clock::from_ms;
+use crate::commands::out::say;
+use crate::config::Config;
+use crate::store::{Charge, ChargeFilter, Page};
+use crate::workflows::by::By;
+use crate::workflows::charge::{self, Asked, ManualError};
+use crate::workflows::reads;
+
+#[derive(Debug, Subcommand)]
+pub enum InvoicesCommand {
+    /// List finalized invoices and how getting them paid stands, newest first
+    List(ListArgs),
+    /// Charge one invoice now, and say what came of it
+    Charge {
+        /// ot_inv_…
+        id: String,
+    },
+    /// Have failed charges tried now: one invoice, or all that failed, by reason and month
+    Retry(RetryArgs),
+    /// Cancel a finalized invoice at Stripe for ever; it stays counted as billed
+    Void {
+        /// ot_inv_…
+        id: String,
+    },
+    /// Say that nobody expects it to be paid; it still may be
+    MarkUncollectible {
+        /// ot_inv_…
+        id: String,
+    },
+    /// Bill again what stood on a void invoice, or what somebody took off a finalized one
+    Rebill {
+        /// ot_inv_…
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// pending, in_progress, paid, failed, needs_attention, uncollectible or void
+    #[arg(long, value_parser = status)]
+    status: Option<String>,
+    #[command(flatten)]
+    which: Which,
+    /// How many
+    #[arg(long, default_value_t = 50)]
+    limit: i64,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// ot_inv_…; everything that failed where it is not given
+    id: Option<String>,
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Only what failed for this reason, such as network or insufficient_funds
+    #[arg(long, value_parser = reason)]
+    reason: Option<Reason>,
+    /// Only what was due in this month, by UTC, such as 2026-12
+    #[arg(long, value_parser = month)]
+    month: Option<(i64, i64)>,
+}
+
+fn status(text: &str) -> Result<String, String> {
+    match ChargeState::NAMES.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("must be one of {}", ChargeState::NAMES.join(", "))),
+    }
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    text.parse().map_err(|_| format!("must be one of {}", Reason::ALL.map(Reason::as_str).join(", ")))
+}
+
+fn month(text: &str) -> Result<(i64, i64), String> {
+    month_span(text).ok_or_else(|| "must be a month such as 2026-12".to_owned())
+}
+
+pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Result<ExitCode> {
+    let asks_stripe = !matches!(command, InvoicesCommand::List(_) | InvoicesCommand::Rebill { .. });
+    if asks_stripe {
+        open::need_stripe_key(&config)?;
+    }
+    let app = open::for_a_command(config).await?;
+    let by = By::operator();
+    let code = match command {
+        InvoicesCommand::List(args) => list(&app, args).await?,
+        InvoicesCommand::Retry(args) => retry(&app, args, &by).await?,
+        InvoicesCommand::Charge { id } => say_what_came(charge::pay(&app, &id, &by).await)?,
+        InvoicesCommand::Void { id } => say_what_came(charge::void(&app, &id, &by).await)?,
+        InvoicesCommand::MarkUncollectible { id } => {
+            say_what_came(charge::mark_uncollectible(&app, &id, &by).await)?
+        }
+        InvoicesCommand::Rebill { id } => match charge::rebill(&app, &id, &by).await {
+            Ok(_) => {
+                say!("{id} is owed again: the next sync puts it on the draft.");
+                ExitCode::SUCCESS
+            }
+            Err(error) => bail!("{error}"),
+        },
+    };
+    if asks_stripe {
+        reads::record(&app).await?;
+    }
+    Ok(code)
+}
+
+/// 0: it is as it was asked for. 1: Stripe said no, or nobody knows yet.
+fn say_what_came(asked: Result<Asked, ManualError>) -> anyhow::Result<ExitCode> {
+    let Asked { charge, invoice } = match asked {
+        Ok(asked) => asked,
+        Err(ManualError::Gone) => bail!("there is no such invoice; `opentab invoices list` shows them"),
+        Err(error) => bail!("{error}"),
+    };
+    let why = charge.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let said = charge.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+    say!("{} is {}{why}{said}", invoice.number.as_deref().unwrap_or(&invoice.id), charge.state);
+    let reached = matches!(charge.state.as_str(), "paid" | "void" | "uncollectible");
+    Ok(if reached { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+async fn retry(app: &App, args: RetryArgs, by: &By) -> anyhow::Result<ExitCode> {
+    if let Some(id) = &args.id {
+        if let Err(error) = charge::retry(app, id, by).await {
+            bail!("{error}");
+        }
+        say!("{id} is tried at once by a running server.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let reason = args.which.reason.map_or("", Reason::as_str);
+    let asked = charge::ask_for_failed(app, reason, args.which.month.unwrap_or((0, i64::MAX))).await?;
+    say!(
+        "{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it."
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(app: &App, args: ListArgs) -> anyhow::Result<ExitCode> {
+    let page = Page { limit: args.limit.max(0), after: String::new(), before: String::new() };
+    let filter = ChargeFilter {
+        customer_id: String::new(),
+        state: args.status.unwrap_or_default(),
+        reason: args.which.reason.map_or(String::new(), |reason| reason.to_string()),
+        due: args.which.month,
+    };
+    for charge in app.store.charges(&page, &filter).await?.0 {
+        let invoice = app.store.invoice(&charge.invoice_id).await?;
+        let amount = invoice.and_then(|invoice| {
+            Some(Money::new(invoice.amount_due, Currency::parse(&invoice.currency).ok()?).to_string())
+        });
+        let amount = amount.unwrap_or_default();
+        say!("{}", if args.json { as_json(&charge, &amount) } else { as_text(&charge, &amount) });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_text(charge: &Charge, amount: &str) -> String {
+    let time = |at: i64| from_ms(at).format("%Y-%m-%d %H:%M").to_string();
+    let why = charge.reason.as_deref().map(|reason| format!(" ({reason}, {} tries)", charge.tries));
+    let next = charge.next_attempt_at.map(|at| format!("  next {}", time(at)));
+    format!(
+        "{}  {}  {}  {amount}  {}{}{}",
+        time(charge.due_at),
+        charge.invoice_id,
+        charge.customer_id,
+        charge.state,
+        why.unwrap_or_default(),
+        next.unwrap_or_default(),
+    )
+}
+
+fn as_json(charge: &Charge, amount: &str) -> String {
+    serde_json::json!({
+        "invoice": charge.invoice_id, "customer": charge.customer_id, "amount": amount, "status": charge.state,
+        "reason": charge.reason, "tries": charge.tries, "collection": charge.collection,
+        "due_at": from_ms(charge.due_at), "next_attempt_at": charge.next_attempt_at.map(from_ms),
+        "message": charge.message,
+    })
+    .to_string()
+}

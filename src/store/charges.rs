@@ -1,0 +1,451 @@
+//! Charges: getting each sealed invoice paid, every try of it, and who is suspended for not paying.
+
+use super::invoices::{Invoice, select_invoice};
+use super::page::{Page, paged};
+use super::{Store, Tx, both, unreadable};
+use crate::billing::dunning::{ChargeState, Known, Reason};
+
+/// The charge of one invoice. Times in unix milliseconds, amounts in minor units.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Charge {
+    /// `ot_chg_…`
+    pub id: String,
+    pub invoice_id: String,
+    pub customer_id: String,
+    /// `stripe` or `opentab`: who tries.
+    pub collection: String,
+    /// One of [`ChargeState::NAMES`].
+    pub state: String,
+    /// Why the last try failed.
+    pub reason: Option<String>,
+    /// How many tries in a row failed for that reason.
+    pub tries: i64,
+    /// How often an unclear try was looked at.
+    pub looks: i64,
+    /// What Stripe said, for people.
+    pub message: Option<String>,
+    pub due_at: i64,
+    /// The next try; of a try under way, the next look at it.
+    pub next_attempt_at: Option<i64>,
+    /// When the customer is suspended for it.
+    pub suspend_at: Option<i64>,
+    /// `pi_…`, where it was paid through Stripe.
+    pub stripe_payment_id: Option<String>,
+    pub paid_at: Option<i64>,
+    pub refunded_amount: i64,
+    pub credited_amount: i64,
+    /// Stripe's word for where a dispute is; none where there is none.
+    pub dispute: Option<String>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+impl Charge {
+    /// Its state, of the drawn graph.
+    ///
+    /// # Errors
+    /// The database was edited by hand.
+    pub fn state(&self) -> sqlx::Result<ChargeState> {
+        ChargeState::from_parts(&self.state, self.reason.as_deref())
+            .map_err(|error| unreadable("state of a charge", error))
+    }
+
+    /// Whether Opentab tries.
+    pub fn is_ours(&self) -> bool {
+        self.collection == "opentab"
+    }
+
+    /// How many tries in a row have failed, with one more for this reason.
+    pub fn tries_with(&self, reason: Reason) -> u32 {
+        let before = if self.reason.as_deref() == Some(reason.as_str()) { self.tries } else { 0 };
+        u32::try_from(before.saturating_add(1)).unwrap_or(u32::MAX)
+    }
+
+    /// What there is to decide from. A suspension that is carried out has no time any more.
+    pub fn known(&self, under_way: bool, suspended: bool) -> sqlx::Result<Known> {
+        Ok(Known {
+            state: self.state()?,
+            ours: self.is_ours(),
+            under_way,
+            next_attempt_at: self.next_attempt_at,
+            suspend_at: self.suspend_at.filter(|_| !suspended),
+        })
+    }
+}
+
+/// A charge to begin, with its invoice.
+#[derive(Clone, Debug)]
+pub struct NewCharge<'a> {
+    pub id: &'a str,
+    pub invoice_id: &'a str,
+    pub customer_id: &'a str,
+    pub collection: &'a str,
+    pub state: ChargeState,
+    pub due_at: i64,
+    pub next_attempt_at: Option<i64>,
+    pub now: i64,
+}
+
+/// One try: a write to Stripe about an invoice that is to be paid.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Attempt {
+    /// `ot_att_…`
+    pub id: String,
+    pub invoice_id: String,
+    /// `pay`, `void` or `mark_uncollectible`.
+    pub action: String,
+    pub idempotency_key: String,
+    /// Without `/v1`.
+    pub path: String,
+    pub body: String,
+    /// Who asked: an API key's id, `operator`, or `charge` for the schedule.
+    pub actor: String,
+    /// `paid`, `done`, `failed`, `refused`, `no_answer`, `not_started`, `overtaken`; none while nobody knows.
+    pub outcome: Option<String>,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    /// Whether Stripe would repeat its failure under this key.
+    pub key_spent: i64,
+    pub lease_token: i64,
+    pub begun_at: i64,
+    pub settled_at: Option<i64>,
+}
+
+/// How a try ended.
+#[derive(Clone, Debug)]
+pub struct AttemptEnd<'a> {
+    pub outcome: &'a str,
+    pub reason: Option<Reason>,
+    pub message: Option<&'a str>,
+}
+
+/// Which charges a list shows; what is empty is any.
+#[derive(Clone, Debug, Default)]
+pub struct ChargeFilter {
+    pub customer_id: String,
+    pub state: String,
+    pub reason: String,
+    /// The month in which the invoice was finalized, by UTC: from and until, in unix milliseconds; 0 and the last for any.
+    pub due: Option<(i64, i64)>,
+}
+
+/// Whether a customer is suspended, and how long they have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Standing {
+    /// Since when, in unix milliseconds.
+    pub suspended_at: Option<i64>,
+    /// Days after a due date; none for what holds for all.
+    pub suspension_grace_days: Option<i64>,
+}
+
+macro_rules! charge {
+    ($rest:literal) => {
+        concat!(
+            "select id, invoice_id, customer_id, collection, state, reason, tries, looks, message, due_at, ",
+            "next_attempt_at, suspend_at, stripe_payment_id, paid_at, refunded_amount, credited_amount, dispute, ",
+            "created_at, updated_at from charge ",
+            $rest
+        )
+    };
+}
+
+macro_rules! attempt {
+    ($rest:literal) => {
+        concat!(
+            "select id, invoice_id, action, idempotency_key, path, body, actor, outcome, reason, message, key_spent, ",
+            "lease_token, begun_at, settled_at from charge_attempt ",
+            $rest
+        )
+    };
+}
+
+impl Store {
+    /// The charge of an invoice; none before it is sealed.
+    pub async fn charge(&self, invoice_id: &str) -> sqlx::Result<Option<Charge>> {
+        self.db.opt(both(charge!("where invoice_id = $1")), (invoice_id,)).await
+    }
+
+    /// One page of charges.
+    pub async fn charges(&self, page: &Page, filter: &ChargeFilter) -> sqlx::Result<(Vec<Charge>, bool)> {
+        let sql = paged!(
+            page,
+            charge!(
+                "where ($3 = '' or customer_id = $3) and ($4 = '' or state = $4) and ($5 = '' or reason = $5)
+                   and due_at >= $6 and due_at < $7"
+            )
+        );
+        let (from, until) = filter.due.unwrap_or((0, i64::MAX));
+        let args = (
+            page.cursor(),
+            page.fetched(),
+            filter.customer_id.as_str(),
+            filter.state.as_str(),
+            filter.reason.as_str(),
+            from,
+            until,
+        );
+        Ok(page.cut(self.db.all(sql, args).await?))
+    }
+
+    /// Charges of ours behind this id whose next try or look is due, or was by then.
+    pub async fn charges_due(&self, now: i64, after: &str, most: i64) -> sqlx::Result<Vec<Charge>> {
+        let sql = both(charge!(
+            "where next_attempt_at is not null and next_attempt_at <= $1 and id > $2 order by id limit $3"
+        ));
+        self.db.all(sql, (now, after, most)).await
+    }
+
+    /// Charges in a state behind this id that Opentab tries; with a reason, only those that failed for it.
+    pub async fn charges_in(
+        &self,
+        state: &str,
+        reason: &str,
+        due: (i64, i64),
+        after: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<Charge>> {
+        let sql = both(charge!(
+            "where state = $1 and ($2 = '' or reason = $2) and due_at >= $3 and due_at < $4 and id > $5
+               and collection = 'opentab' order by id limit $6"
+        ));
+        self.db.all(sql, (state, reason, due.0, due.1, after, most)).await
+    }
+
+    /// Every try of an invoice, oldest first.
+    pub async fn attempts(&self, invoice_id: &str) -> sqlx::Result<Vec<Attempt>> {
+        self.db.all(both(attempt!("where invoice_id = $1 order by id")), (invoice_id,)).await
+    }
+
+    /// The try that nobody knows the end of.
+    pub async fn attempt_under_way(&self, invoice_id: &str) -> sqlx::Result<Option<Attempt>> {
+        self.db.opt(both(attempt!("where invoice_id = $1 and outcome is null")), (invoice_id,)).await
+    }
+
+    /// Where a customer stands; none where there is no such customer.
+    pub async fn standing(&self, customer_id: &str) -> sqlx::Result<Option<Standing>> {
+        let sql = both("select suspended_at, suspension_grace_days from customer where id = $1");
+        self.db.opt(sql, (customer_id,)).await
+    }
+
+    /// How many charges there are by state and reason.
+    pub async fn count_charges(&self) -> sqlx::Result<Vec<(String, String, i64)>> {
+        let sql = both(
+            "select state, case when state = 'failed' then coalesce(reason, '') else '' end, count(*)
+             from charge group by 1, 2 order by 1, 2",
+        );
+        self.db.all(sql, ()).await
+    }
+}
+
+impl Tx {
+    /// Begins the charge of an invoice; one that is there stays as it is.
+    pub async fn insert_charge(&mut self, new: &NewCharge<'_>) -> sqlx::Result<()> {
+        let sql = both(
+            "insert into charge (id, invoice_id, customer_id, collection, state, due_at, next_attempt_at, paid_at,
+                                 created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+             on conflict do nothing",
+        );
+        let paid_at = (new.state == ChargeState::Paid).then_some(new.now);
+        let args = (
+            new.id,
+            new.invoice_id,
+            new.customer_id,
+            new.collection,
+            new.state.name(),
+            new.due_at,
+            new.next_attempt_at,
+            paid_at,
+            new.now,
+        );
+        self.run(sql, args).await.map(drop)
+    }
+
+    /// The charge of an invoice, and nobody else changes it until this transaction ends.
+    pub async fn lock_charge(&mut self, invoice_id: &str) -> sqlx::Result<Option<Charge>> {
+        self.run(both("update charge set updated_at = updated_at where invoice_id = $1"), (invoice_id,))
+            .await?;
+        self.opt(both(charge!("where invoice_id = $1")), (invoice_id,)).await
+    }
+
+    /// Writes a charge down as it is now. The caller has asked [`ChargeState`] whether it may move.
+    pub async fn put_charge(&mut self, charge: &Charge, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update charge set state = $1, reason = $2, tries = $3, looks = $4, message = $5, due_at = $6,
+                 next_attempt_at = $7, suspend_at = $8, stripe_payment_id = $9, paid_at = $10, refunded_amount = $11,
+                 credited_amount = $12, dispute = $13, updated_at = $14
+             where invoice_id = $15",
+        );
+        let args = (
+            &charge.state,
+            &charge.reason,
+            charge.tries,
+            charge.looks,
+            &charge.message,
+            charge.due_at,
+            charge.next_attempt_at,
+            charge.suspend_at,
+            &charge.stripe_payment_id,
+            charge.paid_at,
+            charge.refunded_amount,
+            charge.credited_amount,
+            &charge.dispute,
+            now,
+            &charge.invoice_id,
+        );
+        self.run(sql, args).await.map(drop)
+    }
+
+    /// Writes a try down before Stripe is asked. The schema refuses a second one beside one under way.
+    pub async fn insert_attempt(&mut self, new: &Attempt) -> sqlx::Result<()> {
+        let sql = both(
+            "insert into charge_attempt (id, invoice_id, action, idempotency_key, path, body, actor, lease_token, begun_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        );
+        let args = (
+            &new.id,
+            &new.invoice_id,
+            &new.action,
+            &new.idempotency_key,
+            &new.path,
+            &new.body,
+            &new.actor,
+            new.lease_token,
+            new.begun_at,
+        );
+        self.run(sql, args).await.map(drop)
+    }
+
+    /// Every try of an invoice, oldest first.
+    pub async fn attempts(&mut self, invoice_id: &str) -> sqlx::Result<Vec<Attempt>> {
+        self.all(both(attempt!("where invoice_id = $1 order by id")), (invoice_id,)).await
+    }
+
+    /// Settles whatever try of an invoice is under way; false where none is.
+    pub async fn settle_attempt(
+        &mut self,
+        invoice_id: &str,
+        end: &AttemptEnd<'_>,
+        now: i64,
+    ) -> sqlx::Result<bool> {
+        let sql = both(
+            "update charge_attempt set outcome = $1, reason = $2, message = coalesce($3, message), settled_at = $4
+             where invoice_id = $5 and outcome is null",
+        );
+        let args = (end.outcome, end.reason.map(Reason::as_str), end.message, now, invoice_id);
+        Ok(self.run(sql, args).await? == 1)
+    }
+
+    /// What is known of the try under way: why there was no answer, and whether its key is of no use any more.
+    pub async fn attempt_unclear(
+        &mut self,
+        invoice_id: &str,
+        why: &str,
+        key_spent: bool,
+    ) -> sqlx::Result<()> {
+        let sql = both(
+            "update charge_attempt set message = $1, key_spent = case when $2 = 1 then 1 else key_spent end
+             where invoice_id = $3 and outcome is null",
+        );
+        self.run(sql, (why, i64::from(key_spent), invoice_id)).await.map(drop)
+    }
+
+    /// The charge that this payment paid.
+    pub async fn charge_of_payment(&mut self, stripe_payment_id: &str) -> sqlx::Result<Option<Charge>> {
+        self.opt(both(charge!("where stripe_payment_id = $1")), (stripe_payment_id,)).await
+    }
+
+    /// Keeps a credit note, one that is void for ever as such; answers what the invoice's credit notes come to.
+    pub async fn put_credit_note(
+        &mut self,
+        id: &str,
+        invoice_id: &str,
+        amount: i64,
+        void: bool,
+    ) -> sqlx::Result<i64> {
+        let sql = both(
+            "insert into credit_note (id, invoice_id, amount, void) values ($1, $2, $3, $4)
+             on conflict (id) do update set void = case when credit_note.void = 1 then 1 else excluded.void end",
+        );
+        self.run(sql, (id, invoice_id, amount, i64::from(void))).await?;
+        let sum = both(
+            "select cast(coalesce(sum(amount), 0) as bigint) from credit_note where invoice_id = $1 and void = 0",
+        );
+        let (sum,): (i64,) = self.one(sum, (invoice_id,)).await?;
+        Ok(sum)
+    }
+
+    /// Refunds and disputes of this payment that came when nobody knew whose it was are reacted to now. Answers what
+    /// they are about.
+    pub async fn payment_events_again(&mut self, stripe_payment_id: &str) -> sqlx::Result<Vec<(String,)>> {
+        let sql = both(
+            "update stripe_event set state = 'pending', reason = null, handled_at = null
+             where state = 'ignored' and object_id is not null
+               and kind in ('charge.refunded', 'charge.dispute.created', 'charge.dispute.closed')
+               and payload like '%\"' || $1 || '\"%'
+             returning object_id",
+        );
+        self.all(sql, (stripe_payment_id,)).await
+    }
+
+    /// The invoice that Stripe calls so.
+    pub async fn invoice_at_stripe(&mut self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
+        self.opt(select_invoice!("where stripe_invoice_id = $1"), (stripe_invoice_id,)).await
+    }
+
+    /// Where a customer stands.
+    pub async fn standing(&mut self, customer_id: &str) -> sqlx::Result<Option<Standing>> {
+        let sql = both("select suspended_at, suspension_grace_days from customer where id = $1");
+        self.opt(sql, (customer_id,)).await
+    }
+
+    /// Suspends a customer; false where they are suspended already.
+    pub async fn suspend_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update customer set suspended_at = $1, updated_at = $1 where id = $2 and suspended_at is null",
+        );
+        Ok(self.run(sql, (now, customer_id)).await? == 1)
+    }
+
+    /// Restores a customer for whom no unpaid invoice asks for suspension any more; false where there is nothing to do.
+    pub async fn restore_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update customer set suspended_at = null, updated_at = $1
+             where id = $2 and suspended_at is not null and not exists (
+                 select 1 from charge where charge.customer_id = $2 and charge.suspend_at is not null
+                    and charge.suspend_at <= $1 and charge.state not in ('paid', 'void', 'uncollectible'))",
+        );
+        Ok(self.run(sql, (now, customer_id)).await? == 1)
+    }
+
+    /// Closes every incident about an invoice's charge.
+    pub async fn resolve_charge_incidents(&mut self, invoice_id: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update incident set resolved_at = $1
+             where subject = $2 and kind like 'charge\\_%' escape '\\' and resolved_at is null",
+        );
+        self.run(sql, (now, invoice_id)).await.map(drop)
+    }
+
+    /// Makes what stands on a sealed invoice owed again: all of it, or what a human took off it before it was finalized.
+    /// Answers on how many lines that made a difference.
+    pub async fn rebill(&mut self, invoice_id: &str, all: bool, fold_key: &str) -> sqlx::Result<u64> {
+        let sql = both(
+            "update invoice_line
+             set rebilled_amount = case when $2 = 1 then amount else amount - coalesce(stripe_amount, amount) end
+             where invoice_id = $1 and item_key <> $3
+               and rebilled_amount <> case when $2 = 1 then amount else amount - coalesce(stripe_amount, amount) end",
+        );
+        self.run(sql, (invoice_id, i64::from(all), fold_key)).await
+    }
+
+    /// Marks every cycle that has a line on this invoice as changed, so that the next sync bills what is owed.
+    pub async fn cycles_of_invoice_changed(&mut self, invoice_id: &str) -> sqlx::Result<u64> {
+        let sql = both(
+            "update billing_cycle set version = version + 1
+             where customer_id = (select customer_id from invoice where id = $1)
+               and cycle in (select substr(item_key, 1, 10) from invoice_line where invoice_id = $1)",
+        );
+        self.run(sql, (invoice_id,)).await
+    }
+}

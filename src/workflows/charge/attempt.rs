@@ -1,0 +1,277 @@
+//! Attempt: write a try down, send it to Stripe, and settle it with what came back.
+
+use super::super::WorkflowError;
+use super::super::lease::begin_as_writer;
+use super::{outcome, truth};
+use crate::app::App;
+use crate::billing::dunning::{ChargeState, Reason, Said, classify};
+use crate::clock::prefix;
+use crate::store::{Attempt, AttemptEnd, Invoice, Lease};
+use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
+
+/// Stripe may forget a key after 24 hours, and would then do it twice.
+const KEY_LIVES_MS: i64 = 23 * 3_600_000;
+/// So often one key is used where nobody answers: a failure that Stripe has stored is repeated for ever.
+const USES_OF_A_KEY: usize = 2;
+
+/// What is asked of Stripe for an invoice that is to be paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Pay,
+    Void,
+    MarkUncollectible,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Action::Pay => "pay",
+            Action::Void => "void",
+            Action::MarkUncollectible => "mark_uncollectible",
+        }
+    }
+
+    fn write(self, stripe_invoice_id: &str) -> Write {
+        match self {
+            Action::Pay => stripe::pay(stripe_invoice_id),
+            Action::Void => stripe::void(stripe_invoice_id),
+            Action::MarkUncollectible => stripe::mark_uncollectible(stripe_invoice_id),
+        }
+    }
+}
+
+/// A try that is written down, and what the charge was before.
+pub(super) struct Begun {
+    attempt: Attempt,
+    before: ChargeState,
+    invoice: Invoice,
+}
+
+/// Tries to charge, unless something is under way or it is over.
+pub(super) async fn pay(
+    app: &App,
+    lease: &Lease,
+    invoice_id: &str,
+    actor: &str,
+) -> Result<(), WorkflowError> {
+    act(app, lease, invoice_id, Action::Pay, actor).await
+}
+
+/// Writes the try down, then sends it: whoever dies in between leaves it to be looked at.
+pub(super) async fn act(
+    app: &App,
+    lease: &Lease,
+    invoice_id: &str,
+    action: Action,
+    actor: &str,
+) -> Result<(), WorkflowError> {
+    match write_down(app, lease, invoice_id, action, actor).await? {
+        Some(begun) => send(app, lease, &begun).await,
+        None => Ok(()),
+    }
+}
+
+/// `in_progress`, with key and body, before Stripe is asked. None where there is nothing to try.
+async fn write_down(
+    app: &App,
+    lease: &Lease,
+    invoice_id: &str,
+    action: Action,
+    actor: &str,
+) -> Result<Option<Begun>, WorkflowError> {
+    let mut tx = begin_as_writer(app, lease).await?;
+    let (invoice, mut charge) = outcome::lock(&mut tx, invoice_id).await?;
+    let before = charge.state()?;
+    let attempts = tx.attempts(invoice_id).await?;
+    let under_way = attempts.iter().any(|attempt| attempt.outcome.is_none());
+    let Some(stripe_id) = invoice.stripe_invoice_id.as_deref() else { return Ok(None) };
+    if under_way || !before.can_become(ChargeState::InProgress) {
+        return Ok(None);
+    }
+    let now = app.clock.now_ms();
+    let attempt = new_attempt(app, lease, invoice_id, action, action.write(stripe_id), actor, &attempts);
+    tx.insert_attempt(&attempt).await?;
+    charge.state = ChargeState::InProgress.name().to_owned();
+    charge.looks = 0;
+    charge.next_attempt_at = app.config.dunning.look_after(0).map(|wait| now + wait);
+    tx.put_charge(&charge, now).await?;
+    // Should this process die now, somebody looks. A try by a job has that job.
+    let look_at = charge.next_attempt_at.unwrap_or(now);
+    if actor != "charge" {
+        super::begin::enqueue(app, &mut tx, invoice_id, look_at, charge.due_at).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(Begun { attempt, before, invoice }))
+}
+
+fn new_attempt(
+    app: &App,
+    lease: &Lease,
+    invoice_id: &str,
+    action: Action,
+    write: Write,
+    actor: &str,
+    before: &[Attempt],
+) -> Attempt {
+    let (id, now) = (app.ids.new_id(prefix::ATTEMPT), app.clock.now_ms());
+    Attempt {
+        idempotency_key: key_to_repeat(before, action, now).unwrap_or_else(|| id.clone()),
+        id,
+        invoice_id: invoice_id.to_owned(),
+        action: action.as_str().to_owned(),
+        path: write.path,
+        body: write.body,
+        actor: actor.to_owned(),
+        outcome: None,
+        reason: None,
+        message: None,
+        key_spent: 0,
+        lease_token: lease.token,
+        begun_at: now,
+        settled_at: None,
+    }
+}
+
+/// The key of a try that got no answer: should it arrive after all, it and the next one are one.
+fn key_to_repeat(before: &[Attempt], action: Action, now: i64) -> Option<String> {
+    let last = before.last().filter(|last| last.action == action.as_str() && last.key_spent == 0)?;
+    if !matches!(last.outcome.as_deref(), Some("no_answer" | "not_started")) {
+        return None;
+    }
+    let same: Vec<&Attempt> =
+        before.iter().filter(|attempt| attempt.idempotency_key == last.idempotency_key).collect();
+    let unanswered = same.iter().filter(|attempt| attempt.outcome.as_deref() == Some("no_answer")).count();
+    let first = same.first().map_or(now, |attempt| attempt.begun_at);
+    (unanswered < USES_OF_A_KEY && now - first < KEY_LIVES_MS).then(|| last.idempotency_key.clone())
+}
+
+async fn send(app: &App, lease: &Lease, begun: &Begun) -> Result<(), WorkflowError> {
+    let attempt = &begun.attempt;
+    let write = Write { method: Method::Post, path: attempt.path.clone(), body: attempt.body.clone() };
+    let deadline = begun.invoice.due_at.or(begun.invoice.finalized_at).unwrap_or(attempt.begun_at);
+    match app.stripe.write(&write, &attempt.idempotency_key, deadline).await {
+        Ok(body) => answered(app, lease, begun, InvoiceAnswer::parse(&body).ok()).await,
+        Err(StripeError::Refused(refusal)) => refused(app, lease, begun, &refusal).await,
+        Err(StripeError::NoAnswer(why) | StripeError::InFlight(why) | StripeError::Unreadable(why)) => {
+            unclear(app, lease, begun, &why, false).await
+        }
+        Err(StripeError::Failed(why)) => unclear(app, lease, begun, &why, true).await,
+        Err(error @ (StripeError::Later { .. } | StripeError::Unauthorized(_))) => {
+            not_started(app, lease, begun, &error.to_string()).await?;
+            Err(WorkflowError::of_stripe("charge the invoice", error))
+        }
+    }
+}
+
+async fn answered(
+    app: &App,
+    lease: &Lease,
+    begun: &Begun,
+    answer: Option<InvoiceAnswer>,
+) -> Result<(), WorkflowError> {
+    let Some(answer) = answer else {
+        return unclear(app, lease, begun, "Stripe's answer cannot be read", false).await;
+    };
+    let mut tx = begin_as_writer(app, lease).await?;
+    let over = outcome::invoice_is(app, &mut tx, &begun.invoice.id, &answer).await?;
+    tx.resolve_incident(outcome::PROVIDER_DOWN.0, outcome::PROVIDER_DOWN.1, app.clock.now_ms()).await?;
+    if !over {
+        // A bank transfer takes days, and a status may be new: it is looked at until it has an end.
+        tx.attempt_unclear(&begun.invoice.id, "Stripe has taken it, and it is not paid yet", false).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Stripe refused. What is not understood may be because the invoice is paid, void or gone: it is read before anything is
+/// concluded.
+async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> Result<(), WorkflowError> {
+    let reason = classify(&Said {
+        status: refusal.status,
+        code: refusal.code.as_deref(),
+        decline_code: refusal.decline_code.as_deref(),
+        param: refusal.param.as_deref(),
+        message: refusal.message.as_deref(),
+    });
+    let message = refusal.to_string();
+    if reason == Reason::Unknown || begun.attempt.action != "pay" {
+        return truth::after_refusal(app, lease, &begun.invoice, begun.before, &message).await;
+    }
+    let mut tx = begin_as_writer(app, lease).await?;
+    let end = AttemptEnd { outcome: "failed", reason: Some(reason), message: Some(&message) };
+    if tx.settle_attempt(&begun.invoice.id, &end, app.clock.now_ms()).await? {
+        let (invoice, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
+        outcome::failed(app, &mut tx, &invoice, charge, reason, &message).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Nobody knows whether it took effect: it stays under way, and is looked at soon.
+async fn unclear(
+    app: &App,
+    lease: &Lease,
+    begun: &Begun,
+    why: &str,
+    key_spent: bool,
+) -> Result<(), WorkflowError> {
+    let mut tx = begin_as_writer(app, lease).await?;
+    tx.attempt_unclear(&begun.invoice.id, why, key_spent).await?;
+    tx.commit().await?;
+    tracing::warn!(invoice.id = %begun.invoice.id, "Nobody knows whether {} was charged: {why}", begun.invoice.id);
+    Ok(())
+}
+
+/// Stripe has not begun: it is again what it was, and is tried again when Stripe lets us.
+async fn not_started(app: &App, lease: &Lease, begun: &Begun, why: &str) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    let mut tx = begin_as_writer(app, lease).await?;
+    let end = AttemptEnd { outcome: "not_started", reason: None, message: Some(why) };
+    if tx.settle_attempt(&begun.invoice.id, &end, now).await? {
+        let (_, mut charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
+        if charge.state()?.can_become(begun.before) {
+            charge.state = begun.before.name().to_owned();
+            charge.next_attempt_at = Some(now).filter(|_| charge.is_ours());
+            tx.put_charge(&charge, now).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(key: &str, outcome: &str, begun_at: i64) -> Attempt {
+        Attempt {
+            id: format!("ot_att_{begun_at}"),
+            invoice_id: "ot_inv_1".to_owned(),
+            action: "pay".to_owned(),
+            idempotency_key: key.to_owned(),
+            path: String::new(),
+            body: String::new(),
+            actor: "charge".to_owned(),
+            outcome: Some(outcome.to_owned()),
+            reason: None,
+            message: None,
+            key_spent: 0,
+            lease_token: 1,
+            begun_at,
+            settled_at: Some(begun_at),
+        }
+    }
+
+    #[test]
+    fn only_a_try_without_an_answer_is_sent_again_under_its_key() {
+        let key = |before: &[Attempt], now| key_to_repeat(before, Action::Pay, now);
+        let lost = attempt("k1", "no_answer", 0);
+        assert_eq!(key(std::slice::from_ref(&lost), 1_000).as_deref(), Some("k1"));
+        assert_eq!(key(std::slice::from_ref(&lost), KEY_LIVES_MS), None, "Stripe may have forgotten it");
+        assert_eq!(key(&[lost.clone(), attempt("k1", "no_answer", 5)], 1_000), None, "a stored failure");
+        assert_eq!(key(&[lost.clone(), attempt("k1", "not_started", 5)], 9).as_deref(), Some("k1"));
+        assert_eq!(key(&[lost.clone(), attempt("k1", "failed", 5)], 9), None, "it would say the same");
+        assert_eq!(key(&[Attempt { key_spent: 1, ..lost.clone() }], 9), None);
+        assert_eq!(key_to_repeat(&[lost], Action::Void, 9), None);
+    }
+}

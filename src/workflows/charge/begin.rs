@@ -1,0 +1,133 @@
+//! Begin: every sealed invoice has a charge, and every charge whose time has come has a job.
+
+use super::super::WorkflowError;
+use super::super::tell;
+use super::{CHARGE, outcome};
+use crate::app::App;
+use crate::billing::InvoiceState;
+use crate::billing::dunning::ChargeState;
+use crate::clock::prefix;
+use crate::config::Collection;
+use crate::store::{Charge, Invoice, NewCharge, NewJob, Tx};
+use crate::stripe::InvoiceAnswer;
+
+const PAGE: i64 = 500;
+
+/// Begins the charge of an invoice, in the transaction that seals it.
+pub(in crate::workflows) async fn begin(
+    app: &App,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+    state: InvoiceState,
+) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    // Where somebody finalized it by hand, Stripe may have been told to go on by itself: two would charge then.
+    let ours = app.config.collection == Collection::Opentab && !answer.auto_advance;
+    let due = answer.due_date.or(answer.status_transitions.finalized_at);
+    let due_at = due.map_or(now, |seconds| seconds * 1_000);
+    let charged = ChargeState::of_invoice(state).unwrap_or(ChargeState::Pending);
+    let next_attempt_at = (ours && charged.is_unpaid()).then_some(due_at);
+    let new = NewCharge {
+        id: &app.ids.new_id(prefix::CHARGE),
+        invoice_id: &invoice.id,
+        customer_id: &invoice.customer_id,
+        collection: if ours { "opentab" } else { "stripe" },
+        state: charged,
+        due_at,
+        next_attempt_at,
+        now,
+    };
+    tx.insert_charge(&new).await?;
+    if let Some(at) = next_attempt_at {
+        enqueue(app, tx, &invoice.id, at, due_at).await?;
+    }
+    let data = outcome::about(invoice, charged, None);
+    tell::application(app, tx, "invoice.finalized", &invoice.id, data).await?;
+    match charged {
+        ChargeState::Paid => outcome::tell_paid(app, tx, invoice).await,
+        _ => Ok(()),
+    }
+}
+
+/// A job for a charge, at a time.
+pub(super) async fn enqueue(
+    app: &App,
+    tx: &mut Tx,
+    invoice_id: &str,
+    run_at: i64,
+    deadline: i64,
+) -> Result<(), WorkflowError> {
+    let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
+    let new = NewJob { id: &id, kind: CHARGE, subject: invoice_id, run_at: run_at.max(now), deadline, now };
+    tx.enqueue_anew(&new).await?;
+    Ok(())
+}
+
+/// What was sealed says of its charge that it is over, in the transaction of whoever learned it.
+pub(in crate::workflows) async fn end_with_invoice(
+    app: &App,
+    tx: &mut Tx,
+    invoice_id: &str,
+    now_is: InvoiceState,
+    paid_off_stripe: bool,
+) -> Result<(), WorkflowError> {
+    let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(()) };
+    let Some(charge) = tx.lock_charge(invoice_id).await? else { return Ok(()) };
+    outcome::over(app, tx, &invoice, charge, now_is, paid_off_stripe).await
+}
+
+/// Asks for every charge whose next try or look is due; with a reason, only for what failed for it and for tries under
+/// way. Answers how many. Each has a job of its own already: this finds the one that was lost.
+pub async fn ask_for_due(app: &App, reason: &str) -> Result<usize, WorkflowError> {
+    let now = app.clock.now_ms();
+    let (mut asked, mut after) = (0, String::new());
+    loop {
+        let page = app.store.charges_due(now, &after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(asked) };
+        after.clone_from(&last.id);
+        let wanted = |charge: &&Charge| {
+            reason.is_empty() || charge.state == "in_progress" || charge.reason.as_deref() == Some(reason)
+        };
+        let mut tx = app.store.db.begin().await?;
+        for charge in page.iter().filter(wanted) {
+            let (id, subject) = (app.ids.new_id(prefix::JOB), charge.invoice_id.as_str());
+            let new = NewJob { id: &id, kind: CHARGE, subject, run_at: now, deadline: charge.due_at, now };
+            tx.enqueue(&new).await?;
+            asked += 1;
+        }
+        tx.commit().await?;
+        app.wake.notify_waiters();
+    }
+}
+
+/// Asks for a try of everything that failed, or failed for this reason, and was due in this span; answers how many.
+pub async fn ask_for_failed(app: &App, reason: &str, due: (i64, i64)) -> Result<usize, WorkflowError> {
+    let (mut asked, mut after) = (0, String::new());
+    loop {
+        let page = app.store.charges_in("failed", reason, due, &after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(asked) };
+        after.clone_from(&last.id);
+        for charge in &page {
+            asked += usize::from(now_is_its_time(app, &charge.invoice_id).await?);
+        }
+        app.wake.notify_waiters();
+    }
+}
+
+/// Brings the next try of a failed charge forward to now; false where it is none any more.
+pub(super) async fn now_is_its_time(app: &App, invoice_id: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
+    let mut tx = app.store.db.begin().await?;
+    let Some(mut charge) = tx.lock_charge(invoice_id).await? else { return Ok(false) };
+    let state = charge.state()?;
+    let can = state.is_unpaid() && state.can_become(ChargeState::InProgress) && charge.is_ours();
+    if !can && state != ChargeState::InProgress {
+        return Ok(false);
+    }
+    charge.next_attempt_at = Some(now);
+    tx.put_charge(&charge, now).await?;
+    enqueue(app, &mut tx, invoice_id, now, now).await?;
+    tx.commit().await?;
+    Ok(true)
+}

@@ -1,0 +1,61 @@
+//! Charge: get a finalized invoice paid, one try at a time, and never twice.
+
+mod attempt;
+mod begin;
+mod follow;
+mod manual;
+mod outcome;
+mod standing;
+mod truth;
+
+pub use begin::{ask_for_due, ask_for_failed};
+pub(super) use begin::{begin, end_with_invoice};
+pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
+pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
+pub(super) use outcome::moved;
+
+use super::WorkflowError;
+use super::lease::as_only_writer;
+use crate::app::App;
+use crate::billing::dunning::{Step, step};
+use crate::store::Lease;
+
+/// The kind of the job that gets an invoice paid; its subject is the invoice's id.
+pub const CHARGE: &str = "charge";
+/// More than one turn ever takes: a look, a suspension and a try.
+const STEPS: usize = 8;
+
+/// Does what is due for the charge of an invoice; answers when there is something to do again.
+///
+/// # Errors
+/// Whatever was written down stays, and the next run goes on from there.
+pub async fn charge(app: &App, invoice_id: &str) -> Result<Option<i64>, WorkflowError> {
+    as_only_writer(app, invoice_id, async |lease| {
+        for _ in 0..STEPS {
+            match next_step(app, invoice_id).await? {
+                Step::Rest => return Ok(None),
+                Step::Wait(at) => return Ok(Some(at)),
+                todo => take(app, lease, invoice_id, todo).await?,
+            }
+        }
+        Ok(Some(app.clock.now_ms() + 1_000))
+    })
+    .await
+}
+
+async fn take(app: &App, lease: &Lease, invoice_id: &str, todo: Step) -> Result<(), WorkflowError> {
+    match todo {
+        Step::Rest | Step::Wait(_) => Ok(()),
+        Step::Look => truth::look(app, lease, invoice_id).await,
+        Step::Pay => attempt::pay(app, lease, invoice_id, "charge").await,
+        Step::Suspend => standing::suspend(app, lease, invoice_id).await,
+    }
+}
+
+async fn next_step(app: &App, invoice_id: &str) -> Result<Step, WorkflowError> {
+    let missing = || WorkflowError::NotFound(format!("charge of {invoice_id}"));
+    let charge = app.store.charge(invoice_id).await?.ok_or_else(missing)?;
+    let under_way = app.store.attempt_under_way(invoice_id).await?.is_some();
+    let standing = app.store.standing(&charge.customer_id).await?.unwrap_or_default();
+    Ok(step(&charge.known(under_way, standing.suspended_at.is_some())?, app.clock.now_ms()))
+}

@@ -1,0 +1,53 @@
+//! Standing: a customer who does not pay is suspended after their grace, and restored when they have paid.
+
+use serde_json::json;
+
+use super::super::by::By;
+use super::super::lease::begin_as_writer;
+use super::super::{WorkflowError, tell};
+use super::outcome;
+use crate::app::App;
+use crate::store::{Charge, Lease, Standing, Tx};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Until when an invoice may be unpaid without consequences, in unix milliseconds.
+pub(super) fn grace_until(app: &App, charge: &Charge, standing: &Standing) -> i64 {
+    let all = i64::try_from(app.config.suspension_grace.as_millis()).unwrap_or(0);
+    charge
+        .due_at
+        .saturating_add(standing.suspension_grace_days.map_or(all, |days| days.saturating_mul(DAY_MS)))
+}
+
+/// Suspends the customer of an unpaid invoice whose time is up. Usage is still counted, and invoices go on.
+pub(super) async fn suspend(app: &App, lease: &Lease, invoice_id: &str) -> Result<(), WorkflowError> {
+    let mut tx = begin_as_writer(app, lease).await?;
+    let (invoice, charge) = outcome::lock(&mut tx, invoice_id).await?;
+    let now = app.clock.now_ms();
+    let due = charge.suspend_at.is_some_and(|at| at <= now) && charge.state()?.is_unpaid();
+    if !due || !tx.suspend_customer(&charge.customer_id, now).await? {
+        return Ok(());
+    }
+    let detail = json!({ "invoice": invoice.id, "reason": charge.reason });
+    By::service("charge")
+        .note(app, &mut tx, "customer.suspended", &charge.customer_id, detail.clone())
+        .await?;
+    let id = &charge.customer_id;
+    tell::customer(app, &mut tx, "suspended", id, Some(&invoice.id), &invoice.id).await?;
+    tell::application(app, &mut tx, "customer.suspended", id, detail).await?;
+    tx.commit().await?;
+    tracing::warn!(customer.id = %id, invoice.id = %invoice.id, "Suspended customer {id}: {} is unpaid", invoice.id);
+    Ok(())
+}
+
+/// Restores the customer where nothing else is held against them, in the transaction that ends a charge.
+pub(super) async fn restore(app: &App, tx: &mut Tx, charge: &Charge) -> Result<(), WorkflowError> {
+    let id = &charge.customer_id;
+    if charge.suspend_at.is_none() || !tx.restore_customer(id, app.clock.now_ms()).await? {
+        return Ok(());
+    }
+    let detail = json!({ "invoice": charge.invoice_id, "status": charge.state });
+    By::service("charge").note(app, tx, "customer.restored", id, detail.clone()).await?;
+    tell::customer(app, tx, "restored", id, Some(&charge.invoice_id), &charge.invoice_id).await?;
+    tell::application(app, tx, "customer.restored", id, detail).await
+}

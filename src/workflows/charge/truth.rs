@@ -1,0 +1,222 @@
+//! Truth: ask Stripe how an invoice stands before anything is tried again.
+
+use super::super::WorkflowError;
+use super::super::lease::begin_as_writer;
+use super::outcome;
+use crate::app::App;
+use crate::billing::dunning::{ChargeState, Reason, Said, after_failure, classify};
+use crate::store::{AttemptEnd, Charge, Invoice, Lease, Tx};
+use crate::stripe::{self, InvoiceAnswer, PaymentError, PaymentIntent, StripeError};
+
+/// A transfer that Stripe says is under way is looked at so often, for as long as that takes.
+const PROCESSING_MS: i64 = 6 * 3_600_000;
+
+/// Reads the invoice, and settles what is under way with what it says.
+pub(super) async fn look(app: &App, lease: &Lease, invoice_id: &str) -> Result<(), WorkflowError> {
+    let missing = || WorkflowError::NotFound(format!("invoice {invoice_id}"));
+    let invoice = app.store.invoice(invoice_id).await?.ok_or_else(missing)?;
+    let read = read(app, &invoice).await?;
+    let mut tx = begin_as_writer(app, lease).await?;
+    match read {
+        Read::Answer(answer) => known(app, &mut tx, invoice_id, &answer).await?,
+        Read::Unclear(why) => unclear(app, &mut tx, invoice_id, &why).await?,
+        Read::NoAnswer(why) => unreachable(app, &mut tx, invoice_id, &why).await?,
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+enum Read {
+    Answer(Box<InvoiceAnswer>),
+    /// Stripe answered, and it says nothing of how the try ended.
+    Unclear(String),
+    NoAnswer(String),
+}
+
+async fn read(app: &App, invoice: &Invoice) -> Result<Read, WorkflowError> {
+    let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
+    let deadline = invoice.due_at.unwrap_or(invoice.created_at);
+    match app.stripe.read::<InvoiceAnswer>(stripe::invoice_with_payments(stripe_id), deadline).await {
+        Ok(answer) => Ok(Read::Answer(Box::new(answer))),
+        Err(StripeError::Refused(refusal)) => Ok(Read::Unclear(format!("Stripe says {refusal}"))),
+        Err(StripeError::Unreadable(why)) => Ok(Read::Unclear(why)),
+        Err(StripeError::NoAnswer(why) | StripeError::InFlight(why) | StripeError::Failed(why)) => {
+            Ok(Read::NoAnswer(why))
+        }
+        Err(error) => Err(WorkflowError::of_stripe("read the invoice", error)),
+    }
+}
+
+async fn known(
+    app: &App,
+    tx: &mut Tx,
+    invoice_id: &str,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    tx.resolve_incident(outcome::PROVIDER_DOWN.0, outcome::PROVIDER_DOWN.1, now).await?;
+    if outcome::invoice_is(app, tx, invoice_id, answer).await? {
+        return Ok(());
+    }
+    match answer.status.as_deref() {
+        Some("open") => open(app, tx, invoice_id, answer).await,
+        other => {
+            let why = format!("Stripe says that the invoice is {}", other.unwrap_or("in no state"));
+            unclear(app, tx, invoice_id, &why).await
+        }
+    }
+}
+
+/// It is not paid: what was under way has come to nothing, unless a transfer is on its way.
+async fn open(app: &App, tx: &mut Tx, invoice_id: &str, answer: &InvoiceAnswer) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    let payment = payment_of(answer);
+    if payment.status == Some("processing") {
+        let (_, charge) = outcome::lock(tx, invoice_id).await?;
+        let message = Some("the payment is on its way".to_owned());
+        let waiting = Charge { next_attempt_at: Some(now + PROCESSING_MS), looks: 0, message, ..charge };
+        return Ok(tx.put_charge(&waiting, now).await?);
+    }
+    let attempts = tx.attempts(invoice_id).await?;
+    let tried = attempts.iter().find(|attempt| attempt.outcome.is_none());
+    let (reason, message) = match tried {
+        None => payment.why(),
+        Some(_) => (Reason::Network, "no answer came, and the invoice is not paid".to_owned()),
+    };
+    let by_hand = tried.is_some_and(|attempt| attempt.action != "pay");
+    let end = AttemptEnd { outcome: "no_answer", reason: None, message: None };
+    tx.settle_attempt(invoice_id, &end, now).await?;
+    let (invoice, charge) = outcome::lock(tx, invoice_id).await?;
+    match by_hand {
+        true => stuck(app, tx, charge, "what was asked for by hand did not reach Stripe").await,
+        false => outcome::failed(app, tx, &invoice, charge, reason, &message).await,
+    }
+}
+
+/// What an invoice's payments say.
+struct Payment<'a> {
+    status: Option<&'a str>,
+    error: Option<&'a PaymentError>,
+}
+
+impl Payment<'_> {
+    fn why(&self) -> (Reason, String) {
+        match (self.status, self.error) {
+            (Some("requires_action"), _) => (
+                Reason::AuthenticationRequired,
+                "the bank asks the customer to confirm the payment".to_owned(),
+            ),
+            (_, Some(error)) => {
+                let said = Said {
+                    status: 402,
+                    code: error.code.as_deref(),
+                    decline_code: error.decline_code.as_deref(),
+                    param: error.param.as_deref(),
+                    message: error.message.as_deref(),
+                };
+                (classify(&said), error.message.clone().unwrap_or_else(|| "the payment failed".to_owned()))
+            }
+            _ => (Reason::Unknown, "the payment failed, and Stripe gave no reason".to_owned()),
+        }
+    }
+}
+
+fn payment_of(answer: &InvoiceAnswer) -> Payment<'_> {
+    let payments = answer.payments.iter().flat_map(|payments| &payments.data);
+    let mut intents = payments.filter_map(|payment| payment.payment.as_ref()?.payment_intent.as_ref());
+    match intents.next_back() {
+        Some(PaymentIntent::Object { status, last_payment_error, .. }) => {
+            Payment { status: status.as_deref(), error: last_payment_error.as_ref() }
+        }
+        Some(PaymentIntent::Id(_)) | None => Payment { status: None, error: None },
+    }
+}
+
+/// Stripe answered, and still nobody knows: it is looked at again, later and later, then by a human.
+async fn unclear(app: &App, tx: &mut Tx, invoice_id: &str, why: &str) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    let (_, charge) = outcome::lock(tx, invoice_id).await?;
+    let looks = charge.looks + 1;
+    let next = app.config.dunning.look_after(u32::try_from(looks).unwrap_or(u32::MAX));
+    let charge = Charge {
+        looks,
+        message: Some(why.to_owned()),
+        next_attempt_at: next.map(|wait| now + wait),
+        ..charge
+    };
+    match next {
+        Some(_) => Ok(tx.put_charge(&charge, now).await?),
+        None => stuck(app, tx, charge, why).await,
+    }
+}
+
+async fn stuck(app: &App, tx: &mut Tx, charge: Charge, why: &str) -> Result<(), WorkflowError> {
+    let next = ChargeState::NeedsAttention;
+    let state = if charge.state()?.can_become(next) { next.name().to_owned() } else { charge.state.clone() };
+    let charge = Charge { state, message: Some(why.to_owned()), next_attempt_at: None, ..charge };
+    tx.put_charge(&charge, app.clock.now_ms()).await?;
+    outcome::needs_attention(app, tx, &charge, why).await
+}
+
+/// Not even a read is answered: what is under way stays so, and is asked for as the ladder for the network says.
+async fn unreachable(app: &App, tx: &mut Tx, invoice_id: &str, why: &str) -> Result<(), WorkflowError> {
+    let now = app.clock.now_ms();
+    let (_, charge) = outcome::lock(tx, invoice_id).await?;
+    let tries = charge.tries_with(Reason::Network);
+    let strategy = app.config.dunning.of(Reason::Network);
+    let jitter = app.ids.any_up_to(1_000);
+    let after = after_failure(&strategy, Reason::Network, tries, now, now, jitter);
+    let last_wait = now + app.config.dunning.look_after(2).unwrap_or(300_000);
+    let charge = Charge {
+        reason: Some(Reason::Network.as_str().to_owned()),
+        tries: i64::from(tries),
+        message: Some(why.to_owned()),
+        next_attempt_at: Some(after.next_attempt_at.unwrap_or(last_wait)),
+        ..charge
+    };
+    tx.put_charge(&charge, now).await?;
+    match after.provider_down {
+        true => outcome::provider_down(app, tx, tries, why).await,
+        false => Ok(()),
+    }
+}
+
+/// Stripe refused, and its words say nothing that Opentab knows: how does the invoice stand?
+pub(super) async fn after_refusal(
+    app: &App,
+    lease: &Lease,
+    invoice: &Invoice,
+    before: ChargeState,
+    refusal: &str,
+) -> Result<(), WorkflowError> {
+    let read = read(app, invoice).await?;
+    let now = app.clock.now_ms();
+    let mut tx = begin_as_writer(app, lease).await?;
+    let over = match &read {
+        Read::Answer(answer) => outcome::invoice_is(app, &mut tx, &invoice.id, answer).await?,
+        Read::NoAnswer(why) => {
+            // It stays under way: the refusal may have been of an invoice that is paid.
+            unreachable(app, &mut tx, &invoice.id, why).await?;
+            true
+        }
+        Read::Unclear(_) => false,
+    };
+    let attempts = tx.attempts(&invoice.id).await?;
+    let tried = attempts.into_iter().find(|attempt| attempt.outcome.is_none());
+    if let (false, Some(tried)) = (over, tried) {
+        let end = AttemptEnd { outcome: "refused", reason: Some(Reason::Unknown), message: Some(refusal) };
+        tx.settle_attempt(&invoice.id, &end, now).await?;
+        let (invoice, mut charge) = outcome::lock(&mut tx, &invoice.id).await?;
+        match tried.action.as_str() {
+            "pay" => outcome::failed(app, &mut tx, &invoice, charge, Reason::Unknown, refusal).await?,
+            // What a person asked for was refused: they are told, and everything is as before.
+            _ => {
+                charge.state = before.name().to_owned();
+                charge.next_attempt_at = Some(now).filter(|_| charge.is_ours() && before.is_unpaid());
+                tx.put_charge(&charge, now).await?;
+            }
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}

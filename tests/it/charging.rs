@@ -1,0 +1,458 @@
+//! Charging: one successful charge for each invoice, whatever happens around it.
+
+use chrono::Duration;
+use opentab::http::extract::Limits;
+use opentab::jobs;
+use opentab::sandbox::{CardOutcome, Fault};
+use opentab::store::both;
+use opentab::workflows::by::By;
+use opentab::workflows::charge::{self, ManualError};
+
+use serde_json::{Value, json};
+
+use crate::payday::Payday;
+use crate::server::Server;
+use crate::tab::fresh_store_in;
+
+const PAY: &str = "POST /v1/invoices/{invoice}/pay";
+
+#[tokio::test]
+async fn a_finalized_invoice_is_charged_once() {
+    let p = Payday::with(CardOutcome::Succeeds).await.begins().await;
+    p.paid_once("all is well").await;
+    assert_eq!(p.outcomes().await, ["paid"]);
+    assert_eq!(p.t.writes().iter().filter(|operation| *operation == PAY).count(), 1);
+    p.to_the_end().await;
+    assert!(p.t.incidents().await.is_empty());
+    p.t.in_step(&p.ada).await;
+}
+
+#[tokio::test]
+async fn stripe_is_told_to_leave_the_invoice_alone() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let (_, id) = p.invoice().await;
+    let at_stripe = p.t.stripe("GET", &format!("/invoices/{id}"), "").await;
+    assert_eq!((&at_stripe["auto_advance"], &at_stripe["next_payment_attempt"]), (&false.into(), &().into()));
+    let p = Payday::setup("stripe", Some(CardOutcome::Declined("generic_decline")), &[]).await.begins().await;
+    let (_, id) = p.invoice().await;
+    assert_eq!(p.t.stripe("GET", &format!("/invoices/{id}"), "").await["auto_advance"], true);
+}
+
+#[tokio::test]
+async fn in_progress_is_written_before_stripe_is_asked() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    let p = p.begins().await;
+    // Stripe's webhook may say it before anybody looks: here none arrives in time.
+    assert_eq!(p.attempts().await.len(), 1);
+    let attempt = p.attempts().await.remove(0);
+    assert!(attempt.idempotency_key.starts_with("ot_att_") && attempt.lease_token > 0);
+    p.to_the_end().await;
+    p.paid_once("lost answer").await;
+}
+
+#[tokio::test]
+async fn an_answer_lost_after_success_does_not_charge_twice() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    let p = p.begins().await;
+    assert_eq!(p.state().await, "in_progress");
+    p.t.sandbox.reset_calls();
+    assert!(p.next().await.unwrap() <= Duration::seconds(10), "the truth is asked for after ten seconds");
+    assert_eq!((p.t.writes().len(), p.t.reads()), (0, 1), "asked, not tried again");
+    p.paid_once("by asking").await;
+}
+
+#[tokio::test]
+async fn no_kind_of_fault_charges_twice() {
+    for (name, fault) in Fault::kinds() {
+        if !fault.fits(PAY) || fault.is_about_webhooks() || fault == Fault::DeleteFirst {
+            continue;
+        }
+        // What Stripe has not taken may come again and again.
+        let again = matches!(fault, Fault::LoseAnswer | Fault::DropBefore | Fault::Status { .. });
+        for times in if again { vec![1, 3] } else { vec![1] } {
+            let p = Payday::with(CardOutcome::Succeeds).await;
+            for _ in 0..times {
+                p.t.sandbox.faults().next(PAY, fault.clone());
+            }
+            let story = format!("{name}, {times} times");
+            let p = p.begins().await;
+            for _ in 0..40 {
+                if p.state().await == "paid" {
+                    break;
+                }
+                // Asked for by the bank: nothing is tried blindly, so the customer acts.
+                if p.next().await.is_none() {
+                    charge::pay(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+                }
+            }
+            p.t.sandbox.faults().clear();
+            p.to_the_end().await;
+            p.paid_once(&story).await;
+            assert!(p.t.incidents().await.is_empty(), "{story}: {:?}", p.t.incidents().await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_fault_of_the_look_charges_twice() {
+    for (name, fault) in Fault::kinds() {
+        if fault.is_about_webhooks()
+            || !fault.fits("GET /v1/invoices/{invoice}")
+            || fault == Fault::DeleteFirst
+        {
+            continue;
+        }
+        let p = Payday::with(CardOutcome::Succeeds).await;
+        p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+        p.t.sandbox.faults().next("GET /v1/invoices/{invoice}", fault.clone());
+        p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+        let p = p.begins().await;
+        p.to_the_end().await;
+        p.paid_once(&name).await;
+        assert_eq!(p.attempts().await.len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_webhook_fault_charges_twice_or_hides_a_payment() {
+    for (name, fault) in Fault::kinds() {
+        if !fault.is_about_webhooks() {
+            continue;
+        }
+        let p = Payday::with(CardOutcome::Succeeds).await;
+        for kind in ["invoice.finalized", "invoice.updated", "invoice.paid", "invoice_payment.paid"] {
+            p.t.sandbox.faults().next(kind, fault.clone());
+        }
+        p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+        let p = p.begins().await;
+        p.to_the_end().await;
+        p.t.sandbox.release_held_webhooks();
+        p.t.pass(Duration::hours(2));
+        p.t.settle().await;
+        p.paid_once(&name).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stored_failure_is_read_around_and_then_another_key_is_used() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::named("error_500_stored").unwrap());
+    let p = p.begins().await;
+    p.to_the_end().await;
+    p.paid_once("stored 500").await;
+    let keys: Vec<String> = p.attempts().await.into_iter().map(|attempt| attempt.idempotency_key).collect();
+    assert!(keys.len() == 2 && keys[0] != keys[1], "{keys:?}");
+}
+
+#[tokio::test]
+async fn whoever_dies_in_the_middle_is_taken_over_and_nothing_is_charged_twice() {
+    let mut ends = std::collections::BTreeSet::new();
+    for polls in (0..32).map(|step| step * 2) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = fresh_store_in(folder.path()).await;
+        let p = Payday::on(store, "opentab", Some(CardOutcome::Succeeds), &[]).await;
+        opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+        let (id, _) = p.invoice().await;
+        let replica = p.t.replica();
+        let run = tokio::spawn(async move { charge::charge(&replica, &id).await });
+        for _ in 0..polls {
+            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+        run.abort();
+        let _ = run.await;
+        ends.insert(p.state().await);
+        p.t.pass(Duration::seconds(16));
+        p.to_the_end().await;
+        p.paid_once(&format!("dropped after {polls} polls")).await;
+    }
+    assert!(ends.contains("pending") && ends.contains("paid"), "{ends:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_charge_the_same_invoices_charge_each_once() {
+    for lost in [false, true] {
+        let p = Payday::with(CardOutcome::Succeeds).await;
+        opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+        if lost {
+            p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+        }
+        let (id, _) = p.invoice().await;
+        let mut running = Vec::new();
+        for replica in [p.t.replica(), p.t.replica(), p.t.replica()] {
+            let id = id.clone();
+            running.push(tokio::spawn(async move {
+                for _ in 0..5 {
+                    let _ = charge::charge(&replica, &id).await;
+                    tokio::task::yield_now().await;
+                }
+                let _ = jobs::run_due(&replica).await;
+            }));
+        }
+        for run in running {
+            run.await.unwrap();
+        }
+        p.to_the_end().await;
+        p.paid_once("three replicas").await;
+        assert_eq!(p.attempts().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_sleeper_whose_term_is_over_settles_nothing() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    let (id, _) = p.invoice().await;
+    let now = p.t.clock.now_ms();
+    let asleep = p.t.app.store.acquire_lease(&id, "asleep", now, now + 15_000).await.unwrap().unwrap();
+    assert!(charge::charge(&p.t.app, &id).await.is_err(), "one at a time");
+    p.t.pass(Duration::seconds(16));
+    p.to_the_end().await;
+    assert!(opentab::workflows::lease::begin_as_writer(&p.t.app, &asleep).await.is_err());
+    p.paid_once("after a sleeper").await;
+}
+
+#[tokio::test]
+async fn only_one_try_is_under_way_and_only_one_succeeds_says_the_schema() {
+    let p = Payday::with(CardOutcome::Succeeds).await.begins().await;
+    let (id, _) = p.invoice().await;
+    for outcome in ["'paid', 1", "null, null"] {
+        let sql: &'static str = Box::leak(
+            format!(
+                "insert into charge_attempt (id, invoice_id, action, idempotency_key, path, body, actor, lease_token, \
+                 begun_at, outcome, settled_at) values ($1, $2, 'pay', 'k', '', '', 'x', 1, 1, {outcome})"
+            )
+            .into_boxed_str(),
+        );
+        let db = &p.t.app.store.db;
+        let first = db.run(both(sql), ("ot_att_x1", id.as_str())).await;
+        let second = db.run(both(sql), ("ot_att_x2", id.as_str())).await;
+        assert!(second.is_err(), "{outcome}: {first:?}, {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_paid_out_of_band_or_by_the_customer_is_simply_paid() {
+    for body in ["paid_out_of_band=true", ""] {
+        let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await.begins().await;
+        assert_eq!(p.state().await, "failed: insufficient_funds");
+        p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+        let (_, id) = p.invoice().await;
+        p.t.stripe("POST", &format!("/invoices/{id}/pay"), body).await;
+        // Nobody hears of it: the next try finds out by itself.
+        if body.is_empty() {
+            p.t.sandbox.deliveries_due();
+        }
+        p.to_the_end().await;
+        assert_eq!(p.state().await, "paid");
+        assert!(p.t.incidents().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_a_human_decided_at_stripe_is_followed_and_not_fought() {
+    for (operation, state) in [("void", "void"), ("mark_uncollectible", "uncollectible")] {
+        for heard in [true, false] {
+            let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await.begins().await;
+            let (_, id) = p.invoice().await;
+            p.t.stripe("POST", &format!("/invoices/{id}/{operation}"), "").await;
+            if !heard {
+                p.t.sandbox.deliveries_due();
+                p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+            }
+            p.to_the_end().await;
+            match (operation, heard) {
+                // An uncollectible invoice can be paid, and the next try did it before anybody had said so.
+                ("mark_uncollectible", false) => assert_eq!(p.state().await, "paid"),
+                _ => assert_eq!(p.state().await, state, "{heard}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_that_takes_days_is_waited_for_and_not_tried_again() {
+    for (arrives, end) in [(true, "paid"), (false, "failed: network")] {
+        let p = Payday::with(CardOutcome::Processes).await.begins().await;
+        assert_eq!(p.state().await, "in_progress");
+        for _ in 0..30 {
+            p.next().await;
+        }
+        assert_eq!((p.state().await.as_str(), p.attempts().await.len()), ("in_progress", 1));
+        assert!(p.t.clock.now() > crate::tab::time("2026-12-06T00:00:00Z"));
+        p.t.sandbox.card_will(&p.card, CardOutcome::Declined("insufficient_funds"));
+        p.t.sandbox.end_transfer(&p.invoice().await.1, arrives);
+        p.next().await;
+        assert_eq!(p.state().await, end);
+    }
+}
+
+#[tokio::test]
+async fn where_stripe_collects_the_same_states_are_shown_and_nothing_is_tried() {
+    for (card, state) in [
+        (Some(CardOutcome::Succeeds), "paid"),
+        (Some(CardOutcome::Declined("insufficient_funds")), "failed: insufficient_funds"),
+        (Some(CardOutcome::NeedsAction), "failed: authentication_required"),
+        (Some(CardOutcome::Expired), "failed: declined"),
+    ] {
+        let p = Payday::setup("stripe", card, &[]).await.begins().await;
+        p.t.settle().await;
+        p.to_the_end().await;
+        assert_eq!(p.state().await, state);
+        assert!(!p.t.writes().contains(&PAY.to_owned()));
+        assert!(p.attempts().await.is_empty() && p.t.incidents().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn refunds_disputes_and_credit_notes_are_shown_and_never_fought() {
+    let p = Payday::with(CardOutcome::Succeeds).await.begins().await;
+    p.t.settle().await;
+    let (id, at_stripe) = p.invoice().await;
+    let shown = async || {
+        p.t.settle().await;
+        let charge = p.charge().await;
+        (charge.state, charge.refunded_amount, charge.credited_amount, charge.dispute)
+    };
+    let paid = || "paid".to_owned();
+    p.t.sandbox.refund(&at_stripe, 50);
+    assert_eq!(shown().await, (paid(), 50, 0, None));
+    p.t.sandbox.refund(&at_stripe, 70);
+    let note = p.t.sandbox.credit_note(&at_stripe, 30);
+    assert_eq!(shown().await, (paid(), 120, 30, None));
+    p.t.sandbox.void_credit_note(&note, &at_stripe, 30);
+    p.t.sandbox.dispute(&at_stripe, "needs_response");
+    assert_eq!(shown().await, (paid(), 120, 0, Some("needs_response".to_owned())));
+    assert_eq!(p.t.incidents().await, ["charge_disputed"]);
+    p.t.sandbox.dispute(&at_stripe, "lost");
+    assert_eq!(shown().await, (paid(), 120, 0, Some("lost".to_owned())));
+    assert!(p.t.incidents().await.is_empty());
+    p.to_the_end().await;
+    assert_eq!(p.attempts().await.len(), 1);
+    assert!(matches!(charge::pay(&p.t.app, &id, &By::operator()).await, Err(ManualError::AlreadyPaid)));
+}
+
+#[tokio::test]
+async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next("invoice_payment.paid", Fault::WebhookHold);
+    let p = p.begins().await;
+    p.t.settle().await;
+    p.t.sandbox.refund(&p.invoice().await.1, 50);
+    p.t.settle().await;
+    assert_eq!(p.charge().await.refunded_amount, 0);
+    p.t.sandbox.release_held_webhooks();
+    p.t.settle().await;
+    assert_eq!(p.charge().await.refunded_amount, 50);
+}
+
+#[tokio::test]
+async fn by_hand_an_invoice_is_paid_voided_and_written_off() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let (id, _) = p.invoice().await;
+    let by = By::operator();
+    let asked = charge::pay(&p.t.app, &id, &by).await.unwrap();
+    assert_eq!((asked.charge.state.as_str(), asked.charge.reason.as_deref()), ("failed", Some("declined")));
+    let asked = charge::mark_uncollectible(&p.t.app, &id, &by).await.unwrap();
+    assert_eq!(asked.charge.state, "uncollectible");
+    p.to_the_end().await;
+    // It may still be paid; that it fails leaves it written off.
+    assert_eq!(charge::pay(&p.t.app, &id, &by).await.unwrap().charge.state, "uncollectible");
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    let asked = charge::pay(&p.t.app, &id, &by).await.unwrap();
+    assert_eq!((asked.charge.state.as_str(), asked.invoice.state.as_str()), ("paid", "paid"));
+    for refused in [charge::pay(&p.t.app, &id, &by).await, charge::void(&p.t.app, &id, &by).await] {
+        assert!(matches!(refused, Err(ManualError::AlreadyPaid)), "{refused:?}");
+    }
+    assert!(p.t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_void_invoice_stays_billed_until_somebody_asks_to_bill_it_again() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let (id, _) = p.invoice().await;
+    let by = By::operator();
+    assert!(matches!(charge::rebill(&p.t.app, &id, &by).await, Err(ManualError::InvalidState(_))));
+    assert_eq!(charge::void(&p.t.app, &id, &by).await.unwrap().charge.state, "void");
+    p.t.settle().await;
+    assert!(p.t.incidents().await.is_empty(), "it was our own doing");
+    assert_eq!(p.t.draft_total(&p.ada).await, 0);
+    charge::rebill(&p.t.app, &id, &by).await.unwrap();
+    p.t.settle().await;
+    assert_eq!(p.t.draft_total(&p.ada).await, 200);
+    assert!(charge::rebill(&p.t.app, &id, &by).await.is_err(), "once");
+    p.t.settle().await;
+    assert_eq!(p.t.draft_total(&p.ada).await, 200);
+    p.t.in_step(&p.ada).await;
+}
+
+#[tokio::test]
+async fn what_a_human_took_off_is_billed_again_only_when_asked_for() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    let stripe_id = p.t.current(&p.ada).await.stripe_invoice_id.unwrap();
+    let (line, _) = p.t.lines_at_stripe(&p.ada).await.remove(0);
+    p.t.stripe("POST", &format!("/invoices/{stripe_id}/lines/{line}"), "amount=120").await;
+    p.t.stripe("POST", &format!("/invoices/{stripe_id}/finalize"), "").await;
+    let p = p.begins().await;
+    p.t.settle().await;
+    assert_eq!(p.t.draft_total(&p.ada).await, 0);
+    charge::rebill(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+    p.t.settle().await;
+    assert_eq!(p.t.draft_total(&p.ada).await, 80);
+}
+
+#[tokio::test]
+async fn over_http_an_invoice_is_paid_once_and_only_with_a_key() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let server = Server::of(p.t.app.clone(), Limits::default()).await;
+    let (id, _) = p.invoice().await;
+    let pay = async |key: &str| {
+        let header = format!("idempotency-key: {key}\r\ncontent-length: 0\r\n");
+        server.raw(&server.head("POST", &format!("/v1/invoices/{id}/pay"), &header), b"").await
+    };
+    let failed = pay("k1").await;
+    assert_eq!((failed.status, &failed.json()["status"]), (200, &json!("failed")), "{failed:?}");
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    assert_eq!(pay("k1").await.json()["status"], "failed", "the same key, the same answer");
+    assert_eq!(pay("k2").await.json()["status"], "paid");
+    let again = pay("k3").await;
+    assert_eq!((again.status, again.slug().as_str()), (409, "already-paid"));
+    let listed = server.get("/v1/charges?status=paid&month=2026-12").await.json();
+    assert_eq!((&listed["data"][0]["invoice"], &listed["has_more"]), (&json!(id), &json!(false)));
+    assert_eq!(server.get("/v1/charges?status=failed").await.json()["data"], json!([]));
+    let charge = server.get(&format!("/v1/invoices/{id}/charge")).await.json();
+    let outcomes: Vec<&Value> =
+        charge["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(outcomes, ["failed", "failed", "paid"]);
+    p.paid_once("by hand").await;
+}
+
+#[tokio::test]
+async fn the_three_triggers_have_their_endpoints() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    let server = Server::of(p.t.app.clone(), Limits::default()).await;
+    let run = async |what: Value| {
+        let reply = server.post("/v1/charges/run", what).await;
+        (reply.status, reply.json()["asked"].as_i64())
+    };
+    p.t.sandbox.faults().next(PAY, Fault::Refuse);
+    assert_eq!(run(json!({ "what": "due" })).await, (202, Some(1)));
+    p.next().await;
+    p.next().await;
+    assert_eq!(p.state().await, "failed: network");
+    assert_eq!(run(json!({ "what": "failed", "reason": "declined" })).await, (202, Some(0)));
+    assert_eq!(run(json!({ "what": "network", "month": "2026-12" })).await, (202, Some(1)));
+    p.next().await;
+    p.paid_once("all three").await;
+    for wrong in [
+        json!({ "what": "all" }),
+        json!({ "what": "failed", "reason": "x" }),
+        json!({ "what": "due", "month": "12" }),
+    ] {
+        assert_eq!(server.post("/v1/charges/run", wrong).await.slug(), "validation-failed");
+    }
+}

@@ -1,0 +1,293 @@
+//! Dunning: what follows each failure, driven to its end under simulated time.
+
+use chrono::Duration;
+use opentab::billing::{Reason, Strategy};
+use opentab::commands::dunning::ladder;
+use opentab::sandbox::{CardOutcome, Fault};
+use opentab::store::both;
+use opentab::workflows::by::By;
+use opentab::workflows::charge;
+use opentab::workflows::customers::{self, CustomerChange};
+
+use crate::payday::Payday;
+
+const PAY: &str = "POST /v1/invoices/{invoice}/pay";
+const DAY: i64 = 86_400;
+
+/// A row of the strategy table: how it comes about, and what it comes to.
+struct Row {
+    reason: Reason,
+    card: Option<CardOutcome>,
+    /// What goes wrong with every request to pay.
+    fault: Option<Fault>,
+    /// Seconds after the first try, without jitter.
+    tries: &'static [i64],
+    state: &'static str,
+    incidents: &'static [&'static str],
+    /// How many days after the due date the customer is suspended; none for never.
+    suspended_after_days: Option<i64>,
+}
+
+const MINUTE: i64 = 60;
+const ROWS: &[Row] = &[
+    Row {
+        reason: Reason::Network,
+        card: Some(CardOutcome::Succeeds),
+        fault: Some(Fault::Refuse),
+        // Each is looked at first, ten seconds after nobody answered.
+        tries: &[0, 40, 80, 80 + 310, 80 + 620, 80 + 930],
+        state: "failed: network",
+        incidents: &["provider_down"],
+        suspended_after_days: None,
+    },
+    Row {
+        reason: Reason::InsufficientFunds,
+        card: Some(CardOutcome::Declined("insufficient_funds")),
+        fault: None,
+        tries: &[0, DAY, 3 * DAY, 5 * DAY, 7 * DAY, 9 * DAY, 11 * DAY, 13 * DAY, 15 * DAY, 17 * DAY],
+        state: "failed: insufficient_funds",
+        incidents: &[],
+        suspended_after_days: Some(17),
+    },
+    Row {
+        reason: Reason::Declined,
+        card: Some(CardOutcome::Declined("generic_decline")),
+        fault: None,
+        tries: &[0, 3 * DAY, 7 * DAY, 14 * DAY, 21 * DAY, 28 * DAY],
+        state: "failed: declined",
+        incidents: &[],
+        suspended_after_days: Some(28),
+    },
+    Row {
+        reason: Reason::AuthenticationRequired,
+        card: Some(CardOutcome::NeedsAction),
+        fault: None,
+        tries: &[0],
+        state: "failed: authentication_required",
+        incidents: &[],
+        suspended_after_days: Some(14),
+    },
+    Row {
+        reason: Reason::NoPaymentMethod,
+        card: None,
+        fault: None,
+        tries: &[0],
+        state: "failed: no_payment_method",
+        incidents: &[],
+        suspended_after_days: Some(14),
+    },
+    Row {
+        reason: Reason::CurrencyMismatch,
+        card: Some(CardOutcome::WrongCurrency),
+        fault: None,
+        tries: &[0],
+        state: "failed: currency_mismatch",
+        incidents: &["charge_currency_mismatch"],
+        suspended_after_days: None,
+    },
+    Row {
+        reason: Reason::CustomerNotFound,
+        card: Some(CardOutcome::Succeeds),
+        fault: Some(Fault::DeleteFirst),
+        tries: &[0],
+        state: "failed: customer_not_found",
+        incidents: &["charge_customer_not_found", "customer_gone_at_stripe"],
+        suspended_after_days: None,
+    },
+    Row {
+        reason: Reason::Unknown,
+        card: Some(CardOutcome::Succeeds),
+        fault: Some(Fault::Status { status: 400, code: None, stored: false, executed: false }),
+        tries: &[0, 10, 10 + MINUTE, 10 + 6 * MINUTE, 10 + 66 * MINUTE, 10 + 66 * MINUTE + DAY],
+        state: "needs_attention",
+        incidents: &["charge_needs_attention", "charge_unknown"],
+        suspended_after_days: None,
+    },
+];
+
+async fn begun(row: &Row) -> Payday {
+    let p = Payday::setup("opentab", row.card, &[]).await;
+    match &row.fault {
+        Some(Fault::DeleteFirst) => {
+            // Between the finalization and the first try.
+            opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+            let customer = p.stripe_customer().await;
+            p.t.stripe("DELETE", &format!("/customers/{customer}"), "").await;
+        }
+        Some(fault) => p.t.sandbox.faults().often(PAY, fault.clone(), 1_000),
+        None => {}
+    }
+    p.begins().await
+}
+
+/// When each try began, in seconds after the first.
+async fn offsets(p: &Payday) -> Vec<i64> {
+    let begun: Vec<i64> = p.attempts().await.into_iter().map(|attempt| attempt.begun_at / 1_000).collect();
+    begun.iter().map(|at| at - begun[0]).collect()
+}
+
+async fn suspended_at(p: &Payday) -> Option<i64> {
+    p.t.app.store.standing(&p.ada.id).await.unwrap().unwrap().suspended_at
+}
+
+#[tokio::test]
+async fn every_row_of_the_strategy_table_comes_to_its_end() {
+    for row in ROWS {
+        let p = begun(row).await;
+        // A ladder without an end is followed for as many tries as the row names.
+        while p.attempts().await.len() < row.tries.len() || row.reason != Reason::Network {
+            if p.next().await.is_none() {
+                break;
+            }
+        }
+        while row.reason == Reason::Network && p.state().await == "in_progress" {
+            p.next().await;
+        }
+        println!("{}", ladder(row.reason, &Strategy::default_of(row.reason)));
+        let tried = offsets(&p).await;
+        println!("  as it went: {tried:?} seconds\n");
+        assert_eq!(tried.len(), row.tries.len(), "{}: {tried:?}", row.reason);
+        for (tried, wanted) in tried.iter().zip(row.tries) {
+            // Each wait may be a fifth longer, and a minute at most.
+            let late = (wanted / 5).min(60 * row.tries.len() as i64);
+            assert!((*wanted..=wanted + late).contains(tried), "{}: {tried} for {wanted}", row.reason);
+        }
+        assert_eq!(p.state().await, row.state);
+        assert_eq!(p.t.incidents().await, row.incidents, "{}", row.reason);
+        let due = p.charge().await.due_at;
+        let days = suspended_at(&p).await.map(|at| (at - due) / (DAY * 1_000));
+        assert_eq!(days, row.suspended_after_days, "{}", row.reason);
+        assert_eq!(p.t.audited("charge.failed").await, tried.len(), "{}", row.reason);
+    }
+}
+
+#[tokio::test]
+async fn every_reason_has_its_row() {
+    for reason in Reason::ALL {
+        assert_eq!(ROWS.iter().filter(|row| row.reason == reason).count(), 1, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_reason_a_card_that_is_good_again_pays_and_closes_every_incident() {
+    for row in ROWS.iter().filter(|row| row.reason != Reason::CustomerNotFound) {
+        let p = begun(row).await;
+        p.t.sandbox.faults().clear();
+        p.gets_a_card(CardOutcome::Succeeds).await;
+        charge::pay(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+        p.to_the_end().await;
+        p.paid_once(row.reason.as_str()).await;
+        assert!(p.t.incidents().await.is_empty(), "{}: {:?}", row.reason, p.t.incidents().await);
+    }
+}
+
+#[tokio::test]
+async fn while_not_even_a_read_is_answered_nothing_is_tried_and_it_is_said_once() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    p.t.sandbox.faults().often("*", Fault::Refuse, 1_000);
+    for _ in 0..12 {
+        p.next().await;
+    }
+    assert_eq!((p.state().await.as_str(), p.attempts().await.len()), ("in_progress", 1));
+    assert_eq!(p.t.incidents().await, ["provider_down"]);
+    p.t.sandbox.faults().clear();
+    p.to_the_end().await;
+    p.paid_once("Stripe is back").await;
+    assert!(p.t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_stays_unclear_is_looked_at_later_and_later_and_then_by_a_human() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    p.t.sandbox.faults().often("GET", Fault::UnknownValue { field: "status" }, 1_000);
+    let p = p.begins().await;
+    let mut waits = Vec::new();
+    while let Some(wait) = p.next().await {
+        waits.push(wait.num_seconds());
+    }
+    assert_eq!(waits, [10, 60, 300, 3_600, 86_400]);
+    assert_eq!((p.state().await.as_str(), p.attempts().await.len()), ("needs_attention", 1));
+    assert_eq!(p.t.incidents().await, ["charge_needs_attention"]);
+    p.t.sandbox.faults().clear();
+    charge::retry(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+    p.to_the_end().await;
+    p.paid_once("a human asked").await;
+    assert!(p.t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_suspended_customer_is_restored_once_everything_is_paid() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    while suspended_at(&p).await.is_none() {
+        p.next().await.expect("never suspended");
+    }
+    assert_eq!((p.t.audited("customer.suspended").await, p.t.audited("customer.restored").await), (1, 0));
+    p.to_the_end().await;
+    // The customer pays on Stripe's hosted page.
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    let (_, id) = p.invoice().await;
+    p.t.stripe("POST", &format!("/invoices/{id}/pay"), "").await;
+    p.t.settle().await;
+    assert_eq!((suspended_at(&p).await, p.state().await.as_str()), (None, "paid"));
+    assert_eq!((p.t.audited("customer.suspended").await, p.t.audited("customer.restored").await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_customers_own_grace_counts() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    let change = CustomerChange { suspension_grace_days: Some(Some(3)), ..CustomerChange::default() };
+    customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
+    let p = p.begins().await;
+    p.to_the_end().await;
+    let after = Duration::milliseconds(suspended_at(&p).await.unwrap() - p.charge().await.due_at);
+    assert_eq!(after, Duration::days(3));
+}
+
+#[tokio::test]
+async fn an_invoice_is_not_charged_before_it_is_due() {
+    use opentab::store::customers::CollectionMethod;
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    let change = CustomerChange {
+        collection_method: Some(CollectionMethod::SendInvoice),
+        days_until_due: Some(10),
+        ..CustomerChange::default()
+    };
+    customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
+    // The draft of November is charged automatically; that of December is sent, and due ten days after.
+    let p = p.begins().await;
+    p.t.uses(&p.ada, "calls", 100, "k2").await;
+    p.t.settle().await;
+    p.t.at("2027-01-01T01:00:00Z");
+    p.t.settle().await;
+    let sent = p.t.sealed(&p.ada).await.pop().unwrap();
+    assert_eq!(p.t.app.store.charge(&sent.id).await.unwrap().unwrap().state, "pending");
+    p.t.at("2027-01-11T00:59:59Z");
+    p.t.settle().await;
+    assert_eq!(p.t.app.store.charge(&sent.id).await.unwrap().unwrap().state, "pending");
+    p.to_the_end().await;
+    assert_eq!(p.t.app.store.charge(&sent.id).await.unwrap().unwrap().state, "paid");
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_by_reason_and_month_and_a_lost_job_is_found() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    let december = opentab::billing::cycle::month_span("2026-12").unwrap();
+    let november = opentab::billing::cycle::month_span("2026-11").unwrap();
+    let app = &p.t.app;
+    assert_eq!(charge::ask_for_failed(app, "network", december).await.unwrap(), 0);
+    assert_eq!(charge::ask_for_failed(app, "authentication_required", november).await.unwrap(), 0);
+    p.t.sandbox.card_will(&p.card, CardOutcome::Declined("insufficient_funds"));
+    assert_eq!(charge::ask_for_failed(app, "authentication_required", december).await.unwrap(), 1);
+    p.next().await;
+    assert_eq!(p.state().await, "failed: insufficient_funds");
+    app.store.db.run(both("delete from job where kind = 'charge'"), ()).await.unwrap();
+    assert_eq!(charge::ask_for_due(app, "insufficient_funds").await.unwrap(), 0, "not due yet");
+    p.t.pass(Duration::days(2));
+    assert_eq!(charge::ask_for_due(app, "network").await.unwrap(), 0);
+    assert_eq!(charge::ask_for_due(app, "insufficient_funds").await.unwrap(), 1);
+    p.next().await;
+    assert_eq!(p.attempts().await.len(), 3);
+}
