@@ -5,7 +5,7 @@ use serde_json::json;
 use super::ask::SYNC;
 use super::by::By;
 use super::receive::why_ignored;
-use super::{WorkflowError, drift, notice};
+use super::{WorkflowError, drift, notice, tell};
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::clock::prefix;
@@ -193,6 +193,9 @@ async fn follow(
         By::service("webhook").note(app, tx, "invoice.state", &invoice.id, detail).await?;
         if next == InvoiceState::Void {
             notice::voided(app, tx, &invoice.id).await?;
+        }
+        if next == InvoiceState::Paid {
+            tell::invoice(app, tx, tell::INVOICE_PAID, &invoice.id).await?;
         }
         return Ok(Outcome::Handled("the invoice moved on"));
     }

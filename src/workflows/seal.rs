@@ -12,7 +12,7 @@ use super::read_back::all_lines;
 use super::receive::ask_for_what_waits;
 use super::sync::{FOLD_KEY, Run};
 use super::unsure::Unsure;
-use super::{WorkflowError, notice};
+use super::{WorkflowError, notice, tell};
 use crate::billing::InvoiceState;
 use crate::planted::{Bug, planted};
 use crate::store::{Invoice, Item, LedgerLine, Tx};
@@ -171,6 +171,10 @@ async fn mark_sealed(
     }
     if state == InvoiceState::Void {
         notice::voided(run.app, tx, &invoice.id).await?;
+    }
+    tell::invoice(run.app, tx, tell::INVOICE_FINALIZED, &invoice.id).await?;
+    if state == InvoiceState::Paid {
+        tell::invoice(run.app, tx, tell::INVOICE_PAID, &invoice.id).await?;
     }
     finalized_by_hand(run, tx, invoice).await
 }
