@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "simulation")]
 use super::simulate;
 use super::{
-    demo, doctor, incidents, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage, webhooks,
+    demo, doctor, emails, incidents, jobs, keys, link, log, open, reconcile, sandbox, serve, sync, usage,
+    webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -54,6 +55,9 @@ enum Command {
     /// Look at what a human should see to, and close it
     #[command(subcommand)]
     Incidents(incidents::IncidentsCommand),
+    /// Look at e-mails, send again what did not arrive, and read before it goes out
+    #[command(subcommand)]
+    Emails(emails::EmailsCommand),
     /// Check the settings, the database and Stripe
     Doctor(doctor::DoctorArgs),
     /// Run histories in which everything goes wrong, and check that every promise holds
@@ -147,6 +151,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Webhooks(command) => webhooks::webhooks(config, command).await,
         Command::Jobs(command) => jobs::jobs(config, command).await,
         Command::Incidents(command) => incidents::incidents(config, command).await,
+        Command::Emails(command) => emails::emails(config, command).await,
         Command::Doctor(args) => doctor::doctor(config, args).await,
         Command::Demo(_) | Command::Sandbox(_) => Ok(ExitCode::SUCCESS),
         #[cfg(feature = "simulation")]

@@ -3,6 +3,7 @@
 mod cli;
 pub mod demo;
 mod doctor;
+mod emails;
 mod incidents;
 pub mod jobs;
 pub mod keys;
