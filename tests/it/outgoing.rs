@@ -107,7 +107,7 @@ async fn an_invoice_is_told_of_when_it_is_finalized_and_when_it_is_paid() {
 #[tokio::test]
 async fn what_is_not_taken_is_tried_for_days_then_failed_and_can_be_replayed() {
     let t = Tab::new().await;
-    t.listens(&["*"]).await;
+    t.listens(&["customer.suspended"]).await;
     t.listener.answers(Ok(500));
     t.happens("customer.suspended", "ot_cus_1").await;
     let began = t.clock.now();
