@@ -113,6 +113,7 @@ impl Sender {
             anchor_day: 1,
             collection_method: CollectionMethod::SendInvoice,
             days_until_due: 30,
+            locale: None,
             stripe_customer_id: None,
             metadata: BTreeMap::new(),
         };

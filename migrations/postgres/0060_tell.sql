@@ -55,6 +55,9 @@ create table outgoing_event (
     body text not null,
     created_at bigint not null
 );
+-- What happens to an invoice once is told once.
+create unique index one_event_per_invoice on outgoing_event (subject, kind)
+    where kind in ('invoice.finalized', 'invoice.paid');
 
 create table webhook_delivery (
     id text primary key,

@@ -121,7 +121,7 @@ async fn preview(
         Some(id) => app.store.invoice(id).await?.filter(|invoice| invoice.customer_id == customer.id),
         None => None,
     };
-    let said = email::preview(app, kind, &customer, invoice.as_ref()).await?.map_err(anyhow::Error::msg)?;
+    let said = email::preview(app, kind, &customer, invoice.as_ref()).map_err(anyhow::Error::msg)?;
     match html {
         true => say!("{}", said.html),
         false => say!("Subject: {}\n\n{}", said.subject, said.text.trim_end()),

@@ -54,6 +54,9 @@ pub struct CustomerView {
     /// `active`, or `gone_at_stripe` where it was deleted there.
     #[schema(example = "active")]
     pub state: &'static str,
+    /// The language in which the customer is written to.
+    #[schema(example = "en")]
+    pub locale: String,
     pub metadata: BTreeMap<String, String>,
     /// Whether Stripe moves real money for this customer.
     pub livemode: bool,
@@ -77,6 +80,7 @@ impl CustomerView {
             days_until_due: customer.days_until_due,
             stripe_customer_id: customer.stripe_customer_id,
             state: customer.state.as_str(),
+            locale: customer.locale,
             metadata: customer.metadata,
             livemode: app.config.livemode(),
             created_at: customer.created_at,
@@ -121,6 +125,10 @@ pub struct CreateCustomer {
     #[serde(default)]
     #[schema(example = "cus_9s6XKzkNRiz8i3")]
     stripe_customer_id: Option<String>,
+    /// The language in which the customer is written to, such as `de` or `pt-BR`; English where it is absent.
+    #[serde(default)]
+    #[schema(example = "de", max_length = 16)]
+    locale: Option<String>,
     /// At most 50 keys of 40 characters, with values of 500.
     #[serde(default)]
     metadata: BTreeMap<String, String>,
@@ -152,6 +160,9 @@ impl CreateCustomer {
         if let Some(stripe_customer_id) = &self.stripe_customer_id {
             check_stripe_id(&mut checks, stripe_customer_id);
         }
+        if let Some(locale) = &self.locale {
+            check_locale(&mut checks, locale);
+        }
         checks.range("/anchor_day", self.anchor_day, 1..=31);
         checks.range("/days_until_due", self.days_until_due, 0..=365);
         checks.metadata(&self.metadata);
@@ -168,6 +179,7 @@ impl CreateCustomer {
             collection_method: self.collection_method,
             days_until_due: self.days_until_due,
             stripe_customer_id: self.stripe_customer_id,
+            locale: self.locale,
             metadata: self.metadata,
         })
     }
@@ -198,6 +210,14 @@ fn check_time_zone(checks: &mut Checks, text: &str) -> Option<Tz> {
         );
     }
     zone
+}
+
+fn check_locale(checks: &mut Checks, text: &str) {
+    let sound = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !sound || !(2..=16).contains(&text.len()) {
+        let detail = format!("`{}` is not a language such as de or pt-BR", shown(text));
+        checks.invalid("/locale", "invalid_locale", detail);
+    }
 }
 
 fn check_external_id(checks: &mut Checks, text: &str) {
@@ -232,6 +252,8 @@ pub struct UpdateCustomer {
     days_until_due: Option<i64>,
     /// May be set once, while the customer has none.
     stripe_customer_id: Option<String>,
+    #[schema(max_length = 16)]
+    locale: Option<String>,
     /// Merged into what is there; an empty value removes its key.
     metadata: BTreeMap<String, String>,
     #[schema(ignore)]
@@ -265,6 +287,9 @@ impl UpdateCustomer {
         if let Some(stripe_customer_id) = &self.stripe_customer_id {
             check_stripe_id(&mut checks, stripe_customer_id);
         }
+        if let Some(locale) = &self.locale {
+            check_locale(&mut checks, locale);
+        }
         if let Some(days_until_due) = self.days_until_due {
             checks.range("/days_until_due", days_until_due, 0..=365);
         }
@@ -277,6 +302,7 @@ impl UpdateCustomer {
             collection_method: self.collection_method,
             days_until_due: self.days_until_due,
             stripe_customer_id: self.stripe_customer_id,
+            locale: self.locale,
             metadata: self.metadata,
         })
     }

@@ -37,6 +37,8 @@ pub struct Customer {
     /// None until Stripe has this customer.
     pub stripe_customer_id: Option<String>,
     pub state: CustomerState,
+    /// The language in which they are written to, such as `de` or `pt-BR`.
+    pub locale: String,
     pub metadata: BTreeMap<String, String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -126,6 +128,7 @@ type Row = (
     String,
     i64,
     i64,
+    String,
 );
 
 /// The columns of [`Row`], in its order.
@@ -133,7 +136,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "select no, id, external_id, name, email, currency, time_zone, anchor_day, collection_method, ",
-            "days_until_due, stripe_customer_id, state, metadata, created_at, updated_at from customer ",
+            "days_until_due, stripe_customer_id, state, metadata, created_at, updated_at, locale ",
+            "from customer ",
             $rest
         )
     };
@@ -159,6 +163,7 @@ fn customer(row: Row) -> sqlx::Result<Customer> {
         metadata: serde_json::from_str(&row.12).map_err(|error| unreadable("metadata", error))?,
         created_at: from_ms(row.13),
         updated_at: from_ms(row.14),
+        locale: row.15,
     })
 }
 
@@ -202,8 +207,8 @@ pub async fn lock(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Customer>> {
 pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
     let sql = both(
         "insert into customer (id, external_id, name, email, currency, time_zone, anchor_day, collection_method,
-            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at, locale)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         on conflict do nothing",
     );
     let args = (
@@ -221,6 +226,7 @@ pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
         text(&new.metadata)?,
         new.created_at.timestamp_millis(),
         new.updated_at.timestamp_millis(),
+        new.locale.as_str(),
     );
     Ok(tx.run(sql, args).await? == 1)
 }
@@ -230,7 +236,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
     let sql = both(
         "update customer
         set external_id = $2, name = $3, email = $4, collection_method = $5, days_until_due = $6,
-            stripe_customer_id = $7, metadata = $8, updated_at = $9
+            stripe_customer_id = $7, metadata = $8, updated_at = $9, locale = $10
         where id = $1",
     );
     let args = (
@@ -243,6 +249,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
         customer.stripe_customer_id.as_deref(),
         text(&customer.metadata)?,
         customer.updated_at.timestamp_millis(),
+        customer.locale.as_str(),
     );
     tx.run(sql, args).await
 }

@@ -129,12 +129,11 @@ impl Tx {
         Ok(count)
     }
 
-    /// The customer's address and language; none where there is no such customer.
-    pub async fn customer_address(
-        &mut self,
-        customer_id: &str,
-    ) -> sqlx::Result<Option<(Option<String>, String)>> {
-        self.opt(both("select email, locale from customer where id = $1"), (customer_id,)).await
+    /// The customer's address; none where they have none.
+    pub async fn customer_address(&mut self, customer_id: &str) -> sqlx::Result<Option<String>> {
+        let row: Option<(Option<String>,)> =
+            self.opt(both("select email from customer where id = $1"), (customer_id,)).await?;
+        Ok(row.and_then(|(address,)| address))
     }
 
     /// The first day of an invoice's cycle.
@@ -176,12 +175,5 @@ impl Store {
         let (month, customer) = (filter.month.as_str(), filter.customer_id.as_str());
         let args = (page.cursor(), page.fetched(), state, kind, month, customer);
         Ok(page.cut(self.db.all(sql, args).await?))
-    }
-
-    /// The language in which a customer is written to.
-    pub async fn customer_locale(&self, customer_id: &str) -> sqlx::Result<Option<String>> {
-        let row: Option<(String,)> =
-            self.db.opt(both("select locale from customer where id = $1"), (customer_id,)).await?;
-        Ok(row.map(|(locale,)| locale))
     }
 }

@@ -151,7 +151,7 @@ impl Tx {
         self.all(both(select_endpoint!("where state = 'enabled' order by id")), ()).await
     }
 
-    /// Writes an event down.
+    /// Writes an event down; false where it can happen only once, and is written down already.
     pub async fn insert_outgoing_event(
         &mut self,
         id: &str,
@@ -159,11 +159,12 @@ impl Tx {
         subject: &str,
         body: &str,
         now: i64,
-    ) -> sqlx::Result<()> {
+    ) -> sqlx::Result<bool> {
         let sql = both(
-            "insert into outgoing_event (id, kind, subject, body, created_at) values ($1, $2, $3, $4, $5)",
+            "insert into outgoing_event (id, kind, subject, body, created_at) values ($1, $2, $3, $4, $5)
+             on conflict do nothing",
         );
-        self.run(sql, (id, kind, subject, body, now)).await.map(drop)
+        Ok(self.run(sql, (id, kind, subject, body, now)).await? == 1)
     }
 
     /// Puts an event on its way to an endpoint.

@@ -11,6 +11,7 @@ use super::current::begin_invoice;
 use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
+use crate::mailer::Locale;
 use crate::planted::{Bug, planted};
 use crate::store::Tx;
 use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
@@ -27,6 +28,8 @@ pub struct NewCustomer {
     pub collection_method: CollectionMethod,
     pub days_until_due: i64,
     pub stripe_customer_id: Option<String>,
+    /// The language in which they are written to; English where it is absent.
+    pub locale: Option<String>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -42,6 +45,7 @@ pub struct CustomerChange {
     pub days_until_due: Option<i64>,
     /// Only while the customer has none.
     pub stripe_customer_id: Option<String>,
+    pub locale: Option<String>,
     /// Merged into what is there; an empty value removes its key, as at Stripe.
     pub metadata: BTreeMap<String, String>,
 }
@@ -79,6 +83,7 @@ fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
         days_until_due: new.days_until_due,
         stripe_customer_id: new.stripe_customer_id,
         state: CustomerState::Active,
+        locale: new.locale.unwrap_or_else(|| Locale::DEFAULT.to_owned()),
         metadata: new.metadata,
         created_at: now,
         updated_at: now,
@@ -127,6 +132,9 @@ fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeEr
     }
     if let Some(days_until_due) = change.days_until_due {
         customer.days_until_due = days_until_due;
+    }
+    if let Some(locale) = change.locale {
+        customer.locale = locale;
     }
     customer.metadata.extend(change.metadata);
     customer.metadata.retain(|_, value| !value.is_empty());
@@ -177,6 +185,7 @@ fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
         ("collection_method", before.collection_method != after.collection_method),
         ("days_until_due", before.days_until_due != after.days_until_due),
         ("stripe_customer_id", before.stripe_customer_id != after.stripe_customer_id),
+        ("locale", before.locale != after.locale),
         ("metadata", before.metadata != after.metadata),
     ];
     all.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()

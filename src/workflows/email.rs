@@ -108,7 +108,7 @@ async fn ready(app: &App, email: &StoredEmail) -> Result<Result<(Mailbox, Render
         Ok(address) => Mailbox::new(name, address),
         Err(_) => return Ok(Err("the recipient is not an e-mail address".to_owned())),
     };
-    let locale = locale(app, customer.as_ref()).await?;
+    let locale = locale(customer.as_ref());
     let facts = facts(app, email, customer.as_ref(), &locale).await?;
     Ok(app.mailer.templates.render(&email.kind, &locale, &facts).map(|said| (to, said)))
 }
@@ -205,7 +205,7 @@ pub async fn resend(app: &App, id: &str, by: &By) -> Result<Resent, ChangeError>
     }
     let mut tx = app.store.db.begin().await?;
     let address = match &email.customer_id {
-        Some(id) => tx.customer_address(id).await?.and_then(|(address, _)| address),
+        Some(id) => tx.customer_address(id).await?,
         None => app.mailer.operator().map(|operator| operator.email.to_string()),
     };
     let now = app.clock.now_ms();
@@ -247,28 +247,26 @@ pub async fn resend_all(app: &App, filter: &EmailFilter, by: &By) -> Result<usiz
 /// What an e-mail of this kind would say to a customer.
 ///
 /// # Errors
-/// Why it says nothing, for people; outside, where the database did not answer.
-pub async fn preview(
+/// Why it says nothing, for people.
+pub fn preview(
     app: &App,
     kind: &str,
     customer: &Customer,
     invoice: Option<&Invoice>,
-) -> Result<Result<Rendered, String>, WorkflowError> {
-    let locale = locale(app, Some(customer)).await?;
+) -> Result<Rendered, String> {
+    let locale = locale(Some(customer));
     let mut facts = common(app, Some(customer));
     facts["invoice"] = invoice.map_or(Value::Null, |invoice| invoice_facts(invoice, customer, &locale));
     facts["incident"] = json!({
-        "id": "ot_inc_", "kind": "example", "subject": customer.id, "message": "What happened and what to do.",
+        "id": "ot_inc_…", "kind": "example", "subject": customer.id, "message": "What happened and what to do.",
         "opened_at": shown_time(app.clock.now_ms()),
     });
     (facts["incidents"], facts["incidents_open"]) = (json!([facts["incident"]]), json!(1));
-    Ok(app.mailer.templates.render(kind, &locale, &facts))
+    app.mailer.templates.render(kind, &locale, &facts)
 }
 
-async fn locale(app: &App, customer: Option<&Customer>) -> Result<Locale, WorkflowError> {
-    let Some(customer) = customer else { return Ok(Locale::new(Locale::DEFAULT)) };
-    let tag = app.store.customer_locale(&customer.id).await?;
-    Ok(Locale::new(tag.as_deref().unwrap_or(Locale::DEFAULT)))
+fn locale(customer: Option<&Customer>) -> Locale {
+    Locale::new(customer.map_or(Locale::DEFAULT, |customer| customer.locale.as_str()))
 }
 
 /// Everything that a template can name. What there is none of is null.

@@ -74,7 +74,9 @@ pub(super) async fn send_to(
     }
     let (event_id, now) = (app.ids.new_id(prefix::OUTGOING_EVENT), app.clock.now_ms());
     let body = json!({ "type": kind, "timestamp": from_ms(now), "data": data }).to_string();
-    tx.insert_outgoing_event(&event_id, kind, subject, &body, now).await?;
+    if !tx.insert_outgoing_event(&event_id, kind, subject, &body, now).await? {
+        return Ok(Vec::new());
+    }
     let mut deliveries = Vec::new();
     for endpoint in endpoints {
         let id = app.ids.new_id(prefix::DELIVERY);

@@ -53,8 +53,7 @@ pub async fn customer(
     if !app.mailer.is_on() {
         return Ok(());
     }
-    let address = tx.customer_address(customer_id).await?.and_then(|(address, _)| address);
-    let Some(address) = address else {
+    let Some(address) = tx.customer_address(customer_id).await? else {
         let message = format!(
             "There is a notice ({kind}) for this customer, who has no e-mail address: set one on the customer, and \
              tell them by other means what it was about."

@@ -39,7 +39,7 @@ class Handler:
 
 
 def check(server, session, envelope, mechanism, login):
-    return AuthResult(success=login.login == USER and login.password == PASSWORD)
+    return AuthResult(success=login.login == USER and login.password == PASSWORD, handled=False)
 
 
 async def main():

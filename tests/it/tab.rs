@@ -219,6 +219,7 @@ impl Tab {
             anchor_day: 1,
             collection_method: CollectionMethod::ChargeAutomatically,
             days_until_due: 30,
+            locale: None,
             stripe_customer_id: None,
             metadata: BTreeMap::new(),
         };
