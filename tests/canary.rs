@@ -437,7 +437,6 @@ async fn a_setting_that_is_wrong_is_named_without_its_value() {
         ("STRIPE_WEBHOOK_SECRET", format!("whsec_{PASSWORD},,é")),
         ("OPENTAB_SMTP_URL", format!("smtp://u:{PASSWORD}@h?x=1")),
         ("OPENTAB_SMTP_URL", format!("http://u:{PASSWORD}@h")),
-        ("OPENTAB_SMTP_URL", format!("smtp://{PASSWORD}")),
     ] {
         for command in [&["doctor"][..], &["keys", "list"], &["sync"]] {
             let output = nest.binary("text").args(command).env(name, &value).output().unwrap();
