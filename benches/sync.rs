@@ -101,6 +101,7 @@ impl Bench {
             anchor_day: 1,
             collection_method,
             days_until_due: 30,
+            locale: None,
             stripe_customer_id: None,
             metadata: Default::default(),
         };

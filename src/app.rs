@@ -6,7 +6,9 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Ids};
 use crate::config::Config;
+use crate::mailer::Mailer;
 use crate::metrics::Metrics;
+use crate::outgoing::Outgoing;
 use crate::store::Store;
 use crate::stripe::Stripe;
 use crate::workflows::ingest::Ingest;
@@ -22,6 +24,10 @@ pub struct Handles {
     pub ids: Ids,
     pub store: Store,
     pub stripe: Stripe,
+    /// E-mail.
+    pub mailer: Mailer,
+    /// Requests to addresses that users have named.
+    pub outgoing: Outgoing,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
     /// Stores usage, many requests in one commit.
@@ -32,8 +38,24 @@ pub struct Handles {
 
 /// Puts the handles together, inside a Tokio runtime: usage is written by a task of its own.
 pub fn build(config: Config, clock: Clock, ids: Ids, store: Store, stripe: Stripe) -> App {
+    let mailer = Mailer::of(&config.mail, clock.clone());
+    let outgoing = Outgoing::to_public_and(&config.webhook_allow);
+    build_with(config, clock, ids, store, stripe, mailer, outgoing)
+}
+
+/// The same, with another mailer and other ways out: for tests and simulations.
+pub fn build_with(
+    config: Config,
+    clock: Clock,
+    ids: Ids,
+    store: Store,
+    stripe: Stripe,
+    mailer: Mailer,
+    outgoing: Outgoing,
+) -> App {
     let ingest = Ingest::start(store.clone(), clock.clone(), config.ingest_writers);
     let metrics = Arc::new(Metrics::new());
     let stripe = stripe.observed_by(metrics.clone());
-    Arc::new(Handles { config, clock, ids, store, stripe, metrics, ingest, wake: Notify::new() })
+    let wake = Notify::new();
+    Arc::new(Handles { config, clock, ids, store, stripe, mailer, outgoing, metrics, ingest, wake })
 }

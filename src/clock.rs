@@ -122,11 +122,15 @@ pub mod prefix {
     pub const AUDIT: &str = "ot_aud_";
     pub const CHARGE: &str = "ot_chg_";
     pub const CUSTOMER: &str = "ot_cus_";
+    pub const DELIVERY: &str = "ot_whd_";
+    pub const EMAIL: &str = "ot_eml_";
+    pub const ENDPOINT: &str = "ot_whe_";
     pub const INCIDENT: &str = "ot_inc_";
     pub const INTENT: &str = "ot_int_";
     pub const INVOICE: &str = "ot_inv_";
     pub const JOB: &str = "ot_job_";
     pub const METER: &str = "ot_mtr_";
+    pub const OUTGOING_EVENT: &str = "ot_evt_";
     pub const OWNER: &str = "ot_own_";
     pub const PRICE: &str = "ot_prc_";
     pub const REQUEST: &str = "ot_req_";

@@ -1,5 +1,7 @@
 //! Settings: the environment first, then `opentab.toml`, then the default. A typo is an error, never ignored.
 
+mod mail;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use opentab_webhooks::Secrets;
 
 use crate::billing::{Reason, Strategies, Strategy};
 use crate::store::Location;
+
+pub use mail::{Encryption, MailSettings, SmtpServer};
 
 /// One setting. `--help`, the README and the check for typos all read this list.
 #[derive(Debug)]
@@ -107,6 +111,25 @@ pub const SETTINGS: &[Setting] = &[
         "Requests a second that one API key may send before it gets 429",
     ),
     setting("OPENTAB_LINK_LIFETIME", "7d", "How long a billing link can be opened"),
+    setting(
+        "OPENTAB_SMTP_URL",
+        "",
+        "The mail server: smtps://user:password@host:465, or smtp://… with STARTTLS; without it no e-mail is sent",
+    ),
+    setting("OPENTAB_SMTP_TIMEOUT", "60s", "How long to wait for one answer of the mail server"),
+    setting("OPENTAB_EMAIL_FROM", "", "Who e-mail is from, such as Acme Billing <billing@acme.example>"),
+    setting("OPENTAB_EMAIL_REPLY_TO", "", "Where answers to e-mail go; default: who it is from"),
+    setting("OPENTAB_OPERATOR_EMAIL", "", "Who hears of each incident by e-mail"),
+    setting(
+        "OPENTAB_TEMPLATES",
+        "",
+        "A folder with e-mail templates of your own, used before the built-in ones",
+    ),
+    setting(
+        "OPENTAB_WEBHOOK_ALLOW",
+        "",
+        "Hosts, by comma, that outgoing requests may reach in a private network or without https",
+    ),
     setting("OPENTAB_LOG", "info", "What to log, such as info or opentab=debug"),
     setting("OPENTAB_LOG_FORMAT", "text", "text or json"),
 ];
@@ -146,6 +169,9 @@ pub struct Config {
     pub ingest_writers: usize,
     pub requests_per_second: u32,
     pub link_lifetime: Duration,
+    pub mail: MailSettings,
+    /// Hosts that outgoing requests may reach in a private network or without https, in lower case.
+    pub webhook_allow: Vec<String>,
     pub log: String,
     pub log_json: bool,
 }
@@ -332,6 +358,8 @@ impl Values {
             ingest_writers: writers as usize,
             requests_per_second: self.count("OPENTAB_REQUESTS_PER_SECOND")?,
             link_lifetime: self.duration("OPENTAB_LINK_LIFETIME")?,
+            mail: self.mail()?,
+            webhook_allow: self.names("OPENTAB_WEBHOOK_ALLOW"),
             log: self.text("OPENTAB_LOG").to_owned(),
             log_json: match self.text("OPENTAB_LOG_FORMAT") {
                 "json" => true,
@@ -346,6 +374,32 @@ impl Values {
     fn webhook_secrets(&self) -> Result<Option<Secrets>, ConfigError> {
         let Some(text) = self.optional("STRIPE_WEBHOOK_SECRET") else { return Ok(None) };
         Secrets::parse(text).map(Some).or_else(|why| bad("STRIPE_WEBHOOK_SECRET", why))
+    }
+
+    fn mail(&self) -> Result<MailSettings, ConfigError> {
+        let mailbox = |name| {
+            let text = self.optional(name);
+            text.map(mail::mailbox).transpose().or_else(|why| bad(name, why))
+        };
+        let timeout = self.duration_from("OPENTAB_SMTP_TIMEOUT", 1)?;
+        let server = self.optional("OPENTAB_SMTP_URL").map(|text| SmtpServer::parse(text, timeout));
+        let settings = MailSettings {
+            server: server.transpose().or_else(|why| bad("OPENTAB_SMTP_URL", why))?,
+            from: mailbox("OPENTAB_EMAIL_FROM")?,
+            reply_to: mailbox("OPENTAB_EMAIL_REPLY_TO")?,
+            operator: mailbox("OPENTAB_OPERATOR_EMAIL")?,
+            templates: self.optional("OPENTAB_TEMPLATES").map(Into::into),
+        };
+        match settings.server.is_some() && settings.from.is_none() {
+            true => bad("OPENTAB_EMAIL_FROM", "must be set where OPENTAB_SMTP_URL is"),
+            false => Ok(settings),
+        }
+    }
+
+    /// Names by comma, in lower case.
+    fn names(&self, name: &str) -> Vec<String> {
+        let names = self.text(name).split(',').map(|name| name.trim().to_ascii_lowercase());
+        names.filter(|name| !name.is_empty()).collect()
     }
 
     /// An http or https URL, without its trailing slash.
@@ -486,6 +540,8 @@ mod tests {
                 ("STRIPE_SECRET_KEY", "sk_test_canary"),
                 ("STRIPE_WEBHOOK_SECRET", "whsec_canary"),
                 ("DATABASE_URL", "postgres://u:canary@h/d"),
+                ("OPENTAB_SMTP_URL", "smtps://u:canary@h"),
+                ("OPENTAB_EMAIL_FROM", "a@b.example"),
             ],
             "",
         );

@@ -1,6 +1,6 @@
 //! Opentab keeps an open tab for every customer on Stripe. This page is the map of the house.
 //!
-//! Arrows point one way: `billing <- store, stripe <- workflows <- jobs, http <- commands`.
+//! Arrows point one way: `billing <- store, stripe, mailer, outgoing <- workflows <- jobs, http <- commands`.
 //! `webhooks` (its own crate) and `sandbox` know none of the others.
 
 pub mod app;
@@ -11,7 +11,9 @@ pub mod config;
 pub mod gate;
 pub mod http;
 pub mod jobs;
+pub mod mailer;
 pub mod metrics;
+pub mod outgoing;
 pub mod pages;
 pub mod planted;
 pub mod sandbox;

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 const STRIPE_KEY: &str = "sk_test_CANARYstripe51f0";
 const WEBHOOK_SECRET: &str = "whsec_CANARYnew77a1";
 const OLD_WEBHOOK_SECRET: &str = "whsec_CANARYold0b2c";
+const SMTP_PASSWORD: &str = "CANARYsmtp3d77";
+/// Stands in the address of a webhook endpoint, where users put tokens.
+const HOOK: &str = "CANARYhook5e21";
 const PASSWORD: &str = "CANARYpassword9d3e";
 const EMAIL: &str = "canary.ada@secret.example";
 /// Stands in bodies, of which logs hold nothing.
@@ -82,6 +85,10 @@ impl Nest {
             .env("STRIPE_WEBHOOK_SECRET", format!("{WEBHOOK_SECRET},{OLD_WEBHOOK_SECRET}"))
             .env("STRIPE_API_BASE", &self.stripe)
             .env("OPENTAB_STRIPE_TIMEOUT", "5s")
+            .env("OPENTAB_SMTP_URL", format!("smtp://opentab:{SMTP_PASSWORD}@127.0.0.1:1"))
+            .env("OPENTAB_EMAIL_FROM", "Acme <billing@acme.example>")
+            .env("OPENTAB_OPERATOR_EMAIL", "ops@acme.example")
+            .env("OPENTAB_WEBHOOK_ALLOW", "127.0.0.1")
             .env("OPENTAB_LOG", "trace,tokio_cron_scheduler=trace")
             .env("OPENTAB_LOG_FORMAT", format);
         command
@@ -287,6 +294,8 @@ struct Made {
     other_key: String,
     links: Vec<String>,
     session: String,
+    /// What a webhook endpoint's deliveries are signed with.
+    signing: String,
 }
 
 /// Does everything that can be done with a server.
@@ -311,7 +320,17 @@ async fn use_everything(nest: &mut Nest) -> Made {
     for path in ["/billing", "/billing/events?since=x", "/billing/invoices/ot_inv_1"] {
         client.ask("GET", path, &[("cookie", &cookie)], "").await;
     }
+    let url = format!("http://127.0.0.1:1/{HOOK}");
+    let endpoint = client.made("/v1/webhook_endpoints", json!({ "url": url })).await;
+    let signing = endpoint["secret"].as_str().unwrap().to_owned();
+    let endpoint = format!("/v1/webhook_endpoints/{}", endpoint["id"].as_str().unwrap());
+    client.api("POST", &format!("{endpoint}/test"), "{}").await;
     client.every_route(&ada).await;
+    let patience = Instant::now() + Duration::from_secs(20);
+    while client.api("GET", "/v1/webhook_deliveries", "").await.1["data"][0]["attempts"] == 0 {
+        assert!(Instant::now() < patience, "nobody delivers");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     client.ask("GET", "/metrics", &[], "").await;
     server.stop().await;
 
@@ -330,6 +349,9 @@ async fn use_everything(nest: &mut Nest) -> Made {
         &["jobs", "list"],
         &["incidents", "list"],
         &["webhooks", "list"],
+        &["emails", "list"],
+        &["emails", "list", "--json"],
+        &["emails", "preview", "invoice", "--customer", "ada"],
         &["webhooks", "replay", "evt_0"],
         &["sync", "--customer", "ada"],
         &["sync"],
@@ -347,7 +369,7 @@ async fn use_everything(nest: &mut Nest) -> Made {
     server.ready().await;
     server.stop().await;
     let session = cookie.split_once('=').unwrap().1.to_owned();
-    Made { key, other_key, links, session }
+    Made { key, other_key, links, session, signing }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -366,6 +388,14 @@ async fn no_secret_reaches_a_log_an_answer_a_page_a_metric_or_the_database() {
     heard.nowhere_but("Stripe's key", STRIPE_KEY, &[]);
     heard.nowhere_but("the webhook secret", WEBHOOK_SECRET, &[]);
     heard.nowhere_but("the old webhook secret", OLD_WEBHOOK_SECRET, &[]);
+    heard.nowhere_but("the mail server's password", SMTP_PASSWORD, &[]);
+    let endpoints = ["file opentab.db", "answer of POST /v1/webhook_endpoints"];
+    heard.nowhere_but("an endpoint's secret", &made.signing, &endpoints);
+    heard.nowhere_but(
+        "an endpoint's address",
+        HOOK,
+        &[&endpoints[..], &["answer of GET /v1/webhook_endpoints"]].concat(),
+    );
     heard.nowhere_but("an API key", &made.key, &["out of keys create"]);
     heard.nowhere_but("another API key", &made.other_key, &["out of keys create"]);
     for link in &made.links {
@@ -405,6 +435,8 @@ async fn a_setting_that_is_wrong_is_named_without_its_value() {
         ("STRIPE_SECRET_KEY", PASSWORD.to_owned()),
         ("STRIPE_WEBHOOK_SECRET", format!("{PASSWORD} {PASSWORD},")),
         ("STRIPE_WEBHOOK_SECRET", format!("whsec_{PASSWORD},,é")),
+        ("OPENTAB_SMTP_URL", format!("smtp://u:{PASSWORD}@h?x=1")),
+        ("OPENTAB_SMTP_URL", format!("http://u:{PASSWORD}@h")),
     ] {
         for command in [&["doctor"][..], &["keys", "list"], &["sync"]] {
             let output = nest.binary("text").args(command).env(name, &value).output().unwrap();

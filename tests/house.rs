@@ -27,8 +27,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["billing", "clock", "gate", "planted"]),
     ("stripe", &["billing", "clock", "config"]),
     ("mailer", &["billing", "clock", "config"]),
-    ("app", &["clock", "config", "mailer", "metrics", "store", "stripe", "workflows"]),
-    ("workflows", &["app", "billing", "clock", "config", "mailer", "metrics", "planted", "store", "stripe"]),
+    ("outgoing", &["clock", "config"]),
+    ("app", &["clock", "config", "mailer", "metrics", "outgoing", "store", "stripe", "workflows"]),
+    (
+        "workflows",
+        &["app", "billing", "clock", "config", "mailer", "metrics", "outgoing", "planted", "store", "stripe"],
+    ),
     ("jobs", &["app", "billing", "clock", "config", "metrics", "planted", "store", "stripe", "workflows"]),
     // What a page shows is what a workflow has put together.
     ("pages", &["billing", "workflows"]),
@@ -43,6 +47,8 @@ const STRANGERS: &[(&str, &[&str])] = &[
     ("billing", &["tokio", "sqlx", "axum", "tracing", "reqwest", "rand", "hyper"]),
     ("store", &["axum", "reqwest", "stripe_client_core", "stripe_billing", "stripe_core", "hyper"]),
     ("stripe", &["sqlx", "axum"]),
+    ("mailer", &["sqlx", "axum", "reqwest"]),
+    ("outgoing", &["sqlx", "axum", "lettre"]),
     ("sandbox", &["sqlx", "opentab_webhooks", "stripe_client_core", "stripe_billing", "stripe_core"]),
     ("pages", &["sqlx", "tokio", "reqwest"]),
     ("http", &["reqwest"]),

@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "simulation")]
 use super::simulate;
 use super::{
-    demo, doctor, dunning, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox, serve, sync,
-    usage, webhooks,
+    demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox,
+    serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -61,6 +61,9 @@ enum Command {
     /// Look at what follows a charge that failed
     #[command(subcommand)]
     Dunning(dunning::DunningCommand),
+    /// Look at e-mails, send again what did not arrive, and read before it goes out
+    #[command(subcommand)]
+    Emails(emails::EmailsCommand),
     /// Check the settings, the database and Stripe
     Doctor(doctor::DoctorArgs),
     /// Run histories in which everything goes wrong, and check that every promise holds
@@ -156,6 +159,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Incidents(command) => incidents::incidents(config, command).await,
         Command::Invoices(command) => invoices::invoices(config, command).await,
         Command::Dunning(command) => Ok(dunning::dunning(&config, &command)),
+        Command::Emails(command) => emails::emails(config, command).await,
         Command::Doctor(args) => doctor::doctor(config, args).await,
         Command::Demo(_) | Command::Sandbox(_) => Ok(ExitCode::SUCCESS),
         #[cfg(feature = "simulation")]

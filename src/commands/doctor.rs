@@ -54,7 +54,7 @@ fn wrong(name: &'static str, text: impl Into<String>) -> Check {
 
 /// 0: nothing is wrong. 1: something is, and is shown.
 pub async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let mut checks = vec![key(&config), webhook_secret(&config), public_url(&config)];
+    let mut checks = vec![key(&config), webhook_secret(&config), public_url(&config), mail(&config)];
     match open::for_a_command(config).await {
         Err(error) => checks.push(wrong("database", format!("{error:#}"))),
         Ok(app) => {
@@ -144,6 +144,19 @@ fn public_url(config: &Config) -> Check {
             ),
         ),
         _ => fine("public url", config.public_url.clone()),
+    }
+}
+
+fn mail(config: &Config) -> Check {
+    match (&config.mail.server, &config.mail.operator) {
+        (None, _) => fine("e-mail", "off: OPENTAB_SMTP_URL is not set"),
+        (Some(server), None) => fine(
+            "e-mail",
+            format!("by {}; OPENTAB_OPERATOR_EMAIL is not set: no incident is told by e-mail", server.host),
+        ),
+        (Some(server), Some(_)) => {
+            fine("e-mail", format!("by {}, to customers and to the operator", server.host))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod cli;
 pub mod demo;
 mod doctor;
 pub mod dunning;
+mod emails;
 mod incidents;
 mod invoices;
 pub mod jobs;

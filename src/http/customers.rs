@@ -58,6 +58,9 @@ pub struct CustomerView {
     pub suspended_at: Option<DateTime<Utc>>,
     /// Days after a due date before they are suspended; null for the setting that holds for all.
     pub suspension_grace_days: Option<i64>,
+    /// The language in which the customer is written to.
+    #[schema(example = "en")]
+    pub locale: String,
     pub metadata: BTreeMap<String, String>,
     /// Whether Stripe moves real money for this customer.
     pub livemode: bool,
@@ -83,6 +86,7 @@ impl CustomerView {
             state: customer.state.as_str(),
             suspended_at: customer.suspended_at,
             suspension_grace_days: customer.suspension_grace_days,
+            locale: customer.locale,
             metadata: customer.metadata,
             livemode: app.config.livemode(),
             created_at: customer.created_at,
@@ -127,6 +131,10 @@ pub struct CreateCustomer {
     #[serde(default)]
     #[schema(example = "cus_9s6XKzkNRiz8i3")]
     stripe_customer_id: Option<String>,
+    /// The language in which the customer is written to, such as `de` or `pt-BR`; English where it is absent.
+    #[serde(default)]
+    #[schema(example = "de", max_length = 16)]
+    locale: Option<String>,
     /// At most 50 keys of 40 characters, with values of 500.
     #[serde(default)]
     metadata: BTreeMap<String, String>,
@@ -158,6 +166,9 @@ impl CreateCustomer {
         if let Some(stripe_customer_id) = &self.stripe_customer_id {
             check_stripe_id(&mut checks, stripe_customer_id);
         }
+        if let Some(locale) = &self.locale {
+            check_locale(&mut checks, locale);
+        }
         checks.range("/anchor_day", self.anchor_day, 1..=31);
         checks.range("/days_until_due", self.days_until_due, 0..=365);
         checks.metadata(&self.metadata);
@@ -174,6 +185,7 @@ impl CreateCustomer {
             collection_method: self.collection_method,
             days_until_due: self.days_until_due,
             stripe_customer_id: self.stripe_customer_id,
+            locale: self.locale,
             metadata: self.metadata,
         })
     }
@@ -204,6 +216,14 @@ fn check_time_zone(checks: &mut Checks, text: &str) -> Option<Tz> {
         );
     }
     zone
+}
+
+fn check_locale(checks: &mut Checks, text: &str) {
+    let sound = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !sound || !(2..=16).contains(&text.len()) {
+        let detail = format!("`{}` is not a language such as de or pt-BR", shown(text));
+        checks.invalid("/locale", "invalid_locale", detail);
+    }
 }
 
 fn check_external_id(checks: &mut Checks, text: &str) {
@@ -242,6 +262,8 @@ pub struct UpdateCustomer {
     suspension_grace_days: Option<Option<i64>>,
     /// May be set once, while the customer has none.
     stripe_customer_id: Option<String>,
+    #[schema(max_length = 16)]
+    locale: Option<String>,
     /// Merged into what is there; an empty value removes its key.
     metadata: BTreeMap<String, String>,
     #[schema(ignore)]
@@ -275,6 +297,9 @@ impl UpdateCustomer {
         if let Some(stripe_customer_id) = &self.stripe_customer_id {
             check_stripe_id(&mut checks, stripe_customer_id);
         }
+        if let Some(locale) = &self.locale {
+            check_locale(&mut checks, locale);
+        }
         if let Some(days_until_due) = self.days_until_due {
             checks.range("/days_until_due", days_until_due, 0..=365);
         }
@@ -291,6 +316,7 @@ impl UpdateCustomer {
             days_until_due: self.days_until_due,
             suspension_grace_days: self.suspension_grace_days,
             stripe_customer_id: self.stripe_customer_id,
+            locale: self.locale,
             metadata: self.metadata,
         })
     }

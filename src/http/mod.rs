@@ -16,6 +16,7 @@ pub mod check;
 pub mod customers;
 mod docs;
 mod edge;
+pub mod emails;
 pub mod expand;
 pub mod extract;
 mod health;
@@ -34,6 +35,8 @@ pub mod serve;
 pub mod services;
 mod sync;
 pub mod usage;
+pub mod webhook_deliveries;
+pub mod webhook_endpoints;
 pub(crate) mod webhooks;
 
 use axum::http::Extensions;
@@ -73,6 +76,17 @@ fn routes(routes: Routes) -> Routes {
         .add(WRITE, handlers!(services::update))
         .add(READ, handlers!(incidents::list))
         .add(WRITE, handlers!(incidents::resolve))
+        .add(READ, handlers!(emails::list))
+        .add(WRITE, handlers!(emails::resend))
+        .add(WRITE, handlers!(webhook_endpoints::create))
+        .add(READ, handlers!(webhook_endpoints::list))
+        .add(READ, handlers!(webhook_endpoints::retrieve))
+        .add(WRITE, handlers!(webhook_endpoints::update))
+        .add(WRITE, handlers!(webhook_endpoints::delete))
+        .add(WRITE, handlers!(webhook_endpoints::roll_secret))
+        .add(WRITE, handlers!(webhook_endpoints::test))
+        .add(READ, handlers!(webhook_deliveries::list))
+        .add(WRITE, handlers!(webhook_deliveries::replay))
         .add(Access::Key(Scope::UsageWrite), handlers!(usage::send))
         .add(READ, handlers!(billing::retrieve))
         .add(WRITE, handlers!(billing::create_link))

@@ -8,7 +8,9 @@ pub use worker::{run_due, work};
 
 use crate::app::App;
 use crate::store::Job;
-use crate::workflows::{WorkflowError, ask, charge, drift, poll, prune, react, receive, silence, sync};
+use crate::workflows::{
+    WorkflowError, ask, charge, drift, email, outgoing, poll, prune, react, receive, silence, sync,
+};
 
 /// Nobody else takes up a job that a command runs for so long.
 const COMMAND_LEASE_MS: i64 = 60_000;
@@ -37,6 +39,8 @@ async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
         charge::CHARGE => return charge::charge(app, &job.subject).await,
         ask::SYNC => sync::sync(app, &job.subject).await.map(drop)?,
         receive::REACT => react::react(app, &job.subject).await?,
+        email::SEND => email::send(app, &job.subject).await?,
+        outgoing::DELIVER => outgoing::deliver(app, &job.subject).await?,
         schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop)?,
         schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop)?,
         schedule::CHARGE_ALL => charge::ask_for_due(app, "").await.map(drop)?,

@@ -164,7 +164,9 @@ fn pause_ms(app: &App, tries: i64, error: &WorkflowError) -> Option<i64> {
     let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
     let pause = if forever { backoff } else { backoff.saturating_mul(20) };
     let asked = match error {
-        WorkflowError::AskedToWait { wait, .. } => i64::try_from(wait.as_millis()).unwrap_or(longest),
+        WorkflowError::AskedToWait { wait, .. } | WorkflowError::TryLater { wait, .. } => {
+            i64::try_from(wait.as_millis()).unwrap_or(longest)
+        }
         _ => 0,
     };
     Some(jittered(app, pause.clamp(1, longest)).max(asked))

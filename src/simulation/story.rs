@@ -89,6 +89,7 @@ impl<'e> Story<'e> {
                         false => CollectionMethod::ChargeAutomatically,
                     },
                     days_until_due: 30,
+                    locale: None,
                     stripe_customer_id: None,
                     metadata: BTreeMap::new(),
                 };

@@ -41,6 +41,8 @@ pub struct Customer {
     pub suspended_at: Option<DateTime<Utc>>,
     /// Days after a due date before they are suspended; none for what holds for all.
     pub suspension_grace_days: Option<i64>,
+    /// The language in which they are written to, such as `de` or `pt-BR`.
+    pub locale: String,
     pub metadata: BTreeMap<String, String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -130,6 +132,7 @@ struct Row {
     state: String,
     suspended_at: Option<i64>,
     suspension_grace_days: Option<i64>,
+    locale: String,
     metadata: String,
     created_at: i64,
     updated_at: i64,
@@ -140,8 +143,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "select no, id, external_id, name, email, currency, time_zone, anchor_day, collection_method, ",
-            "days_until_due, stripe_customer_id, state, suspended_at, suspension_grace_days, metadata, created_at, ",
-            "updated_at from customer ",
+            "days_until_due, stripe_customer_id, state, suspended_at, suspension_grace_days, locale, metadata, ",
+            "created_at, updated_at from customer ",
             $rest
         )
     };
@@ -169,6 +172,7 @@ fn customer(row: Row) -> sqlx::Result<Customer> {
         },
         suspended_at: row.suspended_at.map(from_ms),
         suspension_grace_days: row.suspension_grace_days,
+        locale: row.locale,
         metadata: serde_json::from_str(&row.metadata).map_err(|error| unreadable("metadata", error))?,
         created_at: from_ms(row.created_at),
         updated_at: from_ms(row.updated_at),
@@ -215,8 +219,8 @@ pub async fn lock(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Customer>> {
 pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
     let sql = both(
         "insert into customer (id, external_id, name, email, currency, time_zone, anchor_day, collection_method,
-            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at, locale)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         on conflict do nothing",
     );
     let args = (
@@ -234,6 +238,7 @@ pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
         text(&new.metadata)?,
         new.created_at.timestamp_millis(),
         new.updated_at.timestamp_millis(),
+        new.locale.as_str(),
     );
     Ok(tx.run(sql, args).await? == 1)
 }
@@ -243,7 +248,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
     let sql = both(
         "update customer
         set external_id = $2, name = $3, email = $4, collection_method = $5, days_until_due = $6,
-            stripe_customer_id = $7, metadata = $8, updated_at = $9, suspension_grace_days = $10
+            stripe_customer_id = $7, metadata = $8, updated_at = $9, suspension_grace_days = $10, locale = $11
         where id = $1",
     );
     let args = (
@@ -257,6 +262,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
         text(&customer.metadata)?,
         customer.updated_at.timestamp_millis(),
         customer.suspension_grace_days,
+        customer.locale.as_str(),
     );
     tx.run(sql, args).await
 }

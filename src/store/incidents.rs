@@ -20,15 +20,17 @@ pub struct NewIncident<'a> {
 }
 
 impl Tx {
-    /// Opens an incident, or counts the open one of the same cause once more.
-    pub async fn report_incident(&mut self, new: &NewIncident<'_>) -> sqlx::Result<()> {
+    /// Opens an incident, or counts the open one of the same cause once more. True where it has just opened.
+    pub async fn report_incident(&mut self, new: &NewIncident<'_>) -> sqlx::Result<bool> {
         let sql = both(
             "insert into incident (id, kind, subject, message, opened_at, last_seen_at)
              values ($1, $2, $3, $4, $5, $5)
              on conflict (kind, subject) where resolved_at is null do update
-             set seen = incident.seen + 1, last_seen_at = excluded.last_seen_at, message = excluded.message",
+             set seen = incident.seen + 1, last_seen_at = excluded.last_seen_at, message = excluded.message
+             returning seen",
         );
-        self.run(sql, (new.id, new.kind, new.subject, new.message, new.now)).await.map(|_| ())
+        let (seen,): (i64,) = self.one(sql, (new.id, new.kind, new.subject, new.message, new.now)).await?;
+        Ok(seen == 1)
     }
 
     /// Closes what is open of this cause: it is no longer so.

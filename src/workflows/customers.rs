@@ -11,6 +11,7 @@ use super::current::begin_invoice;
 use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
+use crate::mailer::Locale;
 use crate::planted::{Bug, planted};
 use crate::store::Tx;
 use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
@@ -27,6 +28,8 @@ pub struct NewCustomer {
     pub collection_method: CollectionMethod,
     pub days_until_due: i64,
     pub stripe_customer_id: Option<String>,
+    /// The language in which they are written to; English where it is absent.
+    pub locale: Option<String>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -44,6 +47,7 @@ pub struct CustomerChange {
     pub suspension_grace_days: Option<Option<i64>>,
     /// Only while the customer has none.
     pub stripe_customer_id: Option<String>,
+    pub locale: Option<String>,
     /// Merged into what is there; an empty value removes its key, as at Stripe.
     pub metadata: BTreeMap<String, String>,
 }
@@ -83,6 +87,7 @@ fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
         state: CustomerState::Active,
         suspended_at: None,
         suspension_grace_days: None,
+        locale: new.locale.unwrap_or_else(|| Locale::DEFAULT.to_owned()),
         metadata: new.metadata,
         created_at: now,
         updated_at: now,
@@ -135,6 +140,9 @@ fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeEr
     if let Some(suspension_grace_days) = change.suspension_grace_days {
         customer.suspension_grace_days = suspension_grace_days;
     }
+    if let Some(locale) = change.locale {
+        customer.locale = locale;
+    }
     customer.metadata.extend(change.metadata);
     customer.metadata.retain(|_, value| !value.is_empty());
     match customer.metadata.len() > 50 {
@@ -185,6 +193,7 @@ fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
         ("days_until_due", before.days_until_due != after.days_until_due),
         ("suspension_grace_days", before.suspension_grace_days != after.suspension_grace_days),
         ("stripe_customer_id", before.stripe_customer_id != after.stripe_customer_id),
+        ("locale", before.locale != after.locale),
         ("metadata", before.metadata != after.metadata),
     ];
     all.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()

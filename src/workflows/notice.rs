@@ -2,14 +2,31 @@
 
 use serde_json::json;
 
-use super::WorkflowError;
 use super::by::{By, ChangeError};
+use super::{WorkflowError, tell};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::store::{Incident, NewIncident, Tx};
 
-/// Opens an incident, once per cause.
+/// Opens an incident, once per cause. The operator, and whoever listens, hear of it when it opens.
 pub async fn report(
+    app: &App,
+    tx: &mut Tx,
+    kind: &str,
+    subject: &str,
+    message: &str,
+) -> Result<(), WorkflowError> {
+    let id = app.ids.new_id(prefix::INCIDENT);
+    let new = NewIncident { id: &id, kind, subject, message, now: app.clock.now_ms() };
+    if tx.report_incident(&new).await? {
+        tell::incident_opened(app, tx, &new).await?;
+    }
+    tracing::warn!(incident.kind = kind, incident.subject = subject, "{message}");
+    Ok(())
+}
+
+/// The same without a word to the operator: for what has gone wrong with just that.
+pub(super) async fn report_quietly(
     app: &App,
     tx: &mut Tx,
     kind: &str,

@@ -1,30 +1,84 @@
-//! Tell: who hears of what, once for each cause: the customer, the operator, the user's own application.
+//! Tell: customers, the operator and the user's own application hear of a thing once per cause, in the transaction of
+//! the cause.
 
-use serde_json::Value;
+use chrono::Datelike;
+use serde_json::{Value, json};
 
-use super::{WorkflowError, notice};
+use super::email::{self, Letter};
+use super::{WorkflowError, notice, outgoing};
 use crate::app::App;
-use crate::store::Tx;
+use crate::clock::from_ms;
+use crate::store::{NewIncident, Tx};
 
-/// Tells the customer, in the transaction of the cause.
+/// Stripe has finalized an invoice, and its lines are in the ledger.
+pub const INVOICE_FINALIZED: &str = "invoice.finalized";
+/// An invoice is paid, however.
+pub const INVOICE_PAID: &str = "invoice.paid";
+/// An attempt to charge an invoice has failed.
+pub const CHARGE_FAILED: &str = "charge.failed";
+/// A customer is suspended for what is unpaid.
+pub const CUSTOMER_SUSPENDED: &str = "customer.suspended";
+/// A suspended customer has paid.
+pub const CUSTOMER_RESTORED: &str = "customer.restored";
+/// Something that a human should look at.
+pub const INCIDENT_OPENED: &str = "incident.opened";
+/// Asked for by hand, to see whether it arrives.
+pub const WEBHOOK_TEST: &str = "webhook.test";
+
+/// Every type of event that an endpoint can hear of.
+pub const EVENTS: &[&str] = &[
+    INVOICE_FINALIZED,
+    INVOICE_PAID,
+    CHARGE_FAILED,
+    CUSTOMER_SUSPENDED,
+    CUSTOMER_RESTORED,
+    INCIDENT_OPENED,
+    WEBHOOK_TEST,
+];
+
+/// Beyond so many e-mails about incidents in an hour, the rest come together in one.
+const MOST_INCIDENTS: i64 = 10;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Writes to a customer, once per kind and cause: about an invoice, or about themselves. Where no mail server is set
+/// nobody is written to; a customer without an address is an incident.
 pub async fn customer(
-    _app: &App,
-    _tx: &mut Tx,
+    app: &App,
+    tx: &mut Tx,
     kind: &str,
     customer_id: &str,
     invoice_id: Option<&str>,
     cause: &str,
 ) -> Result<(), WorkflowError> {
-    tracing::info!(
-        customer.id = customer_id,
-        invoice.id = invoice_id,
+    if !app.mailer.is_on() {
+        return Ok(());
+    }
+    let Some(address) = tx.customer_address(customer_id).await? else {
+        let message = format!(
+            "There is a notice ({kind}) for this customer, who has no e-mail address: set one on the customer, and \
+             tell them by other means what it was about."
+        );
+        return notice::report(app, tx, "customer_without_email", customer_id, &message).await;
+    };
+    let month = match invoice_id {
+        Some(id) => tx.cycle_of_invoice(id).await?.map(|cycle| cycle.chars().take(7).collect()),
+        None => None,
+    };
+    let letter = Letter {
+        kind,
+        subject: invoice_id.unwrap_or(customer_id),
         cause,
-        "Customer {customer_id}: {kind}"
-    );
-    Ok(())
+        customer_id: Some(customer_id),
+        invoice_id,
+        recipient: &address,
+        month: month.unwrap_or_else(|| this_month(app)),
+        run_at: app.clock.now_ms(),
+    };
+    email::queue(app, tx, &letter).await
 }
 
-/// Tells the operator, in the transaction of the cause.
+/// Tells the operator of what needs a human: an incident, and with it an e-mail and `incident.opened`, once while it is
+/// open.
 pub async fn operator(
     app: &App,
     tx: &mut Tx,
@@ -35,14 +89,76 @@ pub async fn operator(
     notice::report(app, tx, kind, subject, message).await
 }
 
-/// Tells the user's own application, in the transaction of the cause.
+/// Tells the user's own application: one event, on its way to every endpoint that wants to hear of this type.
 pub async fn application(
-    _app: &App,
-    _tx: &mut Tx,
-    event_type: &str,
+    app: &App,
+    tx: &mut Tx,
+    kind: &str,
     subject: &str,
-    _data: Value,
+    data: Value,
 ) -> Result<(), WorkflowError> {
-    tracing::info!(event.kind = event_type, subject, "{event_type} of {subject}");
-    Ok(())
+    let mut endpoints = tx.enabled_endpoints().await?;
+    endpoints.retain(|endpoint| endpoint.hears(kind));
+    outgoing::send_to(app, tx, &endpoints, kind, subject, data).await.map(drop)
+}
+
+/// Tells the user's own application how an invoice stands now.
+pub async fn invoice(app: &App, tx: &mut Tx, kind: &str, invoice_id: &str) -> Result<(), WorkflowError> {
+    let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(()) };
+    let data = json!({
+        "id": invoice.id,
+        "customer": invoice.customer_id,
+        "stripe_invoice_id": invoice.stripe_invoice_id,
+        "number": invoice.number,
+        "state": invoice.state,
+        "currency": invoice.currency,
+        "total": invoice.total,
+        "amount_due": invoice.amount_due,
+        "amount_paid": invoice.amount_paid,
+        "amount_remaining": invoice.amount_remaining,
+        "cycle": invoice.cycle,
+        "hosted_invoice_url": invoice.hosted_invoice_url,
+    });
+    application(app, tx, kind, &invoice.id, data).await
+}
+
+/// An incident has just opened.
+pub(super) async fn incident_opened(
+    app: &App,
+    tx: &mut Tx,
+    incident: &NewIncident<'_>,
+) -> Result<(), WorkflowError> {
+    let data = json!({
+        "id": incident.id,
+        "kind": incident.kind,
+        "subject": incident.subject,
+        "message": incident.message,
+        "opened_at": from_ms(incident.now),
+    });
+    application(app, tx, INCIDENT_OPENED, incident.id, data).await?;
+    let Some(operator) = app.mailer.operator() else { return Ok(()) };
+    let many = tx.emails_since("incident", incident.now - HOUR_MS).await? >= MOST_INCIDENTS;
+    let hour = incident.now - incident.now.rem_euclid(HOUR_MS);
+    let (kind, subject, cause, run_at) = match (many, incident.kind) {
+        (_, "provider_down") => ("provider_down", incident.id, "opened".to_owned(), incident.now),
+        (false, _) => ("incident", incident.id, "opened".to_owned(), incident.now),
+        // Sent when the hour is over, with all of them in it.
+        (true, _) => ("incident_digest", "operator", from_ms(hour).to_rfc3339(), hour + HOUR_MS),
+    };
+    let letter = Letter {
+        kind,
+        subject,
+        cause: &cause,
+        customer_id: None,
+        invoice_id: None,
+        recipient: operator.email.as_ref(),
+        month: this_month(app),
+        run_at,
+    };
+    email::queue(app, tx, &letter).await
+}
+
+fn this_month(app: &App) -> String {
+    let now = app.clock.now();
+    format!("{:04}-{:02}", now.year(), now.month())
 }

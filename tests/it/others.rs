@@ -7,6 +7,7 @@ use opentab::http;
 use opentab::http::extract::Limits;
 use opentab::http::route_list;
 use opentab::store::customers::Customer;
+use opentab::workflows::tell;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -26,6 +27,16 @@ const OF_NOBODY: &[&str] = &[
     "GET /v1/prices",
     "GET /v1/prices/{id}",
     "POST /v1/prices/{id}/archive",
+    "POST /v1/emails/{id}/resend",
+    "POST /v1/webhook_endpoints",
+    "GET /v1/webhook_endpoints",
+    "GET /v1/webhook_endpoints/{id}",
+    "PATCH /v1/webhook_endpoints/{id}",
+    "DELETE /v1/webhook_endpoints/{id}",
+    "POST /v1/webhook_endpoints/{id}/roll_secret",
+    "POST /v1/webhook_endpoints/{id}/test",
+    "GET /v1/webhook_deliveries",
+    "POST /v1/webhook_deliveries/{id}/replay",
     "POST /webhooks/stripe",
     "* /billing/sign-out",
     "* /billing/assets/billing.css",
@@ -47,6 +58,7 @@ const ABOUT_ADA: &[(&str, &str, &str)] = &[
     ("GET /v1/customers/{id}/billing", "/v1/customers/{ada}/billing", ""),
     ("GET /v1/customers/{id}/billing", "/v1/customers/ada/billing", ""),
     ("POST /v1/customers/{id}/billing_links", "/v1/customers/{ada}/billing_links", "{}"),
+    ("GET /v1/emails", "/v1/emails?customer={ada}", ""),
     ("GET /v1/invoices", "/v1/invoices?customer={ada}", ""),
     ("GET /v1/invoices", "/v1/invoices?customer=ada&state=draft", ""),
     ("GET /v1/invoices/{id}", "/v1/invoices/{draft}", ""),
@@ -97,6 +109,11 @@ async fn neighbours() -> Neighbours {
     }
     tab.at("2026-12-02T12:00:00Z");
     tab.settle().await;
+    for customer in [&ada, &bob] {
+        let mut tx = tab.app.store.db.begin().await.unwrap();
+        tell::customer(&tab.app, &mut tx, "suspended", &customer.id, None, "x").await.unwrap();
+        tx.commit().await.unwrap();
+    }
     tab.uses(&ada, "calls", 13, "b2").await;
     tab.uses(&bob, "calls", 8_888_888, "b2").await;
     tab.settle().await;

@@ -82,9 +82,12 @@ async fn the_document_knows_no_route_that_the_list_does_not() {
 #[tokio::test]
 async fn what_a_path_does_not_support_is_refused_on_every_route() {
     let server = Server::start().await;
-    for route in route_list(&server.app) {
-        for method in ["DELETE", "PUT", "PATCH", "PROPFIND"] {
-            let reply = server.send(method, &path(&route), "").await;
+    let routes = route_list(&server.app);
+    let knows = |path: &str, method: &str| routes.iter().any(|r| r.path == path && r.method == method);
+    for route in &routes {
+        let strange = ["DELETE", "PUT", "PATCH", "PROPFIND"].into_iter();
+        for method in strange.filter(|method| !knows(&route.path, method)) {
+            let reply = server.send(method, &path(route), "").await;
             assert_eq!((reply.status, &*reply.slug()), (405, "method-not-allowed"), "{method} {route:?}");
         }
     }

@@ -13,6 +13,8 @@ use opentab::billing::{Aggregation, Currency, PriceTerms};
 use opentab::clock::{Clock, Ids};
 use opentab::config::Config;
 use opentab::jobs;
+use opentab::mailer::{Mailer, Outbox};
+use opentab::outgoing::{Listener, Outgoing};
 use opentab::sandbox::{Delivery, Dropped, Options, Sandbox};
 use opentab::store::customers::{CollectionMethod, Customer};
 use opentab::store::{Db, Invoice, Item, Location, Store};
@@ -37,6 +39,10 @@ pub struct Tab {
     pub app: App,
     pub sandbox: Sandbox,
     pub clock: Clock,
+    /// What stands in for the mail server.
+    pub mail: Arc<Outbox>,
+    /// What stands in for the user's own application.
+    pub listener: Arc<Listener>,
     /// Built at the first webhook, once: it is the dearest thing here.
     web: OnceLock<axum::Router>,
     violations: Arc<Mutex<Vec<String>>>,
@@ -173,8 +179,12 @@ impl Tab {
         let config = Config::from_sources(settings, "").unwrap();
         let stripe =
             Stripe::new(Arc::new(InProcess(sandbox.router())), setup.pacer.unwrap_or_else(Pacer::unlimited));
-        let app = app::build(config, clock.clone(), Ids::random(clock.clone()), store, stripe);
-        Tab { app, sandbox, clock, web: OnceLock::new(), violations }
+        let (mail, listener) = (Arc::new(Outbox::default()), Arc::new(Listener::default()));
+        let mailer = Mailer::of(&config.mail, clock.clone()).by(mail.clone());
+        let outgoing = Outgoing::to_public_and(&config.webhook_allow).by(listener.clone());
+        let ids = Ids::random(clock.clone());
+        let app = app::build_with(config, clock.clone(), ids, store, stripe, mailer, outgoing);
+        Tab { app, sandbox, clock, mail, listener, web: OnceLock::new(), violations }
     }
 
     pub fn at(&self, text: &str) {
@@ -209,6 +219,7 @@ impl Tab {
             anchor_day: 1,
             collection_method: CollectionMethod::ChargeAutomatically,
             days_until_due: 30,
+            locale: None,
             stripe_customer_id: None,
             metadata: BTreeMap::new(),
         };
@@ -452,7 +463,9 @@ impl Tab {
     pub fn replica(&self) -> App {
         let app = &self.app;
         let ids = Ids::random(self.clock.clone());
-        app::build(app.config.clone(), self.clock.clone(), ids, app.store.clone(), app.stripe.clone())
+        let (store, stripe) = (app.store.clone(), app.stripe.clone());
+        let (mailer, outgoing) = (app.mailer.clone(), app.outgoing.clone());
+        app::build_with(app.config.clone(), self.clock.clone(), ids, store, stripe, mailer, outgoing)
     }
 
     /// Invoices that Stripe has for a customer of ours, drafts and others.

@@ -42,10 +42,9 @@ pub(in crate::workflows) async fn begin(
     if let Some(at) = next_attempt_at {
         enqueue(app, tx, &invoice.id, at, due_at).await?;
     }
-    let data = outcome::about(invoice, charged, None);
-    tell::application(app, tx, "invoice.finalized", &invoice.id, data).await?;
+    tell::invoice(app, tx, tell::INVOICE_FINALIZED, &invoice.id).await?;
     match charged {
-        ChargeState::Paid => outcome::tell_paid(app, tx, invoice).await,
+        ChargeState::Paid => tell::invoice(app, tx, tell::INVOICE_PAID, &invoice.id).await,
         _ => Ok(()),
     }
 }

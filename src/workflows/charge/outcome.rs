@@ -103,7 +103,7 @@ pub(super) async fn over(
     let detail = json!({ "from": before, "to": charge.state });
     By::service("charge").note(app, tx, "charge.state", &invoice.id, detail).await?;
     if next == ChargeState::Paid {
-        tell_paid(app, tx, invoice).await?;
+        tell::invoice(app, tx, tell::INVOICE_PAID, &invoice.id).await?;
     }
     standing::restore(app, tx, &charge).await
 }
@@ -134,11 +134,6 @@ pub(super) fn about(invoice: &Invoice, state: ChargeState, reason: Option<Reason
         "reason": reason.map(Reason::as_str), "amount_due": invoice.amount_due, "currency": invoice.currency,
         "hosted_invoice_url": invoice.hosted_invoice_url,
     })
-}
-
-pub(super) async fn tell_paid(app: &App, tx: &mut Tx, invoice: &Invoice) -> Result<(), WorkflowError> {
-    let data = about(invoice, ChargeState::Paid, None);
-    tell::application(app, tx, "invoice.paid", &invoice.id, data).await
 }
 
 /// A try has failed: the strategy for its reason says what follows.
@@ -218,7 +213,7 @@ async fn tell_failed(
         }
     }
     let data = about(invoice, state, Some(reason));
-    tell::application(app, tx, "charge.failed", &invoice.id, data).await
+    tell::application(app, tx, tell::CHARGE_FAILED, &invoice.id, data).await
 }
 
 /// Which of the notices to customers this reason calls for.

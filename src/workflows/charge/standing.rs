@@ -34,7 +34,7 @@ pub(super) async fn suspend(app: &App, lease: &Lease, invoice_id: &str) -> Resul
         .await?;
     let id = &charge.customer_id;
     tell::customer(app, &mut tx, "suspended", id, Some(&invoice.id), &invoice.id).await?;
-    tell::application(app, &mut tx, "customer.suspended", id, detail).await?;
+    tell::application(app, &mut tx, tell::CUSTOMER_SUSPENDED, id, detail).await?;
     tx.commit().await?;
     tracing::warn!(customer.id = %id, invoice.id = %invoice.id, "Suspended customer {id}: {} is unpaid", invoice.id);
     Ok(())
@@ -47,7 +47,7 @@ pub(super) async fn restore(app: &App, tx: &mut Tx, charge: &Charge) -> Result<(
         return Ok(());
     }
     let detail = json!({ "invoice": charge.invoice_id, "status": charge.state });
-    By::service("charge").note(app, tx, "customer.restored", id, detail.clone()).await?;
+    By::service("charge").note(app, tx, tell::CUSTOMER_RESTORED, id, detail.clone()).await?;
     tell::customer(app, tx, "restored", id, Some(&charge.invoice_id), &charge.invoice_id).await?;
-    tell::application(app, tx, "customer.restored", id, detail).await
+    tell::application(app, tx, tell::CUSTOMER_RESTORED, id, detail).await
 }

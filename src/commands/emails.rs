@@ -1,0 +1,162 @@
+//! `opentab emails`: look at what was sent to whom, send again what did not arrive, and read before it goes out.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+use super::open;
+use crate::app::App;
+use crate::clock::from_ms;
+use crate::commands::out::say;
+use crate::config::Config;
+use crate::mailer::KINDS;
+use crate::store::{EmailFilter, Page, StoredEmail};
+use crate::workflows::by::By;
+use crate::workflows::email::{self, Resent};
+
+#[derive(Debug, Subcommand)]
+pub enum EmailsCommand {
+    /// List e-mails, newest first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// queued, sending, sent, failed or unknown
+        #[arg(long)]
+        status: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send an e-mail again that failed or whose ending is unknown, under the same Message-ID
+    Resend {
+        /// ot_eml_…
+        #[arg(conflicts_with = "month", required_unless_present = "month")]
+        id: Option<String>,
+        /// Everything of --month that has this status: failed or unknown
+        #[arg(long, default_value = "failed", value_parser = ["failed", "unknown"])]
+        status: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Show what an e-mail would say, without sending anything
+    Preview {
+        /// Such as invoice or payment_failed
+        kind: String,
+        /// ot_cus_… or your own id
+        #[arg(long)]
+        customer: String,
+        /// ot_inv_…
+        #[arg(long)]
+        invoice: Option<String>,
+        /// The HTML in place of the text
+        #[arg(long)]
+        html: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Such as invoice or payment_failed
+    #[arg(long)]
+    kind: Option<String>,
+    /// Such as 2026-11
+    #[arg(long)]
+    month: Option<String>,
+}
+
+impl Which {
+    fn filter(self, status: Option<String>) -> EmailFilter {
+        EmailFilter {
+            state: status.unwrap_or_default(),
+            kind: self.kind.unwrap_or_default(),
+            month: self.month.unwrap_or_default(),
+            customer_id: String::new(),
+        }
+    }
+}
+
+pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<ExitCode> {
+    let app = open::for_a_command(config).await?;
+    match command {
+        EmailsCommand::List { which, status, limit, json } => {
+            let page = Page { limit: limit.max(0), after: String::new(), before: String::new() };
+            for email in app.store.emails(&page, &which.filter(status)).await?.0 {
+                say!("{}", if json { as_json(&email) } else { as_text(&email) });
+            }
+        }
+        EmailsCommand::Resend { id: Some(id), .. } => match email::resend(&app, &id, &By::operator()).await {
+            Ok(Resent::Queued(email)) => say!("{} is queued; a running server sends it.", email.id),
+            Ok(Resent::NotNow(email)) => bail!("{id} is {}: it was sent, or is on its way", email.state),
+            Err(error) => return Err(error).with_context(|| format!("{id} cannot be sent again")),
+        },
+        EmailsCommand::Resend { id: None, status, which } => {
+            let queued = email::resend_all(&app, &which.filter(Some(status)), &By::operator()).await?;
+            say!("{queued} e-mails are queued; a running server sends them.");
+        }
+        EmailsCommand::Preview { kind, customer, invoice, html } => {
+            preview(&app, &kind, &customer, invoice.as_deref(), html).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn preview(
+    app: &App,
+    kind: &str,
+    customer: &str,
+    invoice: Option<&str>,
+    html: bool,
+) -> anyhow::Result<()> {
+    if !KINDS.iter().any(|(name, _)| *name == kind) {
+        let kinds: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+        bail!("there is no e-mail of kind {kind}; there are {}", kinds.join(", "));
+    }
+    let found = app.store.customer_by_any_id(customer).await?;
+    let customer = found.with_context(|| format!("there is no customer {customer}"))?;
+    let invoice = match invoice {
+        Some(id) => app.store.invoice(id).await?.filter(|invoice| invoice.customer_id == customer.id),
+        None => None,
+    };
+    let said = email::preview(app, kind, &customer, invoice.as_ref()).map_err(anyhow::Error::msg)?;
+    match html {
+        true => say!("{}", said.html),
+        false => say!("Subject: {}\n\n{}", said.subject, said.text.trim_end()),
+    }
+    Ok(())
+}
+
+fn as_text(email: &StoredEmail) -> String {
+    format!(
+        "{}  {}  {:<8}  {:<24}  {}  {}  {}",
+        from_ms(email.created_at).format("%Y-%m-%d %H:%M:%S"),
+        email.id,
+        email.state,
+        email.kind,
+        email.subject,
+        email.recipient,
+        email.last_error.as_deref().unwrap_or(""),
+    )
+}
+
+fn as_json(email: &StoredEmail) -> String {
+    serde_json::json!({
+        "id": email.id,
+        "kind": email.kind,
+        "status": email.state,
+        "subject": email.subject,
+        "customer": email.customer_id,
+        "invoice": email.invoice_id,
+        "recipient": email.recipient,
+        "message_id": email.message_id,
+        "month": email.month,
+        "attempts": email.attempts,
+        "last_error": email.last_error,
+        "created_at": from_ms(email.created_at),
+        "sent_at": email.sent_at.map(from_ms),
+    })
+    .to_string()
+}

@@ -1,0 +1,141 @@
+//! E-mails over HTTP: what was sent to whom, what became of it, and once more.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::extract::{FromQuery, Pairs, Path, Query, expect_id};
+use super::kind;
+use super::list::{List, Paging};
+use super::problem::Problem;
+use crate::app::App;
+use crate::clock::{from_ms, prefix};
+use crate::store::{EmailFilter, StoredEmail};
+use crate::workflows::by::By;
+use crate::workflows::email::{self, Resent};
+
+/// An e-mail, one for each subject, kind and cause.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Email)]
+pub struct EmailView {
+    #[schema(example = "ot_eml_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
+    pub id: String,
+    /// Always `email`.
+    #[schema(example = "email")]
+    pub object: &'static str,
+    #[schema(example = "payment_failed")]
+    pub kind: String,
+    /// `queued`, `sending`, `sent`, `failed`, or `unknown` where nobody knows whether it has arrived.
+    pub status: String,
+    pub customer: Option<String>,
+    pub invoice: Option<String>,
+    /// The id of whom or what it is about.
+    pub subject: String,
+    pub recipient: String,
+    /// The same, however often it is sent.
+    pub message_id: String,
+    #[schema(example = "2026-11")]
+    pub month: String,
+    pub attempts: i64,
+    pub last_error: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub sent_at: Option<DateTime<Utc>>,
+}
+
+impl From<StoredEmail> for EmailView {
+    fn from(email: StoredEmail) -> EmailView {
+        EmailView {
+            id: email.id,
+            object: "email",
+            kind: email.kind,
+            status: email.state,
+            customer: email.customer_id,
+            invoice: email.invoice_id,
+            subject: email.subject,
+            recipient: email.recipient,
+            message_id: email.message_id,
+            month: email.month,
+            attempts: email.attempts,
+            last_error: email.last_error,
+            created_at: from_ms(email.created_at),
+            sent_at: email.sent_at.map(from_ms),
+        }
+    }
+}
+
+/// Which e-mails.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EmailQuery {
+    /// Only with this status: `queued`, `sending`, `sent`, `failed` or `unknown`.
+    #[param(value_type = Option<String>)]
+    status: String,
+    /// Only of this kind.
+    #[param(value_type = Option<String>)]
+    kind: String,
+    /// Only of this month, such as `2026-11`.
+    #[param(value_type = Option<String>)]
+    month: String,
+    /// Only to this customer: id or external id.
+    customer: Option<String>,
+    #[param(ignore)]
+    paging: Paging,
+}
+
+impl FromQuery for EmailQuery {
+    fn from_query(pairs: &mut Pairs) -> Result<EmailQuery, Problem> {
+        let status = pairs.one("status")?.unwrap_or_default();
+        if !matches!(status.as_str(), "" | "queued" | "sending" | "sent" | "failed" | "unknown") {
+            let detail = "is queued, sending, sent, failed or unknown";
+            return Err(Problem::invalid("status", "invalid_value", detail));
+        }
+        Ok(EmailQuery {
+            status,
+            kind: pairs.id("kind")?.unwrap_or_default(),
+            month: pairs.id("month")?.unwrap_or_default(),
+            customer: pairs.id("customer")?,
+            paging: Paging::from_query(pairs)?,
+        })
+    }
+}
+
+/// List e-mails
+#[utoipa::path(get, path = "/v1/emails", tag = "E-mails", params(EmailQuery, Paging),
+    responses((status = 200, body = List<EmailView>)))]
+pub async fn list(
+    State(app): State<App>,
+    Query(query): Query<EmailQuery>,
+) -> Result<Answer<List<EmailView>>, Problem> {
+    let customer_id = match &query.customer {
+        Some(id) => super::billing::find_any(&app, id).await?.id,
+        None => String::new(),
+    };
+    let filter = EmailFilter { state: query.status, kind: query.kind, month: query.month, customer_id };
+    let (rows, has_more) = app.store.emails(&query.paging.page(prefix::EMAIL)?, &filter).await?;
+    let views = rows.into_iter().map(EmailView::from).collect();
+    Ok(Answer(List::new("/v1/emails", (views, has_more))))
+}
+
+/// Send an e-mail again
+///
+/// One that failed, or of which nobody knows whether it has arrived; under the same Message-ID, so that a mailbox can
+/// tell. One that was sent is not sent again.
+#[utoipa::path(post, path = "/v1/emails/{id}/resend", tag = "E-mails",
+    params(("id" = String, Path, description = "`ot_eml_…`")),
+    responses((status = 200, body = EmailView), (status = 409, description = "It was sent, or is on its way")))]
+pub async fn resend(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    by: By,
+) -> Result<Answer<EmailView>, Problem> {
+    expect_id(&id, prefix::EMAIL)?;
+    match email::resend(&app, &id, &by).await? {
+        Resent::Queued(email) => Ok(Answer(email.into())),
+        Resent::NotNow(email) => {
+            let detail = format!("The e-mail is {}: it was sent, or is on its way.", email.state);
+            Err(Problem::new(&kind::INVALID_STATE, detail))
+        }
+    }
+}

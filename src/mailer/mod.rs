@@ -1,0 +1,129 @@
+//! The mailer: e-mail out of the house, behind one port that says what became of it.
+
+mod locale;
+mod message;
+mod outbox;
+mod smtp;
+mod templates;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::clock::Clock;
+use crate::config::MailSettings;
+
+pub use lettre::message::Mailbox;
+pub use locale::Locale;
+pub use outbox::Outbox;
+pub use smtp::Smtp;
+pub use templates::{KINDS, Rendered, Templates};
+
+/// One e-mail to one address, ready to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email {
+    pub from: Mailbox,
+    pub reply_to: Option<Mailbox>,
+    pub to: Mailbox,
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+    /// Without its angle brackets. The same whenever this e-mail is sent again, so that a mailbox can tell.
+    pub message_id: String,
+    pub date: DateTime<Utc>,
+}
+
+/// What became of an attempt, split by what may follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server has taken it.
+    Sent,
+    /// It never will: trying again does not help.
+    Refused(String),
+    /// It has certainly not taken it, and may later.
+    TryLater(String),
+    /// All of it was sent and no clear answer came: nobody knows whether it is delivered.
+    Unknown(String),
+}
+
+/// Answers [`Carrier::carry`] some time later.
+pub type CarryFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Carries e-mail to a server, or to what stands in for one.
+pub trait Carrier: Send + Sync + fmt::Debug {
+    /// Tries once.
+    fn carry(&self, email: Email) -> CarryFuture<'_>;
+}
+
+/// E-mail out of the house. Cloned freely; every clone is the same mailer.
+#[derive(Clone, Debug)]
+pub struct Mailer {
+    carrier: Option<Arc<dyn Carrier>>,
+    from: Option<Mailbox>,
+    reply_to: Option<Mailbox>,
+    operator: Option<Mailbox>,
+    /// What e-mails say.
+    pub templates: Templates,
+}
+
+impl Mailer {
+    /// The mailer of these settings: by SMTP, or off where no server is set.
+    pub fn of(settings: &MailSettings, clock: Clock) -> Mailer {
+        let smtp =
+            settings.server.clone().map(|server| Arc::new(Smtp::new(server, clock)) as Arc<dyn Carrier>);
+        Mailer {
+            carrier: smtp,
+            from: settings.from.clone(),
+            reply_to: settings.reply_to.clone(),
+            operator: settings.operator.clone(),
+            templates: Templates::new(settings.templates.clone()),
+        }
+    }
+
+    /// The same, by another carrier; for tests and simulations.
+    pub fn by(self, carrier: Arc<dyn Carrier>) -> Mailer {
+        let from = self.from.or_else(|| "Opentab <billing@opentab.example>".parse().ok());
+        Mailer { carrier: Some(carrier), from, ..self }
+    }
+
+    /// Whether e-mail goes out at all.
+    pub fn is_on(&self) -> bool {
+        self.carrier.is_some() && self.from.is_some()
+    }
+
+    /// Who hears of incidents; none where nobody does.
+    pub fn operator(&self) -> Option<&Mailbox> {
+        self.operator.as_ref().filter(|_| self.is_on())
+    }
+
+    /// Who e-mail is from, as people read it.
+    pub fn sender_name(&self) -> String {
+        let from = self.from.as_ref();
+        from.map_or_else(String::new, |from| from.name.clone().unwrap_or_else(|| from.email.to_string()))
+    }
+
+    /// The Message-ID of the e-mail with this id of ours: always the same one.
+    pub fn message_id(&self, email_id: &str) -> String {
+        let domain = self.from.as_ref().map_or("opentab.invalid", |from| from.email.domain());
+        format!("{email_id}@{domain}")
+    }
+
+    /// Tries once to send what was rendered.
+    pub async fn send(
+        &self,
+        to: Mailbox,
+        said: Rendered,
+        message_id: String,
+        date: DateTime<Utc>,
+    ) -> Outcome {
+        let (Some(carrier), Some(from)) = (&self.carrier, &self.from) else {
+            return Outcome::TryLater("OPENTAB_SMTP_URL is not set".to_owned());
+        };
+        let Rendered { subject, text, html } = said;
+        let (from, reply_to) = (from.clone(), self.reply_to.clone());
+        carrier.carry(Email { from, reply_to, to, subject, text, html, message_id, date }).await
+    }
+}

@@ -1,0 +1,58 @@
+"""A mail server that behaves as the recipient's address says: prints its port, then one line per message it took."""
+
+import asyncio
+import json
+import sys
+
+from aiosmtpd.smtp import SMTP, AuthResult
+
+USER, PASSWORD = b"opentab", b"CANARYsmtp3d77"
+
+
+class Handler:
+    def __init__(self):
+        self.tries = {}
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        name = address.split("@")[0]
+        self.tries[address] = self.tries.get(address, 0) + 1
+        if name.startswith("never"):
+            return "550 5.1.1 no such user"
+        if name.startswith("later") and self.tries[address] <= 2:
+            return "451 4.7.1 greylisted"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        name = envelope.rcpt_tos[0].split("@")[0]
+        if name.startswith("full") and self.tries[envelope.rcpt_tos[0]] <= 1:
+            return "452 4.3.1 no room"
+        if name.startswith("unwanted"):
+            return "554 5.7.1 not wanted"
+        text = envelope.content.decode()
+        print(json.dumps({"to": envelope.rcpt_tos[0], "from": envelope.mail_from, "text": text}), flush=True)
+        if name.startswith("silent"):
+            await asyncio.sleep(60)
+        if name.startswith("drop"):
+            server.transport.abort()
+        return "250 OK"
+
+
+def check(server, session, envelope, mechanism, login):
+    return AuthResult(success=login.login == USER and login.password == PASSWORD, handled=False)
+
+
+async def main():
+    loop = asyncio.get_running_loop()
+    handler = Handler()
+
+    def session():
+        return SMTP(handler, hostname="mail.test", auth_required=True, auth_require_tls=False, authenticator=check)
+
+    server = await loop.create_server(session, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    # Until whoever started it is gone.
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+asyncio.run(main())
