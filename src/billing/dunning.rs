@@ -583,12 +583,13 @@ mod tests {
     #[test]
     fn insufficient_funds_are_tried_ten_times_on_odd_days() {
         let strategy = Strategy::default_of(InsufficientFunds);
-        let mut day = 0;
-        let days: Vec<i64> = (1..).map_while(|tries| strategy.wait_after(tries)).map(|wait| {
-            day += wait / DAY;
-            day
-        });
-        let days: Vec<i64> = days.collect();
+        let waits = (1..).map_while(|tries| strategy.wait_after(tries));
+        let days: Vec<i64> = waits
+            .scan(0, |day, wait| {
+                *day += wait / DAY;
+                Some(*day)
+            })
+            .collect();
         assert_eq!(days, [1, 3, 5, 7, 9, 11, 13, 15, 17]);
         assert_eq!(strategy.tries(), Some(10));
     }

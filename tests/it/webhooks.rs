@@ -129,8 +129,11 @@ async fn after_an_outage_the_poll_looks_back_to_where_it_stopped() {
 async fn what_is_not_for_us_is_ignored_with_a_reason() {
     let t = Tab::new().await;
     let (state, reason) =
+        hear(&t, "charge.captured", false, json!({ "id": "ch_1", "object": "charge" })).await;
+    assert_eq!((state.as_str(), reason.as_str()), ("ignored", "Opentab does not react to charge.captured"));
+    let (state, reason) =
         hear(&t, "charge.refunded", false, json!({ "id": "ch_1", "object": "charge" })).await;
-    assert_eq!((state.as_str(), reason.as_str()), ("ignored", "Opentab does not react to charge.refunded"));
+    assert_eq!((state.as_str(), reason.contains("not a payment of an invoice")), ("ignored", true));
     let invoice = json!({ "id": "in_1", "object": "invoice", "customer": "cus_1", "status": "open" });
     let (state, reason) = hear(&t, "invoice.paid", true, invoice).await;
     assert_eq!((state.as_str(), reason.contains("livemode")), ("ignored", true));
