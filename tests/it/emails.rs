@@ -159,11 +159,13 @@ async fn who_slept_through_anothers_attempt_changes_nothing() {
     let slept = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
     t.recover().await;
     email::resend(&t.app, &id, &By::operator()).await.unwrap();
+    let awake = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
     let mut tx = t.app.store.db.begin().await.unwrap();
     assert!(!tx.settle_email(&id, slept, "failed", Some("too late"), now).await.unwrap());
+    assert!(tx.settle_email(&id, awake, "sent", None, now).await.unwrap());
     tx.commit().await.unwrap();
     t.settle().await;
-    assert_eq!(t.states().await, ["sent"]);
+    assert_eq!((t.states().await, t.mail.tried()), (vec!["sent".to_owned()], 0));
 }
 
 #[tokio::test]
