@@ -167,7 +167,7 @@ async fn a_draft_that_was_sealed_since_it_was_compared_is_no_incident() {
     by_hand(&t, "POST", &format!("/invoices/{}/finalize", stripe_id(&t, &ada).await), "").await;
     let found = compare(&t, Extent::Recent).await;
     assert_eq!(found.differences[0].reason, Reason::State);
-    t.recover().await;
+    assert_eq!(repaired(&t).await, []);
     assert_eq!(t.sealed(&ada).await.len(), 1);
     drift::report(&t.app, found).await.unwrap();
     assert_eq!(t.incidents().await, ["finalized_early"]);
