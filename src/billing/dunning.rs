@@ -478,6 +478,8 @@ pub fn step(known: &Known, now: i64) -> Step {
         _ => [known.next_attempt_at, known.suspend_at]
             .into_iter()
             .flatten()
+            // A suspension that is due waits for the end of what is under way, which has a time of its own.
+            .filter(|at| *at > now)
             .min()
             .map_or(Step::Rest, Step::Wait),
     }
