@@ -62,9 +62,9 @@ fn fault_named(name: &str) -> Result<&'static str, String> {
 const CRASH: &str = "crash";
 
 impl Case {
-    /// Whether it tells this scenario, and something goes wrong in it.
-    pub fn is_of(&self, scenario: &str) -> bool {
-        matches!(self, Case::Scenario { name, at: Some(_) } if *name == scenario)
+    /// Whether it tells this scenario, and one of these things goes wrong in it.
+    pub fn is_of(&self, scenario: &str, faults: &[&str]) -> bool {
+        matches!(self, Case::Scenario { name, at: Some((_, what)) } if *name == scenario && faults.contains(what))
     }
 
     /// Runs the history to its checks.
