@@ -1,5 +1,5 @@
-//! Tell: customers, the operator and the user's own application hear of a thing once per cause, in the transaction of
-//! the cause.
+//! Tell: customers and the user's own application hear of a thing once per cause, in the transaction of the cause; and
+//! the operator of each incident that [`notice`] opens.
 
 use chrono::Datelike;
 use serde_json::{Value, json};
@@ -75,18 +75,6 @@ pub async fn customer(
         run_at: app.clock.now_ms(),
     };
     email::queue(app, tx, &letter).await
-}
-
-/// Tells the operator of what needs a human: an incident, and with it an e-mail and `incident.opened`, once while it is
-/// open.
-pub async fn operator(
-    app: &App,
-    tx: &mut Tx,
-    kind: &str,
-    subject: &str,
-    message: &str,
-) -> Result<(), WorkflowError> {
-    notice::report(app, tx, kind, subject, message).await
 }
 
 /// Tells the user's own application: one event, on its way to every endpoint that wants to hear of this type.

@@ -70,7 +70,7 @@ async fn what_never_happened_is_told_to_nobody() {
     let ada = t.customer("Ada").await;
     let mut tx = t.app.store.db.begin().await.unwrap();
     tell::customer(&t.app, &mut tx, "suspended", &ada.id, None, "x").await.unwrap();
-    tell::operator(&t.app, &mut tx, "provider_down", "stripe", "Down.").await.unwrap();
+    notice::report(&t.app, &mut tx, "provider_down", "stripe", "Down.").await.unwrap();
     drop(tx);
     t.settle().await;
     assert_eq!((t.emails().await.len(), t.mail.tried()), (0, 0));

@@ -8,7 +8,7 @@ use opentab::http::extract::Limits;
 use opentab::outgoing::Post;
 use opentab::workflows::by::By;
 use opentab::workflows::outgoing::{self, NewEndpoint};
-use opentab::workflows::tell;
+use opentab::workflows::{notice, tell};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -246,7 +246,7 @@ async fn a_dead_endpoint_holds_up_no_other_and_an_incident_is_an_event() {
     t.listener.answers(Ok(200));
     t.listens(&["incident.opened"]).await;
     let mut tx = t.app.store.db.begin().await.unwrap();
-    tell::operator(&t.app, &mut tx, "provider_down", "stripe", "Stripe is away.").await.unwrap();
+    notice::report(&t.app, &mut tx, "provider_down", "stripe", "Stripe is away.").await.unwrap();
     tx.commit().await.unwrap();
     t.settle().await;
     assert_eq!(t.heard_types(), ["customer.suspended", "incident.opened"]);

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::by::By;
 use super::super::receive::ask_for_reaction;
-use super::super::{WorkflowError, tell};
+use super::super::{WorkflowError, notice};
 use super::begin::enqueue;
 use crate::app::App;
 use crate::store::{Charge, Invoice, Tx};
@@ -126,7 +126,7 @@ async fn disputed(
             let message = format!(
                 "The customer disputes the payment of this invoice ({status}): answer in Stripe's dashboard."
             );
-            tell::operator(app, tx, DISPUTED, &charge.invoice_id, &message).await?;
+            notice::report(app, tx, DISPUTED, &charge.invoice_id, &message).await?;
         }
     }
     tx.put_charge(&Charge { dispute: Some(status), ..charge }, app.clock.now_ms()).await?;

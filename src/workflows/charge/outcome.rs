@@ -209,7 +209,7 @@ async fn tell_failed(
         }
         Tell::Operator => {
             let kind = format!("charge_{reason}");
-            tell::operator(app, tx, &kind, &invoice.id, &for_operators(invoice, reason, message)).await?;
+            notice::report(app, tx, &kind, &invoice.id, &for_operators(invoice, reason, message)).await?;
         }
     }
     let data = about(invoice, state, Some(reason));
@@ -251,7 +251,7 @@ pub(super) async fn needs_attention(
         "Opentab has stopped trying to charge this invoice: {why}. Look at it in Stripe's dashboard, then retry, void or \
          write it off here."
     );
-    tell::operator(app, tx, NEEDS_ATTENTION, &charge.invoice_id, &message).await
+    notice::report(app, tx, NEEDS_ATTENTION, &charge.invoice_id, &message).await
 }
 
 /// Stripe has not answered again and again.
@@ -265,5 +265,5 @@ pub(super) async fn provider_down(
         "Stripe could not be reached {tries} times in a row ({why}). Charges wait, and are tried again every few minutes; \
          nothing is lost and nothing is charged twice."
     );
-    tell::operator(app, tx, PROVIDER_DOWN.0, PROVIDER_DOWN.1, &message).await
+    notice::report(app, tx, PROVIDER_DOWN.0, PROVIDER_DOWN.1, &message).await
 }
