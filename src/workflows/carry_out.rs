@@ -15,7 +15,7 @@ use crate::stripe::{InvoiceAnswer, Method, ObjectAnswer, Refusal, StripeError, W
 /// After this many times without an answer the truth is read instead: a stored 500 is repeated for ever.
 const ASK_AGAIN: i64 = 5;
 /// Stripe may forget a key after 24 hours, and would then do it twice.
-const KEY_LIVES_MS: i64 = 23 * 3_600_000;
+pub(super) const KEY_LIVES_MS: i64 = 23 * 3_600_000;
 
 /// What a carried-out intent leaves to do.
 #[derive(Clone, Debug)]

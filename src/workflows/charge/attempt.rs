@@ -1,6 +1,7 @@
 //! Attempt: write a try down, send it to Stripe, and settle it with what came back.
 
 use super::super::WorkflowError;
+use super::super::carry_out::KEY_LIVES_MS;
 use super::super::lease::begin_as_writer;
 use super::{outcome, truth};
 use crate::app::App;
@@ -9,8 +10,6 @@ use crate::clock::prefix;
 use crate::store::{Attempt, AttemptEnd, Invoice, Lease};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
 
-/// Stripe may forget a key after 24 hours, and would then do it twice.
-const KEY_LIVES_MS: i64 = 23 * 3_600_000;
 /// So often one key is used where nobody answers: a failure that Stripe has stored is repeated for ever.
 const USES_OF_A_KEY: usize = 2;
 
@@ -174,7 +173,7 @@ async fn answered(
     };
     let mut tx = begin_as_writer(app, lease).await?;
     let over = outcome::invoice_is(app, &mut tx, &begun.invoice.id, &answer).await?;
-    tx.resolve_incident(outcome::PROVIDER_DOWN.0, outcome::PROVIDER_DOWN.1, app.clock.now_ms()).await?;
+    outcome::provider_answers(app, &mut tx).await?;
     if !over {
         // A bank transfer takes days, and a status may be new: it is looked at until it has an end.
         tx.attempt_unclear(&begun.invoice.id, "Stripe has taken it, and it is not paid yet", false).await?;

@@ -12,7 +12,7 @@ use crate::store::{AttemptEnd, Charge, Invoice, Tx};
 use crate::stripe::InvoiceAnswer;
 
 /// The incident while Stripe cannot be reached; of the whole service.
-pub(super) const PROVIDER_DOWN: (&str, &str) = ("provider_down", "stripe");
+const PROVIDER_DOWN: (&str, &str) = ("provider_down", "stripe");
 /// The incident of a charge that only a human can help.
 pub(super) const NEEDS_ATTENTION: &str = "charge_needs_attention";
 
@@ -173,7 +173,7 @@ pub(super) async fn failed(
         json!({ "reason": reason.as_str(), "tries": tries, "state": next.name(), "message": message });
     By::service("charge").note(app, tx, "charge.failed", &invoice.id, detail).await?;
     if reason != Reason::Network {
-        tx.resolve_incident(PROVIDER_DOWN.0, PROVIDER_DOWN.1, now).await?;
+        provider_answers(app, tx).await?;
     }
     if !ours {
         return Ok(());
@@ -266,4 +266,9 @@ pub(super) async fn provider_down(
          nothing is lost and nothing is charged twice."
     );
     notice::report(app, tx, PROVIDER_DOWN.0, PROVIDER_DOWN.1, &message).await
+}
+
+/// Stripe can be reached.
+pub(super) async fn provider_answers(app: &App, tx: &mut Tx) -> sqlx::Result<()> {
+    tx.resolve_incident(PROVIDER_DOWN.0, PROVIDER_DOWN.1, app.clock.now_ms()).await
 }

@@ -53,8 +53,7 @@ async fn known(
     invoice_id: &str,
     answer: &InvoiceAnswer,
 ) -> Result<(), WorkflowError> {
-    let now = app.clock.now_ms();
-    tx.resolve_incident(outcome::PROVIDER_DOWN.0, outcome::PROVIDER_DOWN.1, now).await?;
+    outcome::provider_answers(app, tx).await?;
     if outcome::invoice_is(app, tx, invoice_id, answer).await? {
         return Ok(());
     }
