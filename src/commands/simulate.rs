@@ -35,10 +35,10 @@ pub struct SimulateArgs {
     #[cfg(feature = "planted_bugs")]
     #[arg(long)]
     bugs: bool,
-    /// Only this one of the bugs
+    /// Only this one of the bugs; with `--trace`, the case with this bug in it
     #[cfg(feature = "planted_bugs")]
-    #[arg(long, requires = "bugs")]
-    bug: Option<String>,
+    #[arg(long, value_parser = bugs::named)]
+    bug: Option<crate::planted::Bug>,
     /// Begin nothing more after so many minutes, and say how much is left
     #[arg(long)]
     minutes: Option<u64>,
@@ -63,6 +63,8 @@ pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     let lots = lots(args)?;
     if args.trace {
+        #[cfg(feature = "planted_bugs")]
+        crate::planted::plant(args.bug);
         return trace(&lots);
     }
     let mut all = Tally::default();
@@ -178,13 +180,11 @@ mod bugs {
     /// Looks for every bug. Exit code 1: fewer were found than should have been.
     pub fn hunt_all(args: &SimulateArgs, is_time: impl Fn() -> bool + Sync) -> anyhow::Result<ExitCode> {
         let (first, schedules) = (args.seed.unwrap_or(1), args.schedules.unwrap_or(500));
-        let only = args.bug.as_deref();
         let scenarios = SCENARIOS.iter().map(|scenario| Case::Scenario { name: scenario.name, at: None });
         let mut cases: Vec<Case> = scenarios.chain((first..first + schedules).map(Case::Random)).collect();
         // What takes one certain fault at one certain gate.
         cases.extend(exhaustive(&Engine::start()?)?.into_iter().filter(|case| case.is_of(FAULTY, TELLING)));
-        let bugs: Vec<Bug> =
-            Bug::ALL.iter().copied().filter(|bug| only.is_none_or(|name| bug.name() == name)).collect();
+        let bugs = args.bug.map_or(Bug::ALL.to_vec(), |only| vec![only]);
         let hunts = hunt(&bugs, &cases, is_time, |hunt| say!("{}", line(hunt)))?;
         let missed = hunts.iter().filter(|hunt| hunt.found.is_none() && !hunt.bug.is_masked()).count();
         let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
@@ -195,6 +195,12 @@ mod bugs {
         }
         let enough = args.at_least.map_or(missed == 0, |enough| found >= enough);
         Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// The bug of this name.
+    pub fn named(name: &str) -> Result<Bug, String> {
+        let found = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
+        found.ok_or_else(|| format!("there is no bug `{name}`"))
     }
 
     fn line(hunt: &Hunt) -> String {

@@ -77,6 +77,8 @@ pub struct Service {
     /// An index into [`METERS`]; none for a flat fee.
     pub meter: Option<usize>,
     pub cost: Cost,
+    /// The first day of the first cycle that it is billed for.
+    pub since: NaiveDate,
 }
 
 #[derive(Clone, Debug)]
@@ -181,7 +183,7 @@ impl Company {
         let mut cycle = customer.since;
         let running = customer.cycle_of(customer.day_of(now)).max(customer.since);
         while cycle <= running {
-            for service in &customer.services {
+            for service in customer.services.iter().filter(|service| service.since <= cycle) {
                 let units = service.meter.map_or(0, |meter| self.units(who, meter, cycle));
                 let amount = service.cost.of(units);
                 if amount != 0 {

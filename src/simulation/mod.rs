@@ -12,6 +12,7 @@ mod company;
 mod engine;
 mod faults;
 pub mod gates;
+mod humans;
 mod promises;
 mod random;
 mod runner;

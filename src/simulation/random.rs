@@ -345,7 +345,7 @@ fn human(story: &mut Story<'_>) {
     });
     match what {
         0..4 => story.edit_a_line(customer, which, amount),
-        4..8 => story.remove_a_line(customer, which),
+        4..8 => drop(story.remove_a_line(customer, which)),
         8..11 => story.add_a_foreign_line(customer, amount),
         11..15 => story.finalize_by_hand(customer),
         15..18 => story.delete_the_draft(customer),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Duration, NaiveDate, Utc};
 use serde_json::json;
 
 use super::company::{Batch, Company, Cost, Counts, Customer, Event, METERS, Service};
 use super::faults::Injection;
 use super::world::{Report, SCHEDULE, World};
 use super::{gates, promises};
+use crate::app::App;
 use crate::billing::{Aggregation, Currency, PriceTerms};
 use crate::http::webhooks::believe;
 use crate::jobs;
@@ -19,7 +20,7 @@ use crate::store::customers::CollectionMethod;
 use crate::workflows::billing_view::billing_view;
 use crate::workflows::by::By;
 use crate::workflows::catalog::{self, NewMeter};
-use crate::workflows::customers::{self, CustomerChange, NewCustomer};
+use crate::workflows::customers::{self, NewCustomer};
 use crate::workflows::ingest::{NewEvent, Outcome, ingest};
 use crate::workflows::receive::receive;
 use crate::workflows::services::{self, NewService};
@@ -40,6 +41,29 @@ pub struct Plan {
     pub send_invoice: bool,
     /// A meter's index, and what it costs.
     pub services: Vec<(Option<usize>, Cost)>,
+}
+
+/// A price of its own, and its service from a day on.
+async fn serve(
+    app: &App,
+    customer: &Customer,
+    currency: &str,
+    meter_id: Option<String>,
+    cost: &Cost,
+    since: NaiveDate,
+) -> anyhow::Result<Service> {
+    let by = By::operator();
+    let terms: PriceTerms = serde_json::from_value(cost.terms(currency))?;
+    let name = format!("Price {}", customer.services.len());
+    let price = catalog::create_price(app, name, meter_id, terms, &by).await?;
+    let new = NewService {
+        customer_id: customer.id.clone(),
+        price_id: price.id.clone(),
+        from: Some(since),
+        until: None,
+    };
+    let service = services::create(app, new, &by).await?;
+    Ok(Service { id: service.id, price_id: price.id, meter: None, cost: cost.clone(), since })
 }
 
 /// A world and the company in it.
@@ -106,24 +130,11 @@ impl<'e> Story<'e> {
                     was_gone: false,
                 };
                 customer.since = customer.cycle_of(customer.day_of(now));
-                for (at, (meter, cost)) in plan.services.iter().enumerate() {
-                    let terms: PriceTerms = serde_json::from_value(cost.terms(plan.currency))?;
+                for (meter, cost) in &plan.services {
                     let meter_id = meter.map(|meter| meters[meter].clone());
-                    let price =
-                        catalog::create_price(&app, format!("Price {at}"), meter_id, terms, &by).await?;
-                    let new = NewService {
-                        customer_id: made.id.clone(),
-                        price_id: price.id.clone(),
-                        from: Some(customer.since),
-                        until: None,
-                    };
-                    let service = services::create(&app, new, &by).await?;
-                    customer.services.push(Service {
-                        id: service.id,
-                        price_id: price.id,
-                        meter: *meter,
-                        cost: cost.clone(),
-                    });
+                    let since = customer.since;
+                    let service = serve(&app, &customer, plan.currency, meter_id, cost, since).await?;
+                    customer.services.push(Service { meter: *meter, ..service });
                 }
                 company.customers.push(customer);
             }
@@ -131,6 +142,15 @@ impl<'e> Story<'e> {
         })?;
         story.company = company;
         Ok(story)
+    }
+
+    /// A flat fee more for a customer, from the first day of a cycle on.
+    pub fn charge_a_fee(&mut self, customer: usize, amount: i64, since: NaiveDate) -> anyhow::Result<()> {
+        let Some(app) = self.world.any_app() else { anyhow::bail!("nobody is up") };
+        let whose = &self.company.customers[customer];
+        let service = self.world.aside(serve(&app, whose, "usd", None, &Cost::Flat(amount), since))?;
+        self.company.customers[customer].services.push(service);
+        Ok(())
     }
 
     // What programs do.
@@ -272,121 +292,6 @@ impl<'e> Story<'e> {
             let _ = poll::poll_events(&app).await;
             Report::Nothing
         });
-    }
-
-    // What humans do in Stripe's dashboard.
-
-    /// The customer's draft at Stripe.
-    pub fn draft(&self, customer: usize) -> Option<String> {
-        let stripe_id = self.stripe_customer(customer)?;
-        let drafts = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=draft"), "");
-        let ours =
-            drafts["data"].as_array()?.iter().find(|draft| draft["metadata"]["opentab_id"].is_string());
-        ours.and_then(|draft| draft["id"].as_str()).map(str::to_owned)
-    }
-
-    /// The customer at Stripe, as the service knows it.
-    pub fn stripe_customer(&self, customer: usize) -> Option<String> {
-        let id = self.company.customers[customer].id.clone();
-        let store = self.world.engine.store.clone();
-        let found = self.world.aside(async move { store.customer(&id).await }).ok().flatten();
-        found.and_then(|customer| customer.stripe_customer_id)
-    }
-
-    fn our_lines(&self, invoice: &str) -> Vec<(String, String, i64)> {
-        let lines = self.world.stripe_list(&format!("/invoices/{invoice}/lines"));
-        let ours = lines.iter().filter_map(|line| {
-            let key = line["metadata"]["opentab_item"].as_str()?;
-            Some((line["id"].as_str()?.to_owned(), key.to_owned(), line["amount"].as_i64()?))
-        });
-        ours.collect()
-    }
-
-    fn did(&mut self, what: &'static str, invoice: Option<&str>) {
-        *self.company.human_acts.entry(what).or_default() += 1;
-        self.company.touched.extend(invoice.map(str::to_owned));
-        gates::note(|| format!("a human: {what} {}", invoice.unwrap_or("")));
-    }
-
-    /// Changes one of our lines on the draft.
-    pub fn edit_a_line(&mut self, customer: usize, which: usize, amount: i64) {
-        let Some(draft) = self.draft(customer) else { return };
-        let lines = self.our_lines(&draft);
-        let Some((line, key, _)) = lines.get(which % lines.len().max(1)) else { return };
-        let body = format!("lines[0][id]={line}&lines[0][amount]={amount}");
-        self.world.stripe("POST", &format!("/invoices/{draft}/update_lines"), &body);
-        self.company.edited.insert((draft.clone(), key.clone()));
-        self.did("edits a line", Some(&draft));
-    }
-
-    /// Removes one of our lines from the draft.
-    pub fn remove_a_line(&mut self, customer: usize, which: usize) {
-        let Some(draft) = self.draft(customer) else { return };
-        let lines = self.our_lines(&draft);
-        let Some((line, key, _)) = lines.get(which % lines.len().max(1)) else { return };
-        let body = format!("lines[0][id]={line}&lines[0][behavior]=delete");
-        self.world.stripe("POST", &format!("/invoices/{draft}/remove_lines"), &body);
-        self.company.edited.insert((draft.clone(), key.clone()));
-        self.did("removes a line", Some(&draft));
-    }
-
-    /// Adds a line of their own to the draft.
-    pub fn add_a_foreign_line(&mut self, customer: usize, amount: i64) {
-        let Some(draft) = self.draft(customer) else { return };
-        let body = format!("lines[0][amount]={amount}&lines[0][description]=by+hand");
-        self.world.stripe("POST", &format!("/invoices/{draft}/add_lines"), &body);
-        self.did("adds a line", Some(&draft));
-    }
-
-    pub fn finalize_by_hand(&mut self, customer: usize) {
-        let Some(draft) = self.draft(customer) else { return };
-        self.world.stripe("POST", &format!("/invoices/{draft}/finalize"), "auto_advance=false");
-        self.did("finalizes", Some(&draft));
-    }
-
-    pub fn delete_the_draft(&mut self, customer: usize) {
-        let Some(draft) = self.draft(customer) else { return };
-        self.world.stripe("DELETE", &format!("/invoices/{draft}"), "");
-        self.company.deleted.insert(draft.clone());
-        self.did("deletes the draft", Some(&draft));
-    }
-
-    /// Voids, gives up or takes the money for an open invoice.
-    pub fn end_an_open_invoice(&mut self, customer: usize, how: &'static str) {
-        let Some(stripe_id) = self.stripe_customer(customer) else { return };
-        let open = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=open"), "");
-        let Some(id) = open["data"][0]["id"].as_str().map(str::to_owned) else { return };
-        let body = if how == "pay" { "paid_out_of_band=true" } else { "" };
-        self.world.stripe("POST", &format!("/invoices/{id}/{how}"), body);
-        self.did(how, None);
-    }
-
-    pub fn delete_the_customer(&mut self, customer: usize) {
-        let Some(stripe_id) = self.stripe_customer(customer) else { return };
-        self.world.stripe("DELETE", &format!("/customers/{stripe_id}"), "");
-        let customer = &mut self.company.customers[customer];
-        (customer.gone, customer.was_gone) = (true, true);
-        customer.at_stripe.push(stripe_id);
-        self.did("deletes the customer", None);
-    }
-
-    /// An operator makes another customer at Stripe and links it, as the notice asks for. Nothing where the service has
-    /// not noticed yet that the first is gone.
-    pub fn link_anew(&mut self, customer: usize) {
-        let Some(app) = self.world.any_app() else { return };
-        let id = self.company.customers[customer].id.clone();
-        let gone = self.world.aside(async { app.store.customer(&id).await });
-        let state = gone.ok().flatten().map(|customer| customer.state);
-        if state != Some(crate::store::customers::CustomerState::GoneAtStripe) {
-            return;
-        }
-        let made = self.world.stripe("POST", "/customers", "name=again");
-        let Some(stripe_id) = made["id"].as_str().map(str::to_owned) else { return };
-        let change = CustomerChange { stripe_customer_id: Some(stripe_id), ..CustomerChange::default() };
-        if self.world.aside(customers::update(&app, &id, change, &By::operator())).is_ok() {
-            self.company.customers[customer].gone = false;
-        }
-        self.did("links another customer", None);
     }
 
     // How the world goes on.
