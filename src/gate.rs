@@ -13,7 +13,9 @@ pub enum Edge {
     Committed,
     /// Before a request goes out to Stripe.
     Send,
-    /// After Stripe's answer has come, before anybody has looked at it.
+    /// Before an e-mail or a webhook of ours goes out.
+    Deliver,
+    /// After an answer has come, of Stripe or of whoever was written to, before anybody has looked at it.
     Answered,
 }
 

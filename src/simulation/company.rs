@@ -98,6 +98,8 @@ pub struct Customer {
     pub gone: bool,
     /// Was it ever: then what Stripe holds under the first one is past.
     pub was_gone: bool,
+    /// The payment method on file at Stripe, `pm_…`.
+    pub card: Option<String>,
 }
 
 /// One usage event.
@@ -228,6 +230,7 @@ mod tests {
             at_stripe: Vec::new(),
             gone: false,
             was_gone: false,
+            card: None,
         }
     }
 

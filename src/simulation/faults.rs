@@ -10,6 +10,7 @@ use sqlx::error::{DatabaseError, ErrorKind};
 use super::chance::Chance;
 use super::gates::Decision;
 use crate::gate::Edge;
+use crate::mailer::Outcome;
 use crate::sandbox::Fault;
 
 /// What goes wrong at a gate while the process lives on.
@@ -18,6 +19,8 @@ pub enum Injection {
     Storage(StorageFault),
     /// Stripe's own, or the network's on the way to it and back.
     Stripe(&'static str, Fault),
+    /// Of the mail server, or of the user's own application.
+    Delivery(DeliveryFault),
 }
 
 impl Injection {
@@ -26,6 +29,49 @@ impl Injection {
         match self {
             Injection::Storage(fault) => fault.name(),
             Injection::Stripe(name, _) => name,
+            Injection::Delivery(fault) => fault.name(),
+        }
+    }
+}
+
+/// How whoever is written to does not take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryFault {
+    /// A mail server's 4xx, a web server's 503.
+    Later,
+    /// A mail server's 5xx, a web server's 400.
+    Never,
+    /// It is taken, and no answer comes.
+    Silent,
+}
+
+impl DeliveryFault {
+    const ALL: &[DeliveryFault] = &[DeliveryFault::Later, DeliveryFault::Never, DeliveryFault::Silent];
+
+    fn name(self) -> &'static str {
+        match self {
+            DeliveryFault::Later => "delivery_later",
+            DeliveryFault::Never => "delivery_never",
+            DeliveryFault::Silent => "delivery_silent",
+        }
+    }
+
+    /// As SMTP has it.
+    pub fn of_mail(self) -> Outcome {
+        let why = self.name().to_owned();
+        match self {
+            DeliveryFault::Later => Outcome::TryLater(why),
+            DeliveryFault::Never => Outcome::Refused(why),
+            DeliveryFault::Silent => Outcome::Unknown(why),
+        }
+    }
+
+    /// As HTTP has it.
+    pub fn of_webhook(self) -> Result<u16, String> {
+        match self {
+            DeliveryFault::Later => Ok(503),
+            DeliveryFault::Never => Ok(400),
+            DeliveryFault::Silent => Err(self.name().to_owned()),
         }
     }
 }
@@ -65,7 +111,7 @@ impl StorageFault {
             Edge::Commit => &[DiskFull, Serialization, ConnectionLost],
             // It is committed, and the answer never came.
             Edge::Committed => &[ConnectionLost],
-            Edge::Send | Edge::Answered => &[],
+            Edge::Send | Edge::Deliver | Edge::Answered => &[],
         }
     }
 
@@ -174,6 +220,7 @@ pub fn at(edge: Edge) -> Vec<Injection> {
         Edge::Send => {
             at_send().iter().filter(|fault| !LIKE_ANOTHER.contains(&fault.name())).cloned().collect()
         }
+        Edge::Deliver => DeliveryFault::ALL.iter().map(|fault| Injection::Delivery(*fault)).collect(),
         Edge::Answered => Vec::new(),
         edge => StorageFault::at(edge).iter().map(|fault| Injection::Storage(*fault)).collect(),
     }
@@ -181,8 +228,8 @@ pub fn at(edge: Edge) -> Vec<Injection> {
 
 /// Everything that can be injected anywhere.
 pub fn all() -> Vec<Injection> {
-    let storage = [Edge::Read, Edge::Begin, Edge::Commit, Edge::Committed].into_iter().flat_map(at);
-    storage.chain(at_send().iter().cloned()).collect()
+    let edges = [Edge::Read, Edge::Begin, Edge::Commit, Edge::Committed, Edge::Deliver];
+    edges.into_iter().flat_map(at).chain(at_send().iter().cloned()).collect()
 }
 
 /// How often what goes wrong in one history, in a million. Drawn per seed, some of them never: a history in which
@@ -192,6 +239,7 @@ pub struct Rates {
     pub crash: u64,
     pub storage: u64,
     pub stripe: u64,
+    pub delivery: u64,
     send: Vec<Injection>,
 }
 
@@ -215,7 +263,8 @@ impl Rates {
                 send.remove(gone);
             }
         }
-        Rates { crash, storage, stripe, send }
+        let delivery = *chance.pick(&[0, 0, 100_000, 500_000]);
+        Rates { crash, storage, stripe, delivery, send }
     }
 
     /// What happens to whoever passes this edge.
@@ -226,6 +275,9 @@ impl Rates {
         let faults = StorageFault::at(edge);
         if !faults.is_empty() && chance.hits(self.storage) {
             return Decision::Inject(Injection::Storage(*chance.pick(faults)));
+        }
+        if edge == Edge::Deliver && chance.hits(self.delivery) {
+            return Decision::Inject(Injection::Delivery(*chance.pick(DeliveryFault::ALL)));
         }
         if edge == Edge::Send && !self.send.is_empty() && chance.hits(self.stripe) {
             return Decision::Inject(chance.pick(&self.send).clone());

@@ -2,6 +2,7 @@
 
 use super::gates;
 use super::story::Story;
+use crate::sandbox::CardOutcome;
 use crate::workflows::by::By;
 use crate::workflows::customers::{self, CustomerChange};
 
@@ -106,6 +107,7 @@ impl Story<'_> {
         let customer = &mut self.company.customers[customer];
         (customer.gone, customer.was_gone) = (true, true);
         customer.at_stripe.push(stripe_id);
+        customer.card = None;
         self.did("deletes the customer", None);
     }
 
@@ -126,5 +128,22 @@ impl Story<'_> {
             self.company.customers[customer].gone = false;
         }
         self.did("links another customer", None);
+    }
+
+    /// The customer puts a card on file, if Stripe knows them yet: from now on it does this.
+    pub fn put_a_card(&mut self, customer: usize, does: CardOutcome) {
+        if self.company.customers[customer].card.is_none() {
+            let Some(stripe_id) = self.stripe_customer(customer) else { return };
+            let body = format!("customer={stripe_id}");
+            let card = self.world.stripe("POST", "/payment_methods/pm_card_visa/attach", &body);
+            let Some(card) = card["id"].as_str().map(str::to_owned) else { return };
+            let body = format!("invoice_settings[default_payment_method]={card}");
+            self.world.stripe("POST", &format!("/customers/{stripe_id}"), &body);
+            self.company.customers[customer].card = Some(card);
+        }
+        if let Some(card) = &self.company.customers[customer].card {
+            self.world.sandbox.card_will(card, does);
+        }
+        self.did("puts a card on file", None);
     }
 }

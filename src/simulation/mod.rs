@@ -13,6 +13,8 @@ mod engine;
 mod faults;
 pub mod gates;
 mod humans;
+mod money;
+mod office;
 mod promises;
 mod random;
 mod runner;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::company::Customer;
+use super::money;
 use super::story::Story;
 use crate::store::both;
 use crate::workflows::preview::preview;
@@ -21,6 +22,11 @@ const MOVES: &[(&str, &str, &str)] = &[
     ("job", "failed", "queued"),
     ("intent", "open", "done refused abandoned"),
     ("event", "pending", "handled ignored quarantined"),
+    ("charge", "pending", "in_progress paid failed uncollectible void"),
+    ("charge", "in_progress", "pending paid failed needs_attention uncollectible void"),
+    ("charge", "failed", "in_progress paid needs_attention uncollectible void"),
+    ("charge", "needs_attention", "in_progress paid failed uncollectible void"),
+    ("charge", "uncollectible", "in_progress paid void"),
 ];
 
 type Sums = BTreeMap<String, i64>;
@@ -47,9 +53,12 @@ pub fn check(story: &mut Story<'_>) {
         }
     }
     rest(story);
+    if story.world.charges() {
+        money::check(story);
+    }
 }
 
-fn query<R: crate::store::Row>(story: &Story<'_>, sql: &'static str) -> Vec<R> {
+pub fn query<R: crate::store::Row>(story: &Story<'_>, sql: &'static str) -> Vec<R> {
     story.world.aside(story.world.engine.store.db.all(both(sql), ())).unwrap_or_default()
 }
 

@@ -12,6 +12,7 @@ use super::gates::{self, Gates};
 use super::story::{Plan, Story};
 use super::trace::Trace;
 use super::world::{Shape, World};
+use crate::sandbox::CardOutcome;
 
 /// Zones with their own ideas of midnight, in both directions, and clocks that change in spring and in autumn.
 const ZONES: &[chrono_tz::Tz] = &[
@@ -125,6 +126,9 @@ fn shape(seed: u64, chance: &mut Chance) -> Shape {
     if chance.hits(150_000) {
         settings.insert("OPENTAB_LINES_PER_INVOICE", "2".to_owned());
     }
+    if chance.hits(400_000) {
+        settings.insert("OPENTAB_COLLECTION", "opentab".to_owned());
+    }
     let skew = |chance: &mut Chance| {
         Duration::milliseconds(if chance.hits(700_000) { 0 } else { chance.between(-2_000, 2_000) })
     };
@@ -192,7 +196,10 @@ fn turn(story: &mut Story<'_>, temper: &Temper) -> anyhow::Result<()> {
         87..92 => moment(story),
         92..95 => {
             let customer = story.world.chance(|chance| chance.index(story.company.customers.len()));
-            story.ask_for_sync(process, customer);
+            match story.world.charges() && story.world.chance(|chance| chance.hits(300_000)) {
+                true => story.ask_for_payment(process, customer),
+                false => story.ask_for_sync(process, customer),
+            }
         }
         95..98 => {
             let customer = story.world.chance(|chance| chance.index(story.company.customers.len()));
@@ -319,8 +326,27 @@ fn moment(story: &mut Story<'_>) {
     story.world.pass(Duration::seconds(seconds));
 }
 
+/// Somebody's card, or what becomes of it.
+fn card(story: &mut Story<'_>) {
+    let (customer, does) = story.world.chance(|chance| {
+        let does = [
+            CardOutcome::Succeeds,
+            CardOutcome::Succeeds,
+            CardOutcome::Succeeds,
+            CardOutcome::Declined("insufficient_funds"),
+            CardOutcome::Declined("generic_decline"),
+            CardOutcome::NeedsAction,
+        ];
+        (chance.index(story.company.customers.len()), *chance.pick(&does))
+    });
+    story.put_a_card(customer, does);
+}
+
 /// A good while passes: to just before or after the end of somebody's cycle, or some hours or days.
 fn jump(story: &mut Story<'_>) {
+    if story.world.charges() && story.world.chance(|chance| chance.hits(500_000)) {
+        card(story);
+    }
     let now = story.world.now();
     let customer = story.world.chance(|chance| chance.index(story.company.customers.len()));
     let customer = &story.company.customers[customer];

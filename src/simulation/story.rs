@@ -22,9 +22,10 @@ use crate::workflows::by::By;
 use crate::workflows::catalog::{self, NewMeter};
 use crate::workflows::customers::{self, NewCustomer};
 use crate::workflows::ingest::{NewEvent, Outcome, ingest};
+use crate::workflows::outgoing::{self, NewEndpoint};
 use crate::workflows::receive::receive;
 use crate::workflows::services::{self, NewService};
-use crate::workflows::{ask, poll};
+use crate::workflows::{ask, charge, poll};
 
 /// When somebody looks after what is due while everything goes right, in seconds.
 const QUARTER_OF_AN_HOUR: [i64; 5] = [1, 29, 90, 240, 540];
@@ -103,7 +104,7 @@ impl<'e> Story<'e> {
                 let canary = format!("canary-{no}-of-{}", story.world.shape.seed);
                 let new = NewCustomer {
                     name: format!("Customer {canary}"),
-                    email: None,
+                    email: story.world.charges().then(|| format!("{no}@customers.example")),
                     external_id: Some(canary.clone()),
                     currency: Currency::parse(plan.currency).map_err(|error| anyhow::anyhow!("{error}"))?,
                     time_zone: plan.zone,
@@ -128,6 +129,7 @@ impl<'e> Story<'e> {
                     at_stripe: Vec::new(),
                     gone: false,
                     was_gone: false,
+                    card: None,
                 };
                 customer.since = customer.cycle_of(customer.day_of(now));
                 for (meter, cost) in &plan.services {
@@ -137,6 +139,11 @@ impl<'e> Story<'e> {
                     customer.services.push(Service { meter: *meter, ..service });
                 }
                 company.customers.push(customer);
+            }
+            if story.world.charges() {
+                let url = "https://application.example/hooks".to_owned();
+                let new = NewEndpoint { url, description: String::new(), events: vec!["*".to_owned()] };
+                outgoing::create(&app, new, &by).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
             }
             anyhow::Ok(company)
         })?;
@@ -285,6 +292,21 @@ impl<'e> Story<'e> {
         });
     }
 
+    /// An operator wants an invoice to be charged now: the last one that is not paid.
+    pub fn ask_for_payment(&mut self, process: usize, customer: usize) {
+        let Some(app) = self.world.app(process) else { return };
+        let id = self.company.customers[customer].id.clone();
+        self.world.begin(process, "pay now", Report::Nothing, async move {
+            let unpaid = both(
+                "select invoice_id from charge where customer_id = $1 and state not in ('paid', 'void') order by id desc",
+            );
+            if let Ok(Some((invoice,))) = app.store.db.opt::<(String,)>(unpaid, (id,)).await {
+                let _ = charge::pay(&app, &invoice, &By::operator()).await;
+            }
+            Report::Nothing
+        });
+    }
+
     /// An operator asks for the events that never came.
     pub fn ask_for_events(&mut self, process: usize) {
         let Some(app) = self.world.app(process) else { return };
@@ -424,8 +446,12 @@ impl<'e> Story<'e> {
         let here = self.company.customers.iter().all(|customer| !customer.gone);
         let (store, now) = (self.world.engine.store.clone(), self.world.now().timestamp_millis());
         let waiting = self.world.aside(async move {
-            let live = both("select count(*) from job where state <> 'done'");
-            Ok::<_, sqlx::Error>((store.waiting(now).await?, store.db.one::<(i64,)>(live, ()).await?.0))
+            // What goes on in an hour has nothing to do with this quarter of one.
+            let live = both(
+                "select count(*) from job where state <> 'done' and (state <> 'queued' or run_at <= $1)",
+            );
+            let soon = (now + 3_600_000,);
+            Ok::<_, sqlx::Error>((store.waiting(now).await?, store.db.one::<(i64,)>(live, soon).await?.0))
         });
         let idle = waiting.is_ok_and(|(waiting, jobs)| {
             jobs + waiting.intents_open + waiting.changed_customers + waiting.stripe_events_pending == 0

@@ -1,5 +1,7 @@
 //! Transport: carries requests to the sandbox in the same process, through the gates.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
@@ -16,6 +18,18 @@ use crate::stripe::{Request, Response, SendFuture, Transport};
 pub struct Wire {
     sandbox: Sandbox,
     router: Router,
+    payments: Arc<Mutex<Vec<About>>>,
+}
+
+/// What went over the wire about getting an invoice paid.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// `in_…`
+    pub invoice: String,
+    /// The key under which it was to be paid; none where it was only read.
+    pub pay: Option<String>,
+    /// Whether an answer came that says how it ended.
+    pub clear: bool,
 }
 
 impl std::fmt::Debug for Wire {
@@ -26,7 +40,34 @@ impl std::fmt::Debug for Wire {
 
 impl Wire {
     pub fn to(sandbox: &Sandbox) -> Wire {
-        Wire { sandbox: sandbox.clone(), router: sandbox.router() }
+        Wire { sandbox: sandbox.clone(), router: sandbox.router(), payments: Arc::default() }
+    }
+
+    /// Everything about payments, oldest first.
+    pub fn payments(&self) -> Vec<About> {
+        self.payments.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers a request about a payment: unclear, until its answer has come back.
+    fn remember(&self, request: &Request) -> Option<usize> {
+        let path = request.path.strip_prefix("/v1/invoices/in_")?;
+        let id = path.split(['/', '?']).next()?;
+        let pay = match request.method {
+            "POST" if path.ends_with("/pay") => Some(request.idempotency_key.clone().unwrap_or_default()),
+            "GET" if !path.contains("/lines") => None,
+            _ => return None,
+        };
+        let mut payments = self.payments.lock().unwrap_or_else(PoisonError::into_inner);
+        payments.push(About { invoice: format!("in_{id}"), pay, clear: false });
+        Some(payments.len() - 1)
+    }
+
+    fn has_answered(&self, asked: usize, answer: &Result<Response, String>) {
+        let clear = answer.as_ref().is_ok_and(|answer| answer.status < 500 && answer.status != 409);
+        let mut payments = self.payments.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(about) = payments.get_mut(asked) {
+            about.clear = clear;
+        }
     }
 
     /// One exchange, with nobody in between.
@@ -71,6 +112,7 @@ impl Wire {
         if let Decision::Inject(Injection::Stripe(_, fault)) = gates::pass(Edge::Send).await {
             self.sandbox.faults().next("*", fault);
         }
+        let asked = self.remember(&request);
         let answer = self.exchange(request).await;
         self.sandbox.faults().clear();
         gates::note(|| match &answer {
@@ -81,6 +123,9 @@ impl Wire {
             Err(why) => format!("    stripe: {what} -> {why}"),
         });
         gates::pass(Edge::Answered).await;
+        if let Some(asked) = asked {
+            self.has_answered(asked, &answer);
+        }
         answer
     }
 }

@@ -12,10 +12,13 @@ use serde_json::Value;
 use super::chance::Chance;
 use super::engine::Engine;
 use super::gates::{self, Gates, Turn};
+use super::office::Office;
 use super::transport::Wire;
 use crate::app::{self, App};
 use crate::clock::{Clock, Ids};
 use crate::config::Config;
+use crate::mailer::Mailer;
+use crate::outgoing::Outgoing;
 use crate::sandbox::{Options, Sandbox};
 use crate::stripe::{Pacer, Request, Stripe};
 use crate::workflows::ingest::Outcome;
@@ -75,6 +78,8 @@ pub struct World<'e> {
     pub engine: &'e Engine,
     pub sandbox: Sandbox,
     pub wire: Wire,
+    /// Who is written to, where the service charges and tells people so.
+    pub office: Arc<Office>,
     pub shape: Shape,
     /// The true time, which is Stripe's.
     clock: Clock,
@@ -104,6 +109,7 @@ impl<'e> World<'e> {
             engine,
             sandbox,
             wire,
+            office: Arc::default(),
             clock,
             processes: Vec::new(),
             actors: Vec::new(),
@@ -117,6 +123,11 @@ impl<'e> World<'e> {
             world.start(no)?;
         }
         Ok(world)
+    }
+
+    /// Whether the service charges by itself, and not Stripe.
+    pub fn charges(&self) -> bool {
+        self.shape.settings.get("OPENTAB_COLLECTION").is_some_and(|who| who == "opentab")
     }
 
     pub fn now(&self) -> DateTime<Utc> {
@@ -158,7 +169,13 @@ impl<'e> World<'e> {
         let config = Config::from_sources(settings, "").map_err(|error| anyhow::anyhow!("{error}"))?;
         let stripe = Stripe::new(Arc::new(self.wire.clone()), Pacer::unlimited());
         let _inside = self.engine.runtime.enter();
-        let app = app::build(config, clock.clone(), ids, self.engine.store.clone(), stripe);
+        let (mut mailer, mut outgoing) =
+            (Mailer::of(&config.mail, clock.clone()), Outgoing::to_public_and(&config.webhook_allow));
+        if self.charges() {
+            (mailer, outgoing) = (mailer.by(self.office.clone()), outgoing.by(self.office.clone()));
+        }
+        let store = self.engine.store.clone();
+        let app = app::build_with(config, clock.clone(), ids, store, stripe, mailer, outgoing);
         self.processes[no] = Some(Process { app, clock, skew });
         gates::note(|| format!("process {no} starts"));
         Ok(())
