@@ -79,7 +79,8 @@ impl<S: Send + Sync, T: FromQuery> FromRequest<S> for Form<T> {
         let bytes = read_body(body, &parts.headers, &limits_of(&parts)).await?;
         let request = Request::from_parts(parts, Body::from(bytes));
         let fields = axum::Form::<Vec<(String, String)>>::from_request(request, state).await;
-        let unreadable = |_| Problem::new(&kind::UNSUPPORTED_MEDIA_TYPE, "Send the fields as a page's form does.");
+        let unreadable =
+            |_| Problem::new(&kind::UNSUPPORTED_MEDIA_TYPE, "Send the fields as a page's form does.");
         pairs(fields.map_err(unreadable)?.0).map(Form)
     }
 }

@@ -120,11 +120,7 @@ async fn guard(State(Guard { gate, scope }): State<Guard>, mut request: Request,
     }
 }
 
-async fn guard_console(
-    State(Guard { gate, scope }): State<Guard>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn guard_console(State(Guard { gate, scope }): State<Guard>, request: Request, next: Next) -> Response {
     console::guard(gate.app(), scope, request, next).await
 }
 

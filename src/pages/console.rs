@@ -9,11 +9,8 @@ use crate::workflows::console::one::{Confirmed, CustomerSheet, InvoiceSheet};
 use crate::workflows::remedy::Action;
 
 /// The tabs: where each leads, and what stands on it.
-pub const TABS: &[(&str, &str)] = &[
-    ("/console", "What needs you"),
-    ("/console/invoices", "Invoices"),
-    ("/console/customers", "Customers"),
-];
+pub const TABS: &[(&str, &str)] =
+    &[("/console", "What needs you"), ("/console/invoices", "Invoices"), ("/console/customers", "Customers")];
 
 /// How customers can be filtered: the name in the address, and what stands in the list.
 pub const STANDINGS: &[(&str, &str)] = &[
@@ -169,7 +166,9 @@ fn address(path: &str, pairs: &[(&str, &str)]) -> String {
 
 fn percent(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// The class of a state's colour.
@@ -198,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_filter_survives_paging_whatever_is_in_it() {
-        let link = address("/console/customers", &[("text", "a&b=ü"), ("standing", ""), ("after", "ot_cus_1")]);
+        let link =
+            address("/console/customers", &[("text", "a&b=ü"), ("standing", ""), ("after", "ot_cus_1")]);
         assert_eq!(link, "/console/customers?text=a%26b%3D%C3%BC&after=ot_cus_1");
     }
 }

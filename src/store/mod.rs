@@ -30,7 +30,7 @@ mod waiting;
 
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing};
-pub use console::{ChargeRow, CustomerFigures, Missed, NewSession, CustomerSearch};
+pub use console::{ChargeRow, CustomerFigures, CustomerSearch, Missed, NewSession};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Row, Sql, Tx, both, split};
 pub use emails::{EmailFilter, NewEmail, StoredEmail};

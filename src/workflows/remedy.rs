@@ -134,7 +134,7 @@ const WORDS: [Words; 15] = [
         label: "Switch on and replay",
         does: "Switches the endpoint on again, and sends everything that waited for it or failed, oldest first.",
         done: "The endpoint is on, and what it missed is being sent.",
-        request: "PATCH /v1/webhook_endpoints/{}",
+        request: "PATCH /v1/webhook_endpoints/{} {\"enabled\":true}",
         command: "",
     },
     Words {
@@ -143,7 +143,7 @@ const WORDS: [Words; 15] = [
         label: "Send again",
         does: "Sends every event again that this endpoint did not take, under the same ids.",
         done: "What failed is being sent again.",
-        request: "GET /v1/webhook_deliveries?webhook_endpoint={}&status=failed",
+        request: "",
         command: "",
     },
     Words {

@@ -41,9 +41,8 @@ pub struct InvoicesQuery {
 
 impl FromQuery for InvoicesQuery {
     fn from_query(pairs: &mut Pairs) -> Result<InvoicesQuery, Problem> {
-        let mut text = |name| -> Result<String, Problem> {
-            Ok(pairs.one(name)?.unwrap_or_default().trim().to_owned())
-        };
+        let mut text =
+            |name| -> Result<String, Problem> { Ok(pairs.one(name)?.unwrap_or_default().trim().to_owned()) };
         let (status, reason) = (text("status")?, text("reason")?);
         let wanted = Wanted {
             status: if ChargeState::NAMES.contains(&&*status) { status } else { String::new() },

@@ -56,7 +56,8 @@ pub(super) async fn guard(app: &App, scope: Scope, mut request: Request, next: N
     };
     let shell = shell(app, &key, "", None);
     if !key.may(scope) {
-        let text = format!("This needs a key with the scope `{scope}`. Sign out, and in again with such a key.");
+        let text =
+            format!("This needs a key with the scope `{scope}`. Sign out, and in again with such a key.");
         let title = "Your key may not do this".to_owned();
         return html(StatusCode::FORBIDDEN, rendered(&SaidPage { shell, title, text }));
     }
@@ -168,7 +169,9 @@ mod tests {
         for path in ["/console", "/console/invoices?status=failed", "/console?after=ot_inc_1"] {
             assert_eq!(inside(path), path);
         }
-        for path in ["", "//evil.example", "https://evil.example", "/billing", "/consolation", "/console/\r\nx"] {
+        for path in
+            ["", "//evil.example", "https://evil.example", "/billing", "/consolation", "/console/\r\nx"]
+        {
             assert_eq!(inside(path), HOME, "{path:?}");
         }
     }

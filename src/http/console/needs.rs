@@ -83,7 +83,10 @@ pub async fn press(
         let about = one::about(&app, pressed.action, &pressed.subject).await?.ok_or_else(missing)?;
         let (action, subject) = (pressed.action, pressed.subject.as_str());
         let shell = shell(&app, &key, "", None);
-        return Ok(html(StatusCode::OK, rendered(&ConfirmPage { shell, action, subject, back, about: &about })));
+        return Ok(html(
+            StatusCode::OK,
+            rendered(&ConfirmPage { shell, action, subject, back, about: &about }),
+        ));
     }
     carry_out(&app, pressed.action, &pressed.subject, &by).await?;
     // What came of a charge stands on its invoice.

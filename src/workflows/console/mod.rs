@@ -140,8 +140,16 @@ mod tests {
     #[test]
     fn how_long_ago_is_said_in_the_largest_whole_unit() {
         let said = [0, 59, 60, 119, 7_200, 90_000, 200_000, -3_700].map(ago);
-        let wanted =
-            ["now", "now", "1 minute ago", "1 minute ago", "2 hours ago", "1 day ago", "2 days ago", "in 1 hour"];
+        let wanted = [
+            "now",
+            "now",
+            "1 minute ago",
+            "1 minute ago",
+            "2 hours ago",
+            "1 day ago",
+            "2 days ago",
+            "in 1 hour",
+        ];
         assert_eq!(said, wanted);
     }
 }

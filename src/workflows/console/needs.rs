@@ -109,6 +109,10 @@ pub struct Way {
 pub fn ways(incident: &Incident) -> Vec<Way> {
     let customer = incident.subject.starts_with(prefix::CUSTOMER).then_some(incident.subject.as_str());
     let way = |action: &Action| {
+        if *action == Action::Sync && incident.subject.starts_with(prefix::INVOICE) {
+            let request = Some(format!("POST /sync?invoice={}", incident.subject));
+            return Some(Way { action: *action, request, command: None });
+        }
         let about = target(*action, &incident.id, &incident.subject, customer)?;
         Some(Way { action: *action, request: action.request(&about), command: action.command(&about) })
     };

@@ -352,7 +352,8 @@ fn customer_facts(app: &App, customer: &Customer) -> Vec<Fact> {
     facts.push(fact("Cycle begins on day", customer.anchor_day.to_string()));
     facts.push(fact("Collection", customer.collection_method.as_str().replace('_', " ")));
     facts.push(fact("Language", &*customer.locale));
-    let grace = customer.suspension_grace_days.map(|days| fact("Grace", super::plural(days.unsigned_abs(), "day")));
+    let grace =
+        customer.suspension_grace_days.map(|days| fact("Grace", super::plural(days.unsigned_abs(), "day")));
     facts.extend(grace);
     facts.extend(time_fact(app, "Since", Some(customer.created_at.timestamp_millis())));
     facts
