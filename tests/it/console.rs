@@ -484,6 +484,26 @@ async fn a_job_that_waits_is_run_again() {
 }
 
 #[tokio::test]
+async fn a_refused_write_is_shown_once_and_syncing_runs_its_job_again() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    let refused = Fault::Status { status: 400, code: None, stored: false, executed: false };
+    t.sandbox.faults().often("", refused, 1_000);
+    t.uses(&ada, "calls", 100, "k1").await;
+    for _ in 0..12 {
+        t.work().await;
+        t.pass(chrono::Duration::hours(2));
+    }
+    assert_eq!((t.incidents().await, t.jobs("failed").await.len()), (vec!["stripe_refused".to_owned()], 1));
+    let desk = Desk::of(&t).await;
+    assert!(!desk.page("/console").await.contains("job_failed"), "one thing is listed twice");
+    t.sandbox.faults().clear();
+    desk.does("sync", &ada.id).await;
+    assert_eq!((t.incidents().await.len(), t.draft_total(&ada).await), (0, 200));
+}
+
+#[tokio::test]
 async fn a_puzzling_event_is_reacted_to_again_or_set_aside() {
     let t = Tab::new().await;
     t.puzzles("evt_1", "it cannot be read").await;
@@ -510,14 +530,19 @@ async fn an_endpoint_is_switched_on_again_and_gets_what_it_missed() {
     let endpoint = t.endpoint().await;
     t.listener.answers(Ok(500));
     t.suspends_somebody("ot_cus_1").await;
+    // One is given up, another still waits.
+    let given_up = opentab::store::both("update webhook_delivery set state = 'failed'");
+    t.app.store.db.run(given_up, ()).await.unwrap();
+    t.suspends_somebody("ot_cus_2").await;
     for _ in 0..10 {
         jobs::run_due(&t.app).await.unwrap();
         t.pass(chrono::Duration::hours(30));
     }
     assert_eq!(t.incidents().await, ["webhook_endpoint_disabled"]);
     t.listener.answers(Ok(200));
+    assert_eq!(t.delivered_states().await, ["pending", "failed"]);
     Desk::of(&t).await.does("switch_on", &endpoint).await;
-    assert_eq!(t.delivered_states().await, ["delivered"]);
+    assert_eq!(t.delivered_states().await, ["delivered", "delivered"]);
     assert!(t.incidents().await.is_empty());
 }
 

@@ -35,7 +35,8 @@ pub struct World {
     /// Webhooks that were delivered, signed, and answered with 200.
     pub webhooks: AtomicUsize,
     client: reqwest::Client,
-    key: String,
+    /// Of an admin: for the story, and for whoever watches.
+    pub key: String,
 }
 
 impl World {

@@ -72,14 +72,6 @@ pub struct Thing {
 }
 
 impl Thing {
-    fn invoice(app: &App, id: &str, number: Option<&str>, stripe_id: Option<&str>) -> Thing {
-        Thing {
-            name: format!("Invoice {}", number.unwrap_or(id)),
-            page: Some(format!("/console/invoices/{id}")),
-            at_stripe: at_stripe(app, "invoices", stripe_id),
-        }
-    }
-
     fn customer(app: &App, id: &str, name: &str, stripe_id: Option<&str>) -> Thing {
         Thing {
             name: name.to_owned(),

@@ -7,8 +7,9 @@ use crate::app::App;
 use crate::billing::dunning::ChargeState;
 use crate::clock::prefix;
 use crate::store::customers::Customer;
-use crate::store::{Charge, ChargeFilter, Incident, Invoice, Page, StripeEvent};
+use crate::store::{Charge, ChargeFilter, Incident, Invoice, Job, Page, StripeEvent};
 use crate::workflows::WorkflowError;
+use crate::workflows::ask::SYNC;
 use crate::workflows::remedy::{self, Action, Remedy};
 
 /// Of what waits without an incident, at most so many of each kind are shown.
@@ -91,7 +92,7 @@ pub(super) async fn of_incident(app: &App, incident: &Incident) -> Result<Need, 
         seen: incident.seen,
         about: found.about.clone(),
         customer: found.customer.as_ref().map(|customer| customer_thing(app, customer)),
-        amount: found.invoice.as_ref().map(one::open_amount),
+        amount: found.invoice.as_ref().and_then(one::open_amount),
         buttons: remedy::actions(&incident.kind).iter().filter_map(button).collect(),
     })
 }
@@ -168,7 +169,7 @@ impl Found {
             Some(id) => app.store.customer(id).await?,
             None => None,
         };
-        let name = format!("{} to {}", email.kind.replace('_', " "), email.recipient);
+        let name = format!("E-mail ({}) to {}", email.kind.replace('_', " "), email.recipient);
         Ok(Found { about: Some(Thing::named(name)), customer, ..Found::default() })
     }
 
@@ -242,7 +243,7 @@ async fn charges(app: &App) -> Result<Vec<Need>, WorkflowError> {
         let mut need = need(app, "charge_needs_attention", &charge.invoice_id, charge.updated_at, message);
         let about = Found::invoice(app, &charge.invoice_id).await?;
         need.buttons.retain(|button| button.action != Action::Resolve && about.allows(button.action));
-        need.amount = about.invoice.as_ref().map(one::open_amount);
+        need.amount = about.invoice.as_ref().and_then(one::open_amount);
         need.customer = about.customer.as_ref().map(|customer| customer_thing(app, customer));
         need.about = about.about;
         found.push(need);
@@ -253,6 +254,9 @@ async fn charges(app: &App) -> Result<Vec<Need>, WorkflowError> {
 async fn jobs(app: &App) -> Result<Vec<Need>, WorkflowError> {
     let mut found = Vec::new();
     for job in app.store.jobs_in_state("failed", MOST).await? {
+        if has_a_remedy(app, &job).await? {
+            continue;
+        }
         let why = job.last_error.as_deref().unwrap_or("nothing was written down");
         let message = format!("{} ({}): {why}", job.kind.replace('_', " "), job.subject);
         let mut need = need(app, "job_failed", &job.id, job.finished_at.unwrap_or(job.created_at), message);
@@ -262,6 +266,15 @@ async fn jobs(app: &App) -> Result<Vec<Need>, WorkflowError> {
         found.push(need);
     }
     Ok(found)
+}
+
+/// Where an incident says why a customer's sync has stopped, syncing from there runs this job again.
+async fn has_a_remedy(app: &App, job: &Job) -> sqlx::Result<bool> {
+    if job.kind != SYNC {
+        return Ok(false);
+    }
+    let open = app.store.incidents_of_customer(&job.subject, MOST).await?;
+    Ok(open.iter().any(|incident| remedy::actions(&incident.kind).contains(&Action::Sync)))
 }
 
 /// What an incident tells of already is replayed from there.

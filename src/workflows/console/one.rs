@@ -1,7 +1,7 @@
 //! One invoice or one customer, with everything that is known and what can be pressed.
 
 use super::needs::{Need, customer_thing, of_incident};
-use super::{Button, Thing, When, money};
+use super::{Button, Thing, When, at_stripe, money};
 use crate::app::App;
 use crate::billing::dunning::ChargeState;
 use crate::clock::from_ms;
@@ -120,12 +120,25 @@ pub struct InvoiceLine {
 }
 
 pub(super) fn invoice_thing(app: &App, invoice: &Invoice) -> Thing {
-    Thing::invoice(app, &invoice.id, invoice.number.as_deref(), invoice.stripe_invoice_id.as_deref())
+    Thing {
+        name: invoice_name(invoice),
+        page: Some(format!("/console/invoices/{}", invoice.id)),
+        at_stripe: at_stripe(app, "invoices", invoice.stripe_invoice_id.as_deref()),
+    }
 }
 
-/// What is still to be paid.
-pub(super) fn open_amount(invoice: &Invoice) -> String {
-    money(&invoice.currency, invoice.amount_remaining)
+/// Its number; before it has one, which cycle it is for.
+fn invoice_name(invoice: &Invoice) -> String {
+    match &invoice.number {
+        Some(number) => format!("Invoice {number}"),
+        None => format!("Invoice for {} ({})", invoice.cycle, invoice.state),
+    }
+}
+
+/// What is still to be paid; none where nothing is.
+pub(super) fn open_amount(invoice: &Invoice) -> Option<String> {
+    let open = invoice.sealed_at.is_some() && invoice.amount_remaining > 0;
+    open.then(|| money(&invoice.currency, invoice.amount_remaining))
 }
 
 /// Why an action is not for this invoice now; none where it is. Other actions are always for it.
@@ -365,7 +378,7 @@ async fn invoices_of(app: &App, customer: &Customer) -> sqlx::Result<Vec<Invoice
     for invoice in app.store.invoices_of(&customer.id, "ot_inv_z", MOST).await? {
         let charge = app.store.charge(&invoice.id).await?;
         shown.push(InvoiceLine {
-            name: invoice.number.clone().unwrap_or_else(|| format!("{} of {}", invoice.state, invoice.cycle)),
+            name: invoice_name(&invoice),
             state: charge.as_ref().map_or(&invoice.state, |charge| &charge.state).clone(),
             reason: charge.and_then(|charge| charge.reason),
             total: money(&invoice.currency, invoice.total),
