@@ -10,3 +10,4 @@ create table console_session (
 create index stripe_event_quarantined on stripe_event (received_at) where state = 'quarantined';
 create index webhook_delivery_failed on webhook_delivery (endpoint_id) where state = 'failed';
 create index email_of_invoice on email (invoice_id) where invoice_id is not null;
+create index email_of_customer on email (customer_id, id) where customer_id is not null;

@@ -1,8 +1,8 @@
 //! What the operator's console asks for: who is signed in, and lists with names and amounts in one read.
 
-use super::emails::StoredEmail;
+use super::emails::{StoredEmail, select_email};
 use super::page::{Page, paged};
-use super::{ChargeFilter, Incident, Store, Tx, both};
+use super::{ChargeFilter, Incident, Job, Store, StripeEvent, Tx, both};
 
 /// Somebody signs in. Times in unix milliseconds.
 #[derive(Clone, Debug)]
@@ -172,12 +172,41 @@ impl Store {
 
     /// E-mails about an invoice, oldest first.
     pub async fn emails_of_invoice(&self, invoice_id: &str) -> sqlx::Result<Vec<StoredEmail>> {
+        self.db.all(both(select_email!("where invoice_id = $1 order by id")), (invoice_id,)).await
+    }
+
+    /// E-mails to a customer, newest first.
+    pub async fn emails_of_customer(&self, customer_id: &str, most: i64) -> sqlx::Result<Vec<StoredEmail>> {
+        let sql = both(select_email!("where customer_id = $1 order by id desc limit $2"));
+        self.db.all(sql, (customer_id, most)).await
+    }
+
+    /// Events of Stripe that nobody could place, newest first. The state is spelled out for the index of just these.
+    pub async fn quarantined_events(&self, most: i64) -> sqlx::Result<Vec<StripeEvent>> {
         let sql = both(
-            "select id, kind, subject, cause, customer_id, invoice_id, recipient, message_id, month, state, attempts,
-                    token, last_error, created_at, updated_at, sent_at
-             from email where invoice_id = $1 order by id",
+            "select id, kind, object_id, livemode, created_at, received_at, payload, state, reason from stripe_event
+             where state = 'quarantined' order by received_at desc, id desc limit $1",
         );
-        self.db.all(sql, (invoice_id,)).await
+        self.db.all(sql, (most,)).await
+    }
+
+    /// Jobs that wait for a human, newest first: among the live ones, not among all that were ever done.
+    pub async fn failed_jobs(&self, most: i64) -> sqlx::Result<Vec<Job>> {
+        let sql = both(
+            "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
+             from job where state in ('queued', 'running', 'failed') and state = 'failed'
+             order by created_at desc, id desc limit $1",
+        );
+        self.db.all(sql, (most,)).await
+    }
+
+    /// Invoices whose charge only a human can help, newest first: the invoice, and why and since when.
+    pub async fn charges_in_need(&self, most: i64) -> sqlx::Result<Vec<(String, Option<String>, i64)>> {
+        let sql = both(
+            "select invoice_id, message, updated_at from charge
+             where state = 'needs_attention' order by id desc limit $1",
+        );
+        self.db.all(sql, (most,)).await
     }
 
     /// Credit notes of an invoice: Stripe's id, the amount in minor units, and whether it is void.

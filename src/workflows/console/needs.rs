@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Button, Thing, When, one, target};
 use crate::app::App;
-use crate::billing::dunning::ChargeState;
 use crate::clock::prefix;
 use crate::store::customers::Customer;
-use crate::store::{Charge, ChargeFilter, Incident, Invoice, Job, Page, StripeEvent};
+use crate::store::{Charge, Incident, Invoice, Job, Page, StripeEvent};
 use crate::workflows::WorkflowError;
 use crate::workflows::ask::SYNC;
 use crate::workflows::remedy::{self, Action, Remedy};
@@ -230,18 +229,15 @@ async fn unauthorized(app: &App) -> Result<Option<Need>, WorkflowError> {
 
 /// Charges that nobody tries any more, and whose incident somebody has closed.
 async fn charges(app: &App) -> Result<Vec<Need>, WorkflowError> {
-    let page = Page { limit: MOST, after: String::new(), before: String::new() };
-    let state = ChargeState::NeedsAttention.name().to_owned();
-    let filter = ChargeFilter { state, ..ChargeFilter::default() };
     let mut found = Vec::new();
-    for charge in app.store.charges(&page, &filter).await?.0 {
-        let open = app.store.incidents_about(&charge.invoice_id).await?;
+    for (invoice_id, message, since) in app.store.charges_in_need(MOST).await? {
+        let open = app.store.incidents_about(&invoice_id).await?;
         if open.iter().any(|incident| incident.kind.starts_with("charge_")) {
             continue;
         }
-        let message = charge.message.clone().unwrap_or_default();
-        let mut need = need(app, "charge_needs_attention", &charge.invoice_id, charge.updated_at, message);
-        let about = Found::invoice(app, &charge.invoice_id).await?;
+        let about = Found::invoice(app, &invoice_id).await?;
+        let message = message.unwrap_or_default();
+        let mut need = need(app, "charge_needs_attention", &invoice_id, since, message);
         need.buttons.retain(|button| button.action != Action::Resolve && about.allows(button.action));
         need.amount = about.invoice.as_ref().and_then(one::open_amount);
         need.customer = about.customer.as_ref().map(|customer| customer_thing(app, customer));
@@ -253,7 +249,7 @@ async fn charges(app: &App) -> Result<Vec<Need>, WorkflowError> {
 
 async fn jobs(app: &App) -> Result<Vec<Need>, WorkflowError> {
     let mut found = Vec::new();
-    for job in app.store.jobs_in_state("failed", MOST).await? {
+    for job in app.store.failed_jobs(MOST).await? {
         if has_a_remedy(app, &job).await? {
             continue;
         }
@@ -285,7 +281,7 @@ pub(super) fn has_its_incident(event: &StripeEvent, unknown_customer: bool) -> b
 async fn events(app: &App) -> Result<Vec<Need>, WorkflowError> {
     let unknown_customer = !app.store.subjects_of_incidents(UNKNOWN_CUSTOMER).await?.is_empty();
     let mut found = Vec::new();
-    for event in app.store.stripe_events(Some("quarantined"), MOST).await? {
+    for event in app.store.quarantined_events(MOST).await? {
         if has_its_incident(&event, unknown_customer) {
             continue;
         }

@@ -7,7 +7,7 @@ use crate::billing::dunning::ChargeState;
 use crate::clock::from_ms;
 use crate::store::audit::AuditRow;
 use crate::store::customers::{Customer, CustomerState};
-use crate::store::{Attempt, Charge, EmailFilter, Invoice, LedgerLine, Page, StoredEmail};
+use crate::store::{Attempt, Charge, Invoice, LedgerLine, StoredEmail};
 use crate::workflows::WorkflowError;
 use crate::workflows::remedy::Action;
 
@@ -338,9 +338,7 @@ pub async fn customer(app: &App, id: &str) -> Result<Option<CustomerSheet>, Work
     for incident in app.store.incidents_of_customer(id, MOST).await? {
         needs.push(of_incident(app, &incident).await?);
     }
-    let page = Page { limit: MOST, after: String::new(), before: String::new() };
-    let filter = EmailFilter { customer_id: id.to_owned(), ..EmailFilter::default() };
-    let letters = app.store.emails(&page, &filter).await?.0;
+    let letters = app.store.emails_of_customer(id, MOST).await?;
     Ok(Some(CustomerSheet {
         id: customer.id.clone(),
         customer: customer_thing(app, &customer),

@@ -123,7 +123,7 @@ async fn replay(app: &App, subject: &str, by: &By) -> Result<(), PressError> {
     let events = match app.store.stripe_event(subject).await? {
         Some(event) => vec![event],
         None => {
-            let mut waiting = app.store.stripe_events(Some("quarantined"), AT_A_TIME).await?;
+            let mut waiting = app.store.quarantined_events(AT_A_TIME).await?;
             waiting.retain(|event| needs::has_its_incident(event, true));
             waiting
         }
