@@ -1,7 +1,5 @@
-//! Sessions: an operator signs in with an API key, and stays signed in for a working day or until that key is worth
+//! Sessions: an operator signs in with an API key, and stays signed in for a while, or until that key is worth
 //! nothing any more.
-
-use std::time::Duration;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -11,8 +9,6 @@ use crate::store::NewSession;
 use crate::store::api_keys::{ApiKey, Scope};
 use crate::workflows::by::By;
 
-/// How long somebody stays signed in at most.
-pub const SESSION: Duration = Duration::from_secs(12 * 3_600);
 /// What it takes to look; pressing anything takes [`Scope::BillingWrite`].
 pub const LOOK: Scope = Scope::BillingRead;
 
@@ -36,7 +32,7 @@ pub async fn sign_in(app: &App, key_hash: &str) -> sqlx::Result<SignIn> {
         return Ok(SignIn::SmallScope);
     }
     let (token, now) = (app.ids.new_secret(), app.clock.now());
-    let until = now + SESSION;
+    let until = now + app.config.console_session;
     let expires_at = key.expires_at.map_or(until, |at| at.min(until));
     let (now_ms, expires_ms) = (now.timestamp_millis(), expires_at.timestamp_millis());
     let mut tx = app.store.db.begin().await?;
