@@ -111,6 +111,7 @@ pub const SETTINGS: &[Setting] = &[
         "Requests a second that one API key may send before it gets 429",
     ),
     setting("OPENTAB_LINK_LIFETIME", "7d", "How long a billing link can be opened"),
+    setting("OPENTAB_CONSOLE_SESSION", "12h", "How long somebody stays signed in to the operator's console"),
     setting(
         "OPENTAB_SMTP_URL",
         "",
@@ -169,6 +170,8 @@ pub struct Config {
     pub ingest_writers: usize,
     pub requests_per_second: u32,
     pub link_lifetime: Duration,
+    /// How long a session of the console lasts at most.
+    pub console_session: Duration,
     pub mail: MailSettings,
     /// Hosts that outgoing requests may reach in a private network or without https, in lower case.
     pub webhook_allow: Vec<String>,
@@ -358,6 +361,7 @@ impl Values {
             ingest_writers: writers as usize,
             requests_per_second: self.count("OPENTAB_REQUESTS_PER_SECOND")?,
             link_lifetime: self.duration("OPENTAB_LINK_LIFETIME")?,
+            console_session: self.duration("OPENTAB_CONSOLE_SESSION")?,
             mail: self.mail()?,
             webhook_allow: self.names("OPENTAB_WEBHOOK_ALLOW"),
             log: self.text("OPENTAB_LOG").to_owned(),

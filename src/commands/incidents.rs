@@ -9,7 +9,8 @@ use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{Incident, Page};
 use crate::workflows::by::{By, ChangeError};
-use crate::workflows::notice;
+use crate::workflows::console::needs::{self, Way};
+use crate::workflows::{notice, remedy};
 
 #[derive(Debug, Subcommand)]
 pub enum IncidentsCommand {
@@ -36,6 +37,8 @@ pub async fn incidents(config: Config, command: IncidentsCommand) -> anyhow::Res
             let page = Page { limit: limit.max(0), after: String::new(), before: String::new() };
             for incident in app.store.open_incidents(&page).await?.0 {
                 say!("{}", if json { as_json(&incident) } else { as_text(&incident) });
+                let commands = needs::ways(&incident).into_iter().filter_map(|way| way.command);
+                commands.filter(|_| !json).for_each(|command| say!("    {command}"));
             }
         }
         IncidentsCommand::Resolve { id } => match notice::resolve(&app, &id, &By::operator()).await {
@@ -61,6 +64,10 @@ fn as_text(incident: &Incident) -> String {
     )
 }
 
+fn way(way: Way) -> serde_json::Value {
+    serde_json::json!({ "action": way.action.as_str(), "does": way.action.does(), "command": way.command })
+}
+
 fn as_json(incident: &Incident) -> String {
     serde_json::json!({
         "id": incident.id,
@@ -70,6 +77,8 @@ fn as_json(incident: &Incident) -> String {
         "seen": incident.seen,
         "opened_at": incident.opened_at,
         "last_seen_at": incident.last_seen_at,
+        "advice": remedy::remedy(&incident.kind).map(|remedy| remedy.advice),
+        "actions": needs::ways(incident).into_iter().map(way).collect::<Vec<_>>(),
     })
     .to_string()
 }

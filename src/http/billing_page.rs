@@ -6,12 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, LOCATION,
-    ORIGIN, REFERRER_POLICY, SET_COOKIE,
-};
+use axum::http::header::{HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -20,8 +16,8 @@ use futures::stream::{self, Stream};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::error;
 
+use super::browser::{self, asset, cookie, html, same_site};
 use super::extract::{FromQuery, Pairs, Path, Query};
-use super::kind;
 use super::problem::Problem;
 use super::serve::Stopping;
 use crate::app::App;
@@ -31,10 +27,7 @@ use crate::workflows::WorkflowError;
 use crate::workflows::billing_links::{self, LinkError, SESSION};
 use crate::workflows::billing_view::billing_view;
 
-/// The page's own style, script and address, and nothing else.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 const COOKIE_NAME: &str = "opentab_billing";
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How often an open page asks whether anything has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -167,27 +160,8 @@ pub async fn script() -> Response {
     asset("text/javascript; charset=utf-8", pages::BILLING_JS)
 }
 
-fn asset(media_type: &'static str, text: &'static str) -> Response {
-    let kept = "public, max-age=31536000, immutable";
-    ([(CONTENT_TYPE, media_type), (CACHE_CONTROL, kept)], text).into_response()
-}
-
-fn html(status: StatusCode, text: askama::Result<String>) -> Response {
-    let Ok(text) = text.inspect_err(|error| error!("A page could not be rendered: {error}")) else {
-        return Problem::new(&kind::INTERNAL_ERROR, "The page could not be shown.").into_response();
-    };
-    let mut response = (status, Body::from(text)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Without it browsers send `Origin: null` with the page's own forms, as if they came from elsewhere.
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    response
-}
-
 fn set_cookie(app: &App, headers: &mut HeaderMap, value: &str, seconds: u64) {
-    let secure = if app.config.public_url.starts_with("https://") { "; Secure" } else { "" };
+    let secure = if browser::is_secure(app) { "; Secure" } else { "" };
     let cookie =
         format!("{COOKIE_NAME}={value}; Path=/billing; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -195,38 +169,12 @@ fn set_cookie(app: &App, headers: &mut HeaderMap, value: &str, seconds: u64) {
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs =
-        cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
-}
-
 /// Whose session the cookie holds, and until when. The customer comes from nowhere else.
 async fn visitor(app: &App, headers: &HeaderMap) -> Result<(Customer, DateTime<Utc>), Refused> {
-    let token = cookie(headers).ok_or(Refused::Invalid)?;
+    let token = cookie(headers, COOKIE_NAME).ok_or(Refused::Invalid)?;
     let session = billing_links::session(app, token).await?;
     let customer = app.store.customer(&session.customer_id).await?.ok_or(Refused::Invalid)?;
     Ok((customer, session.expires_at))
-}
-
-/// Lets actions through that come from our own page. Browsers say where a request comes from; what says nothing is no
-/// browser, and has no cookie that somebody else could use.
-fn same_site(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
-    let ours = match (text(SEC_FETCH_SITE), text(ORIGIN)) {
-        (Some(site), _) => site == "same-origin",
-        (None, Some(origin)) => {
-            let host = text(HOST).unwrap_or("");
-            let here = [format!("http://{host}"), format!("https://{host}")];
-            here.iter().any(|here| here == origin) || app.config.public_url == origin
-        }
-        (None, None) => true,
-    };
-    match ours {
-        true => Ok(()),
-        false => Err(Problem::new(&kind::CROSS_SITE_REQUEST, "This action was asked for by another site.")),
-    }
 }
 
 /// What a page has seen. A new day also changes it: the bars move on, and cycles end at midnight.
@@ -380,13 +328,5 @@ mod tests {
         assert!(watchers.enter("ada").is_none() && watchers.enter("bob").is_some());
         drop(places);
         assert!(watchers.enter("ada").is_some() && watchers.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn the_cookie_is_found_among_others() {
-        let mut headers = HeaderMap::new();
-        headers.append(COOKIE, HeaderValue::from_static("a=1; xopentab_billing=2"));
-        headers.append(COOKIE, HeaderValue::from_static("opentab_billing=three; b=4"));
-        assert_eq!(cookie(&headers), Some("three"));
     }
 }

@@ -66,6 +66,25 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// The fields of a form that a page has sent, read like a query string.
+#[derive(Debug)]
+pub struct Form<T>(pub T);
+
+impl<S: Send + Sync, T: FromQuery> FromRequest<S> for Form<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        not_encoded(&parts.headers)?;
+        let bytes = read_body(body, &parts.headers, &limits_of(&parts)).await?;
+        let request = Request::from_parts(parts, Body::from(bytes));
+        let fields = axum::Form::<Vec<(String, String)>>::from_request(request, state).await;
+        let unreadable =
+            |_| Problem::new(&kind::UNSUPPORTED_MEDIA_TYPE, "Send the fields as a page's form does.");
+        pairs(fields.map_err(unreadable)?.0).map(Form)
+    }
+}
+
 /// The limits that the router set for this request.
 pub fn limits_of(parts: &Parts) -> Limits {
     parts.extensions.get().copied().unwrap_or_default()
@@ -425,13 +444,17 @@ impl<S: Send + Sync, T: FromQuery> FromRequestParts<S> for Query<T> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let pairs =
             pairs.map_err(|_| Problem::invalid("", "invalid_query", "the query string cannot be read"))?;
-        let mut pairs = Pairs(pairs.0);
-        let value = T::from_query(&mut pairs)?;
-        match pairs.0.first() {
-            None => Ok(Query(value)),
-            Some((name, _)) => {
-                Err(Problem::invalid(shown(name), "unknown_parameter", "there is no such query parameter"))
-            }
+        self::pairs(pairs.0).map(Query)
+    }
+}
+
+fn pairs<T: FromQuery>(pairs: Vec<(String, String)>) -> Result<T, Problem> {
+    let mut pairs = Pairs(pairs);
+    let value = T::from_query(&mut pairs)?;
+    match pairs.0.first() {
+        None => Ok(value),
+        Some((name, _)) => {
+            Err(Problem::invalid(shown(name), "unknown_parameter", "there is no such query parameter"))
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::clock::prefix;
 use crate::store::Incident;
 use crate::workflows::by::By;
-use crate::workflows::notice;
+use crate::workflows::console::needs;
+use crate::workflows::{notice, remedy};
 
 /// What a human should look at: one for each cause, however often it was seen.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,11 +38,40 @@ pub struct IncidentView {
     pub last_seen_at: DateTime<Utc>,
     /// When it was closed; null while it is open.
     pub resolved_at: Option<DateTime<Utc>>,
+    /// What to do about it, in a sentence or two.
+    pub advice: Option<&'static str>,
+    /// What can be pressed, the best first.
+    pub actions: Vec<ActionView>,
+}
+
+/// What a person can do about an incident.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IncidentAction)]
+pub struct ActionView {
+    #[schema(example = "resend")]
+    pub action: &'static str,
+    /// What it does.
+    pub does: &'static str,
+    /// The request that does it; null where only the console and the command line can.
+    #[schema(example = "POST /v1/emails/ot_eml_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A/resend")]
+    pub request: Option<String>,
+    /// The command that does it; null where there is none.
+    #[schema(example = "opentab emails resend ot_eml_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
+    pub command: Option<String>,
+}
+
+impl From<needs::Way> for ActionView {
+    fn from(way: needs::Way) -> ActionView {
+        let (action, does) = (way.action.as_str(), way.action.does());
+        ActionView { action, does, request: way.request, command: way.command }
+    }
 }
 
 impl From<Incident> for IncidentView {
     fn from(incident: Incident) -> IncidentView {
         IncidentView {
+            advice: remedy::remedy(&incident.kind).map(|remedy| remedy.advice),
+            actions: needs::ways(&incident).into_iter().map(ActionView::from).collect(),
             id: incident.id,
             object: "incident",
             kind: incident.kind,

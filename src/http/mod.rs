@@ -11,8 +11,10 @@
 pub mod auth;
 pub mod billing;
 pub mod billing_page;
+mod browser;
 pub mod charges;
 pub mod check;
+pub mod console;
 pub mod customers;
 mod docs;
 mod edge;
@@ -47,11 +49,14 @@ use utoipa_axum::routes as handlers;
 
 use crate::app::App;
 use crate::store::api_keys::Scope;
+use crate::workflows::console::session;
 use extract::Limits;
 use routes::{Access, Built, RouteInfo, Routes};
 
 const READ: Access = Access::Key(Scope::BillingRead);
 const WRITE: Access = Access::Key(Scope::BillingWrite);
+const LOOK: Access = Access::Console(session::LOOK);
+const PRESS: Access = Access::Console(console::PRESS);
 
 /// Every route, and who may call it. This is the only place where routes are added.
 fn routes(routes: Routes) -> Routes {
@@ -119,6 +124,19 @@ fn routes(routes: Routes) -> Routes {
         )
         .page(Access::Public, "/billing/assets/billing.css", get(billing_page::style))
         .page(Access::Public, "/billing/assets/billing.js", get(billing_page::script))
+        .page(LOOK, "/console", get(console::needs))
+        .page(LOOK, "/console/invoices", get(console::invoices))
+        .page(LOOK, "/console/invoices/{id}", get(console::invoice))
+        .page(LOOK, "/console/customers", get(console::customers))
+        .page(LOOK, "/console/customers/{id}", get(console::customer))
+        .page(PRESS, "/console/press", post(console::press))
+        .page(LOOK, "/console/sign-out", post(console::sign_out))
+        .page(
+            Access::Checked("an API key in a form"),
+            "/console/sign-in",
+            post(console::sign_in).layer(Extension(console::SignIns::default())),
+        )
+        .page(Access::Public, "/console/assets/console.css", get(console::style))
         .add(Access::Public, handlers!(health::alive))
         .add(Access::Public, handlers!(health::ready))
         .add(Access::Public, handlers!(health::metrics))

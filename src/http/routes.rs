@@ -13,7 +13,7 @@ use utoipa::openapi::{OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::auth::Gate;
-use super::idempotency;
+use super::{console, idempotency};
 use crate::app::App;
 use crate::store::api_keys::Scope;
 
@@ -24,6 +24,8 @@ pub enum Access {
     Public,
     /// An API key with this scope.
     Key(Scope),
+    /// Somebody who is signed in to the operator's console with a key of this scope.
+    Console(Scope),
     /// The handler finds out by itself, in this way: Stripe's signature, a billing link.
     Checked(&'static str),
 }
@@ -88,6 +90,10 @@ impl Routes {
                 let gate = Guard { gate: self.gate.clone(), scope };
                 method_router.route_layer(from_fn_with_state(gate, guard))
             }
+            Access::Console(scope) => {
+                let gate = Guard { gate: self.gate.clone(), scope };
+                method_router.route_layer(from_fn_with_state(gate, guard_console))
+            }
         }
     }
 
@@ -114,6 +120,10 @@ async fn guard(State(Guard { gate, scope }): State<Guard>, mut request: Request,
     }
 }
 
+async fn guard_console(State(Guard { gate, scope }): State<Guard>, request: Request, next: Next) -> Response {
+    console::guard(gate.app(), scope, request, next).await
+}
+
 fn operations(item: &mut PathItem) -> Vec<(&'static str, &mut Operation)> {
     let all = [
         ("GET", &mut item.get),
@@ -129,7 +139,7 @@ fn operations(item: &mut PathItem) -> Vec<(&'static str, &mut Operation)> {
 fn describe(operation: &mut Operation, access: Access) {
     operation.security = match access {
         Access::Key(scope) => Some(vec![SecurityRequirement::new("api_key", [scope.as_str()])]),
-        Access::Public | Access::Checked(_) => Some(Vec::new()),
+        Access::Public | Access::Console(_) | Access::Checked(_) => Some(Vec::new()),
     };
     let problem = ResponseBuilder::new().description("A problem, as RFC 9457 has it.").content(
         "application/problem+json",

@@ -49,6 +49,7 @@ async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
         schedule::POLL_EVENTS => poll::poll_events(app).await.map(drop)?,
         schedule::LISTEN => silence::listen(app).await?,
         schedule::RECONCILE => drift::watch(app).await?,
+        drift::REPAIR => drift::put_right(app).await?,
         schedule::PRUNE => prune::prune(app).await?,
         kind => return Err(WorkflowError::NotFound(format!("job of kind {kind}"))),
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::clock::prefix;
 use crate::store::NewJob;
+use crate::workflows::poll;
 
 /// Brings every changed draft in step; every `OPENTAB_SYNC_EVERY`.
 pub const SYNC_CHANGED: &str = "sync_changed";
@@ -21,7 +22,7 @@ pub const RETRY_NETWORK: &str = "retry_network";
 /// Takes up what failed for want of funds and is due again.
 pub const RETRY_FUNDS: &str = "retry_funds";
 /// Asks Stripe for events that never arrived.
-pub const POLL_EVENTS: &str = "poll_events";
+pub const POLL_EVENTS: &str = poll::POLL;
 /// Listens whether Stripe has gone silent, and writes down what was read of it.
 pub const LISTEN: &str = "listen";
 /// Compares ledger and drafts with what Stripe holds; every `OPENTAB_RECONCILE_EVERY`.

@@ -1,6 +1,7 @@
 //! Pages: templates, styles and scripts. Everything that a page loads is part of the binary.
 
 pub mod billing;
+pub mod console;
 
 use std::sync::LazyLock;
 
@@ -8,11 +9,15 @@ use sha2::{Digest, Sha256};
 
 /// The billing page's style.
 pub const BILLING_CSS: &str = include_str!("billing.css");
+/// What the operator's console adds to it.
+pub const CONSOLE_CSS: &str = include_str!("console/console.css");
 /// The billing page's script, which the page works without.
 pub const BILLING_JS: &str = include_str!("billing.js");
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let hash = Sha256::digest(concat!(include_str!("billing.css"), include_str!("billing.js")));
+    let all =
+        concat!(include_str!("billing.css"), include_str!("billing.js"), include_str!("console/console.css"));
+    let hash = Sha256::digest(all);
     hex::encode(&hash[..6])
 });
 

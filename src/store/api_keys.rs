@@ -123,6 +123,14 @@ impl Store {
         self.db.opt(both(select!("where hash = $1")), (hash,)).await?.map(api_key).transpose()
     }
 
+    /// The key by which somebody is signed in to the console, whatever became of it; none where the session is over.
+    pub async fn api_key_of_session(&self, hash: &str, now: i64) -> sqlx::Result<Option<ApiKey>> {
+        let sql = both(select!(
+            "where id = (select api_key_id from console_session where hash = $1 and expires_at > $2)"
+        ));
+        self.db.opt(sql, (hash, now)).await?.map(api_key).transpose()
+    }
+
     /// Every key, oldest first.
     pub async fn api_keys(&self) -> sqlx::Result<Vec<ApiKey>> {
         let rows = self.db.all(both(select!("order by id")), ()).await?;

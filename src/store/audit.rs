@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Tx, both};
+use super::{Store, Tx, both};
 
 /// One entry, written in the transaction of the change that it tells of.
 #[derive(Clone, Debug)]
@@ -29,4 +29,23 @@ pub async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
     let detail = entry.detail.to_string();
     let at = entry.at.timestamp_millis();
     tx.run(sql, (entry.id.as_str(), at, entry.actor, entry.action, entry.subject, detail)).await.map(drop)
+}
+
+/// A row as it was written down. Times in unix milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct AuditRow {
+    pub at: i64,
+    pub actor: String,
+    pub action: String,
+    /// JSON.
+    pub detail: String,
+}
+
+impl Store {
+    /// What was written down about a subject, newest first.
+    pub async fn audit_of(&self, subject: &str, most: i64) -> sqlx::Result<Vec<AuditRow>> {
+        let sql =
+            both("select at, actor, action, detail from audit where subject = $1 order by id desc limit $2");
+        self.db.all(sql, (subject, most)).await
+    }
 }

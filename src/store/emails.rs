@@ -64,6 +64,7 @@ macro_rules! select_email {
         )
     };
 }
+pub(super) use select_email;
 
 impl Tx {
     /// Queues an e-mail; false where this cause has one.

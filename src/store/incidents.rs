@@ -77,7 +77,9 @@ pub struct Incident {
 
 type Row = (String, String, String, String, i64, i64, i64, Option<i64>);
 
-fn incident((id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at): Row) -> Incident {
+pub(super) fn incident(
+    (id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at): Row,
+) -> Incident {
     let (opened_at, last_seen_at) = (from_ms(opened_at), from_ms(last_seen_at));
     let resolved_at = resolved_at.map(from_ms);
     Incident { id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at }

@@ -272,11 +272,10 @@ impl Store {
 
     /// Puts a job that waits for a human back into the queue; false where it does not wait.
     pub async fn revive_job(&self, id: &str, now: i64) -> sqlx::Result<bool> {
-        let sql = both(
-            "update job set state = 'queued', attempts = 0, run_at = $2, finished_at = null
-             where id = $1 and state = 'failed'",
-        );
-        Ok(self.db.run(sql, (id, now)).await? == 1)
+        let mut tx = self.db.begin().await?;
+        let revived = tx.revive_job(id, now).await?;
+        tx.commit().await?;
+        Ok(revived)
     }
 
     /// Takes every claim and every term from whoever held it, so that nobody waits for their time to be up. For whoever

@@ -5,6 +5,7 @@ pub mod api_keys;
 pub mod audit;
 mod billing_view;
 mod charges;
+mod console;
 pub mod customers;
 mod cycles;
 mod db;
@@ -29,6 +30,7 @@ mod waiting;
 
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing};
+pub use console::{ChargeRow, CustomerFigures, CustomerSearch, Missed, NewSession};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Row, Sql, Tx, both, split};
 pub use emails::{EmailFilter, NewEmail, StoredEmail};

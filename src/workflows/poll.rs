@@ -7,6 +7,9 @@ use crate::app::App;
 use crate::planted::{Bug, planted};
 use crate::stripe::{self, EventAnswer, List};
 
+/// The job that asks Stripe for events; its subject is `all`.
+pub const POLL: &str = "poll_events";
+
 const WATERMARK: &str = "events_polled_until";
 /// Up to when every event was asked for, delivered or not.
 const ALL_WATERMARK: &str = "all_events_polled_until";

@@ -211,7 +211,7 @@ async fn the_document_describes_every_route_and_its_scope(server: Server) {
         let scope = operation["security"][0]["api_key"][0].as_str();
         match route.access {
             Access::Key(needed) => assert_eq!(scope, Some(needed.as_str()), "{route:?}"),
-            Access::Public | Access::Checked(_) => assert_eq!(scope, None, "{route:?}"),
+            Access::Public | Access::Console(_) | Access::Checked(_) => assert_eq!(scope, None, "{route:?}"),
         }
     }
     let problem = &document["components"]["schemas"]["Problem"];

@@ -4,6 +4,7 @@ mod api;
 mod bad_inputs;
 mod billing_page;
 mod charging;
+mod console;
 mod dashboard;
 mod drift;
 mod dunning;

@@ -48,6 +48,16 @@ const OF_NOBODY: &[&str] = &[
     "* /billing/sign-out",
     "* /billing/assets/billing.css",
     "* /billing/assets/billing.js",
+    // For operators, whose keys see everybody: a customer's cookie opens none of it.
+    "* /console",
+    "* /console/invoices",
+    "* /console/invoices/{id}",
+    "* /console/customers",
+    "* /console/customers/{id}",
+    "* /console/press",
+    "* /console/sign-in",
+    "* /console/sign-out",
+    "* /console/assets/console.css",
     "* /docs",
     "* /openapi.json",
     "* /problems",
@@ -261,4 +271,9 @@ async fn a_customers_cookie_opens_nothing_that_is_not_theirs() {
     }
     let (status, text) = n.page(&n.filled("/billing/invoices/{sealed}", &n.bob).await, &cookie).await;
     assert_eq!((status, told(&text)), (404, false), "{text}");
+    for path in ["/console", "/console/invoices/{sealed}", "/console/customers", "/console/customers/{ada}"] {
+        let (status, text) = n.page(&n.filled(path, &n.bob).await, &cookie).await;
+        // The form repeats the address that was asked for, which may name an id.
+        assert!(status == 401 && !text.contains("Bob"), "{path}: {text}");
+    }
 }

@@ -11,8 +11,8 @@ use crate::server::Server;
 
 fn method(route: &RouteInfo) -> &'static str {
     match route.method {
-        // A page is read, but for the one that is a button.
-        "*" if route.path.ends_with("/sign-out") => "POST",
+        // A page is read, but for those that are a button.
+        "*" if ["/sign-out", "/sign-in", "/press"].iter().any(|end| route.path.ends_with(end)) => "POST",
         "*" => "GET",
         method => method,
     }
@@ -40,6 +40,13 @@ async fn every_route_refuses_a_caller_without_a_key_unless_it_is_declared_public
         match route.access {
             Access::Key(_) => assert_eq!((reply.status, &*reply.slug()), (401, "authentication-required")),
             Access::Public => assert_eq!(reply.status, 200, "{route:?}"),
+            Access::Console(_) => {
+                assert_eq!(reply.status, 401, "{route:?}");
+                assert!(
+                    reply.body.contains("API key") && reply.body.len() < 3_000,
+                    "{route:?} tells something"
+                );
+            }
             // Signing out is the one thing that harms nobody: it shows and changes nothing.
             Access::Checked(_) if route.path == "/billing/sign-out" => assert_eq!(reply.status, 200),
             Access::Checked(_) => assert!(matches!(reply.status, 400 | 403), "{route:?}: {reply:?}"),

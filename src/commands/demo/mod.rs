@@ -65,6 +65,7 @@ fn introduce(world: &World, company: &Company) {
         company.customers.len()
     );
     say!("  API and docs    {}/docs", world.base);
+    say!("  The console     {}/console  (sign in with {})", world.base, world.key);
     say!("  The sandbox     {}/  (key sk_test_sandbox)", world.stripe_base);
     say!("  Data            {}\n", world.folder.display());
     say!("What each customer sees, live:");

@@ -35,7 +35,8 @@ pub struct World {
     /// Webhooks that were delivered, signed, and answered with 200.
     pub webhooks: AtomicUsize,
     client: reqwest::Client,
-    key: String,
+    /// Of an admin: for the story, and for whoever watches.
+    pub key: String,
 }
 
 impl World {
@@ -165,8 +166,9 @@ async fn open(folder: &std::path::Path, base: &str, stripe_base: &str, clock: Cl
         ("STRIPE_API_BASE", stripe_base.to_owned()),
         ("OPENTAB_PUBLIC_URL", base.to_owned()),
         ("OPENTAB_SYNC_EVERY", "1d".to_owned()),
-        // A link that the terminal shows must outlive a fast month.
+        // A link that the terminal shows, and whoever has signed in, must outlive a fast month.
         ("OPENTAB_LINK_LIFETIME", "366d".to_owned()),
+        ("OPENTAB_CONSOLE_SESSION", "366d".to_owned()),
     ];
     let config = Config::from_sources(settings.map(|(name, value)| (name.to_owned(), value)).into(), "")?;
     let store = Store { db: Db::open(&config.database).await? };

@@ -24,6 +24,8 @@ use crate::app::App;
 use crate::store::{Invoice, Store};
 use crate::stripe::{self, InvoiceAnswer, LineAnswer, LinesPage, List, PendingItem};
 
+/// The job that compares and repairs because a person asks; its subject is `all`.
+pub const REPAIR: &str = "repair";
 /// What incidents about differences are called.
 pub const INCIDENT: &str = "drift";
 /// Where the last comparison is kept, for the metrics.
@@ -136,6 +138,16 @@ pub async fn watch(app: &App) -> Result<(), WorkflowError> {
         Err(stopped) => found.stopped = found.stopped.or(Some(stopped)),
     }
     report(app, found).await
+}
+
+/// Compares because a person asks, puts right all that policy allows, and says what is left. The drafts that are synced
+/// for it are under way by then, so that they are no difference any more.
+pub async fn put_right(app: &App) -> Result<(), WorkflowError> {
+    let found = compare(app, Extent::Recent, &|_| {}).await?;
+    let stopped = repair(app, &found.differences, Repair::Delete).await.err().or(found.stopped);
+    let mut left = compare(app, Extent::Recent, &|_| {}).await?;
+    left.stopped = left.stopped.or(stopped);
+    report(app, left).await
 }
 
 /// Makes incidents of what a comparison found.
