@@ -44,7 +44,7 @@ async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) 
             Ok(jobs) if !jobs.is_empty() => {
                 for job in jobs {
                     let app = app.clone();
-                    running.spawn(async move { settle(&app, &job).await });
+                    running.spawn(async move { drop(settle(&app, &job).await) });
                 }
             }
             Ok(_) => wait(&app, pool, &mut running, &stop, LOOK_EVERY).await,
@@ -77,7 +77,7 @@ pub async fn run_due(app: &App) -> sqlx::Result<usize> {
             return Ok(done);
         }
         for job in &jobs {
-            settle(app, job).await;
+            drop(settle(app, job).await);
             done += 1;
         }
     }
@@ -92,18 +92,29 @@ async fn claim(app: &App, pool: Pool, most: usize) -> sqlx::Result<Vec<Job>> {
     app.store.claim_jobs_of(pool, now, now + lease, most as i64).await
 }
 
+/// Runs this one job now, whatever its due time, and nothing else. False where a worker has it, or had it already.
+///
+/// # Errors
+/// What stopped the workflow: the job is queued again then.
+pub async fn run_one(app: &App, id: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
+    let Some(job) = app.store.claim_job(id, now, now + LEASE_MS).await? else { return Ok(false) };
+    settle(app, &job).await.map(|()| true)
+}
+
 /// Runs a claimed job and records what came of it. Where even that fails the claim runs out, and somebody runs it
 /// again: every workflow can be.
-async fn settle(app: &App, job: &Job) {
+async fn settle(app: &App, job: &Job) -> Result<(), WorkflowError> {
     let outcome = tokio::select! {
         outcome = AssertUnwindSafe(perform(app, job)).catch_unwind() => outcome.unwrap_or_else(|_| {
             Err(WorkflowError::Panicked(format!("job {} of {}", job.kind, job.subject)))
         }),
-        () = renew(app, job) => return,
+        () = renew(app, job) => return Err(WorkflowError::Busy(job.subject.clone())),
     };
-    if let Err(error) = record(app, job, outcome).await {
+    if let Err(error) = record(app, job, &outcome).await {
         tracing::error!(job.id = %job.id, "A job's outcome could not be recorded: {error}");
     }
+    outcome.map(drop)
 }
 
 /// Keeps the claim; returns only when somebody else has taken the job over.
@@ -116,15 +127,15 @@ async fn renew(app: &App, job: &Job) {
     }
 }
 
-async fn record(app: &App, job: &Job, outcome: Result<Option<i64>, WorkflowError>) -> sqlx::Result<()> {
+async fn record(app: &App, job: &Job, outcome: &Result<Option<i64>, WorkflowError>) -> sqlx::Result<()> {
     let now = app.clock.now_ms();
     let error = match outcome {
-        Ok(again_at) => return app.store.finish_job(job, now, again_at).await,
+        Ok(again_at) => return app.store.finish_job(job, now, *again_at).await,
         Err(error) => error,
     };
     let text = format!("{}: {error}", error.code());
-    let tries = tries(job, &error);
-    match pause_ms(app, tries, &error) {
+    let tries = tries(job, error);
+    match pause_ms(app, tries, error) {
         Some(pause) => {
             tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
                 "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
