@@ -58,11 +58,13 @@ async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) 
 }
 
 async fn wait(app: &App, pool: Pool, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
-    // One waker wakes one waiter: a pool of one kind would take it from the one that it is meant for.
-    let wakes = !matches!(pool, Pool::Only(_));
+    let wake = match pool {
+        Pool::Only(_) => &app.wake_charges,
+        Pool::All | Pool::But(_) => &app.wake,
+    };
     tokio::select! {
         () = tokio::time::sleep(at_most) => {}
-        () = app.wake.notified(), if wakes => {}
+        () = wake.notified() => {}
         () = stop.cancelled() => {}
         Some(_) = running.join_next() => {}
     }

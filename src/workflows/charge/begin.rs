@@ -96,7 +96,7 @@ pub async fn ask_for_due(app: &App, reason: &str) -> Result<usize, WorkflowError
             asked += 1;
         }
         tx.commit().await?;
-        app.wake.notify_waiters();
+        app.wake_charges.notify_one();
     }
 }
 
@@ -110,7 +110,7 @@ pub async fn ask_for_failed(app: &App, reason: &str, due: (i64, i64)) -> Result<
         for charge in &page {
             asked += usize::from(now_is_its_time(app, &charge.invoice_id).await?);
         }
-        app.wake.notify_waiters();
+        app.wake_charges.notify_one();
     }
 }
 

@@ -137,7 +137,7 @@ pub async fn retry(app: &App, invoice_id: &str, by: &By) -> Result<Asked, Manual
     let mut tx = app.store.db.begin().await?;
     by.note(app, &mut tx, "charge.retry_asked", invoice_id, json!({})).await?;
     tx.commit().await?;
-    app.wake.notify_waiters();
+    app.wake_charges.notify_one();
     find(app, invoice_id).await
 }
 
