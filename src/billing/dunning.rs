@@ -220,6 +220,7 @@ pub struct Said<'a> {
     pub status: u16,
     pub code: Option<&'a str>,
     pub decline_code: Option<&'a str>,
+    pub advice_code: Option<&'a str>,
     pub param: Option<&'a str>,
     pub message: Option<&'a str>,
 }
@@ -540,6 +541,7 @@ mod tests {
             status,
             code: leak(code),
             decline_code: leak(decline_code),
+            advice_code: None,
             param: leak(param),
             message: leak(message),
         })

@@ -5,7 +5,7 @@ use super::super::carry_out::KEY_LIVES_MS;
 use super::super::lease::begin_as_writer;
 use super::{outcome, truth};
 use crate::app::App;
-use crate::billing::dunning::{ChargeState, Reason, Said, classify};
+use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::store::{Attempt, AttemptEnd, Invoice, Lease};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
@@ -185,13 +185,7 @@ async fn answered(
 /// Stripe refused. What is not understood may be because the invoice is paid, void or gone: it is read before anything is
 /// concluded.
 async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> Result<(), WorkflowError> {
-    let reason = classify(&Said {
-        status: refusal.status,
-        code: refusal.code.as_deref(),
-        decline_code: refusal.decline_code.as_deref(),
-        param: refusal.param.as_deref(),
-        message: refusal.message.as_deref(),
-    });
+    let reason = outcome::reason_of(refusal);
     let message = refusal.to_string();
     if reason == Reason::Unknown || begun.attempt.action != "pay" {
         return truth::after_refusal(app, lease, &begun.invoice, begun.before, &message).await;

@@ -7,9 +7,9 @@ use super::super::{WorkflowError, drift, notice, tell};
 use super::standing;
 use crate::app::App;
 use crate::billing::InvoiceState;
-use crate::billing::dunning::{ChargeState, Reason, Tell, after_failure};
+use crate::billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify};
 use crate::store::{AttemptEnd, Charge, Invoice, Tx};
-use crate::stripe::InvoiceAnswer;
+use crate::stripe::{InvoiceAnswer, Refusal};
 
 /// The incident while Stripe cannot be reached; of the whole service.
 const PROVIDER_DOWN: (&str, &str) = ("provider_down", "stripe");
@@ -125,6 +125,18 @@ async fn settle_with(
     };
     tx.settle_attempt(&invoice.id, &AttemptEnd { outcome, reason: None, message: None }, now).await?;
     Ok(())
+}
+
+/// What Stripe's words say of why a try failed.
+pub(super) fn reason_of(refusal: &Refusal) -> Reason {
+    classify(&Said {
+        status: refusal.status,
+        code: refusal.code.as_deref(),
+        decline_code: refusal.decline_code.as_deref(),
+        advice_code: refusal.advice_code.as_deref(),
+        param: refusal.param.as_deref(),
+        message: refusal.message.as_deref(),
+    })
 }
 
 /// What the user's application is told about an invoice's charge.
