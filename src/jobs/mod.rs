@@ -18,7 +18,7 @@ async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
         charge::CHARGE => return charge::charge(app, &job.subject).await,
         ask::SYNC => sync::sync(app, &job.subject).await.map(drop)?,
         receive::REACT => react::react(app, &job.subject).await?,
-        email::SEND => email::send(app, &job.subject).await?,
+        email::SEND => return email::send(app, &job.subject).await,
         outgoing::DELIVER => return outgoing::deliver(app, &job.subject).await,
         schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop)?,
         schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop)?,

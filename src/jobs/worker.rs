@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::planted::{Bug, planted};
 use crate::store::{Job, Pool};
 use crate::workflows::WorkflowError;
+use crate::workflows::backoff::backoff_ms;
 use crate::workflows::charge::CHARGE;
 
 /// A dead worker's job is taken over after this long.
@@ -173,19 +174,10 @@ fn pause_ms(app: &App, tries: i64, error: &WorkflowError) -> Option<i64> {
     if !forever && tries >= TRIES {
         return None;
     }
-    let backoff = 1_000_i64 << (tries - 1).clamp(0, 20);
-    let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
-    let pause = if forever { backoff } else { backoff.saturating_mul(20) };
+    let (first, longest) = if forever { (1_000, LONGEST_PAUSE_MS) } else { (20_000, 60 * LONGEST_PAUSE_MS) };
     let asked = match error {
-        WorkflowError::AskedToWait { wait, .. } | WorkflowError::TryLater { wait, .. } => {
-            i64::try_from(wait.as_millis()).unwrap_or(longest)
-        }
+        WorkflowError::AskedToWait { wait, .. } => i64::try_from(wait.as_millis()).unwrap_or(longest),
         _ => 0,
     };
-    Some(jittered(app, pause.clamp(1, longest)).max(asked))
-}
-
-/// Between half and the whole: what failed together does not come back together.
-fn jittered(app: &App, ms: i64) -> i64 {
-    ms / 2 + app.ids.any_up_to(ms / 2)
+    Some(backoff_ms(app, tries, first, longest).max(asked))
 }
