@@ -13,7 +13,7 @@ use crate::planted::{Bug, planted};
 use crate::store::{Job, Pool};
 use crate::workflows::WorkflowError;
 use crate::workflows::backoff::backoff_ms;
-use crate::workflows::charge::CHARGE;
+use crate::workflows::charge::{self, CHARGE};
 
 /// A dead worker's job is taken over after this long.
 const LEASE_MS: i64 = 15_000;
@@ -60,7 +60,7 @@ async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) 
 
 async fn wait(app: &App, pool: Pool, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
     let wake = match pool {
-        Pool::Only(_) => &app.wake_charges,
+        Pool::Only(_) | Pool::UnderWay(_) => &app.wake_charges,
         Pool::All | Pool::But(_) => &app.wake,
     };
     tokio::select! {
@@ -87,12 +87,24 @@ pub async fn run_due(app: &App) -> sqlx::Result<usize> {
 }
 
 async fn claim(app: &App, pool: Pool, most: usize) -> sqlx::Result<Vec<Job>> {
+    let (pool, most) = match pool {
+        Pool::Only(CHARGE) if most > 0 => places(app, most).await?,
+        _ => (pool, most),
+    };
     let now = app.clock.now_ms();
     if most == 0 || !app.store.anything_due(pool, now).await? {
         return Ok(Vec::new());
     }
     let lease = if planted(Bug::JobNeverTakenOver) { i64::MAX / 2 } else { LEASE_MS };
     app.store.claim_jobs_of(pool, now, now + lease, most as i64).await
+}
+
+/// No more charges than may begin. Where none may, the ends of those that have begun make room.
+async fn places(app: &App, most: usize) -> sqlx::Result<(Pool, usize)> {
+    Ok(match charge::free(app).await? {
+        0 => (Pool::UnderWay(CHARGE), most),
+        free => (Pool::Only(CHARGE), most.min(free)),
+    })
 }
 
 /// Runs this one job now, whatever its due time, and nothing else. False where a worker has it, or had it already.

@@ -1,8 +1,9 @@
 //! Charges: getting each sealed invoice paid, every try of it, and who is suspended for not paying.
 
+use super::db::Sql;
 use super::invoices::{Invoice, select_invoice};
 use super::page::{Page, paged};
-use super::{Store, Tx, both, unreadable};
+use super::{Store, Tx, both, split, unreadable};
 use crate::billing::dunning::{ChargeState, Known, Reason};
 
 /// The charge of one invoice. Times in unix milliseconds, amounts in minor units.
@@ -149,6 +150,10 @@ macro_rules! charge {
     };
 }
 
+/// Tries whose end is to be known before this.
+const UNDER_WAY: Sql =
+    both("select count(*) from charge where state = 'in_progress' and coalesce(next_attempt_at, 0) < $1");
+
 macro_rules! attempt {
     ($rest:literal) => {
         concat!(
@@ -219,6 +224,12 @@ impl Store {
     /// The try that nobody knows the end of.
     pub async fn attempt_under_way(&self, invoice_id: &str) -> sqlx::Result<Option<Attempt>> {
         self.db.opt(both(attempt!("where invoice_id = $1 and outcome is null")), (invoice_id,)).await
+    }
+
+    /// How many tries are under way whose end is to be known before this, in unix milliseconds.
+    pub async fn tries_under_way(&self, known_before: i64) -> sqlx::Result<i64> {
+        let (count,): (i64,) = self.db.one(UNDER_WAY, (known_before,)).await?;
+        Ok(count)
     }
 
     /// Where a customer stands; none where there is no such customer.
@@ -294,6 +305,14 @@ impl Tx {
             &charge.invoice_id,
         );
         self.run(sql, args).await.map(drop)
+    }
+
+    /// The same, and nobody else who counts begins another until this transaction ends, on any replica.
+    pub async fn tries_under_way(&mut self, known_before: i64) -> sqlx::Result<i64> {
+        // On SQLite whoever writes is alone already.
+        self.run(split("select pg_advisory_xact_lock(7410031)", "select 1"), ()).await?;
+        let (count,): (i64,) = self.one(UNDER_WAY, (known_before,)).await?;
+        Ok(count)
     }
 
     /// Writes a try down before Stripe is asked. The schema refuses a second one beside one under way.

@@ -89,7 +89,7 @@ async fn now(
     }
     let state = app.store.charge(invoice_id).await?.map(|charge| charge.state()).transpose()?;
     if state.is_some_and(|state| state.can_become(ChargeState::InProgress)) {
-        attempt::act(app, lease, invoice_id, action, &by.actor).await?;
+        attempt::by_hand(app, lease, invoice_id, action, &by.actor).await?;
     }
     Ok(None)
 }
