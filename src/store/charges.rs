@@ -279,6 +279,12 @@ impl Tx {
         self.opt(both(charge!("where invoice_id = $1")), (invoice_id,)).await
     }
 
+    /// What of a customer has failed, and is still expected to be paid.
+    pub async fn failed_charges_of(&mut self, customer_id: &str) -> sqlx::Result<Vec<Charge>> {
+        self.all(both(charge!("where customer_id = $1 and state = 'failed' order by id")), (customer_id,))
+            .await
+    }
+
     /// Writes a charge down as it is now. The caller has asked [`ChargeState`] whether it may move.
     pub async fn put_charge(&mut self, charge: &Charge, now: i64) -> sqlx::Result<()> {
         let sql = both(

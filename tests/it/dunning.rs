@@ -59,6 +59,15 @@ const ROWS: &[Row] = &[
         suspended_after_days: Some(28),
     },
     Row {
+        reason: Reason::DoNotTryAgain,
+        card: Some(CardOutcome::Declined("lost_card")),
+        fault: None,
+        tries: &[0],
+        state: "failed: do_not_try_again",
+        incidents: &[],
+        suspended_after_days: Some(14),
+    },
+    Row {
         reason: Reason::AuthenticationRequired,
         card: Some(CardOutcome::NeedsAction),
         fault: None,
@@ -216,6 +225,26 @@ async fn what_stays_unclear_is_looked_at_later_and_later_and_then_by_a_human() {
     p.to_the_end().await;
     p.paid_once("a human asked").await;
     assert!(p.t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn another_payment_method_is_tried_at_once_and_what_does_not_change_it_is_not() {
+    for (before, paid) in [
+        (Some(CardOutcome::Declined("lost_card")), true),
+        (Some(CardOutcome::WrongCurrency), true),
+        (None, true),
+    ] {
+        let p = Payday::setup("opentab", before, &[]).await.begins().await;
+        p.t.pass(Duration::hours(1));
+        let customer = p.stripe_customer().await;
+        p.t.stripe("POST", &format!("/customers/{customer}"), "name=Ada+Lovelace").await;
+        p.t.settle().await;
+        assert_eq!(p.attempts().await.len(), 1, "blindly tried again");
+        p.gets_a_card(CardOutcome::Succeeds).await;
+        p.t.settle().await;
+        assert_eq!((p.state().await == "paid", p.attempts().await.len()), (paid, 2), "{before:?}");
+        assert!(p.t.incidents().await.is_empty());
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::super::tell;
 use super::{CHARGE, outcome};
 use crate::app::App;
 use crate::billing::InvoiceState;
-use crate::billing::dunning::ChargeState;
+use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::config::Collection;
 use crate::store::{Charge, Invoice, NewCharge, NewJob, Tx};
@@ -116,8 +116,14 @@ pub async fn ask_for_failed(app: &App, reason: &str, due: (i64, i64)) -> Result<
 
 /// Brings the next try of a failed charge forward to now; false where it is none any more.
 pub(super) async fn now_is_its_time(app: &App, invoice_id: &str) -> Result<bool, WorkflowError> {
-    let now = app.clock.now_ms();
     let mut tx = app.store.db.begin().await?;
+    let asked = bring_forward(app, &mut tx, invoice_id).await?;
+    tx.commit().await?;
+    Ok(asked)
+}
+
+async fn bring_forward(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
     let Some(mut charge) = tx.lock_charge(invoice_id).await? else { return Ok(false) };
     let state = charge.state()?;
     let can = state.is_unpaid() && state.can_become(ChargeState::InProgress) && charge.is_ours();
@@ -126,7 +132,21 @@ pub(super) async fn now_is_its_time(app: &App, invoice_id: &str) -> Result<bool,
     }
     charge.next_attempt_at = Some(now);
     tx.put_charge(&charge, now).await?;
-    enqueue(app, &mut tx, invoice_id, now, now).await?;
-    tx.commit().await?;
+    enqueue(app, tx, invoice_id, now, now).await?;
     Ok(true)
+}
+
+/// A customer has another payment method: what failed for want of a good one is tried with it, once. Answers how many.
+pub(in crate::workflows) async fn method_changed(
+    app: &App,
+    tx: &mut Tx,
+    customer_id: &str,
+) -> Result<usize, WorkflowError> {
+    let mut asked = 0;
+    for charge in tx.failed_charges_of(customer_id).await? {
+        if charge.state()?.reason().is_some_and(Reason::is_about_the_method) {
+            asked += usize::from(bring_forward(app, tx, &charge.invoice_id).await?);
+        }
+    }
+    Ok(asked)
 }

@@ -241,7 +241,7 @@ fn customer_notice(reason: Reason) -> &'static str {
 fn for_operators(invoice: &Invoice, reason: Reason, message: &str) -> String {
     let what_to_do = match reason {
         Reason::CurrencyMismatch => {
-            "Nothing is tried again until the customer has a payment method for this currency: then retry the invoice."
+            "Nothing is tried again until the customer has another payment method, one for this currency, or you retry it."
         }
         Reason::CustomerNotFound => {
             "Nothing is tried again: link the customer to another at Stripe, void the invoice and bill it again."
