@@ -256,7 +256,7 @@ async fn customer_event(
         return Ok(Outcome::Handled("nothing is synced any more"));
     }
     let tried = match names_another_method(payload) {
-        true => charge::method_changed(app, tx, &customer_id).await?,
+        true => charge::method_changed(app, tx, &customer_id, event.created).await?,
         false => 0,
     };
     match currency_changed(app, tx, &customer_id, event).await? {

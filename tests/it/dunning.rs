@@ -229,11 +229,7 @@ async fn what_stays_unclear_is_looked_at_later_and_later_and_then_by_a_human() {
 
 #[tokio::test]
 async fn another_payment_method_is_tried_at_once_and_what_does_not_change_it_is_not() {
-    for (before, paid) in [
-        (Some(CardOutcome::Declined("lost_card")), true),
-        (Some(CardOutcome::WrongCurrency), true),
-        (None, true),
-    ] {
+    for before in [Some(CardOutcome::Declined("lost_card")), Some(CardOutcome::WrongCurrency), None] {
         let p = Payday::setup("opentab", before, &[]).await.begins().await;
         p.t.pass(Duration::hours(1));
         let customer = p.stripe_customer().await;
@@ -242,7 +238,7 @@ async fn another_payment_method_is_tried_at_once_and_what_does_not_change_it_is_
         assert_eq!(p.attempts().await.len(), 1, "blindly tried again");
         p.gets_a_card(CardOutcome::Succeeds).await;
         p.t.settle().await;
-        assert_eq!((p.state().await == "paid", p.attempts().await.len()), (paid, 2), "{before:?}");
+        assert_eq!((p.state().await.as_str(), p.attempts().await.len()), ("paid", 2), "{before:?}");
         assert!(p.t.incidents().await.is_empty());
     }
 }

@@ -136,15 +136,19 @@ async fn bring_forward(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<bool,
     Ok(true)
 }
 
-/// A customer has another payment method: what failed for want of a good one is tried with it, once. Answers how many.
+/// A customer has another payment method since this time, in unix seconds: what failed before that for want of a good one
+/// is tried with it, once. Answers how many.
 pub(in crate::workflows) async fn method_changed(
     app: &App,
     tx: &mut Tx,
     customer_id: &str,
+    since: i64,
 ) -> Result<usize, WorkflowError> {
     let mut asked = 0;
     for charge in tx.failed_charges_of(customer_id).await? {
-        if charge.state()?.reason().is_some_and(Reason::is_about_the_method) {
+        let tried_at = tx.attempts(&charge.invoice_id).await?.last().map_or(0, |last| last.begun_at);
+        let helps = charge.state()?.reason().is_some_and(Reason::is_about_the_method);
+        if helps && tried_at / 1_000 <= since {
             asked += usize::from(bring_forward(app, tx, &charge.invoice_id).await?);
         }
     }
