@@ -226,6 +226,24 @@ impl Store {
         self.db.opt(both(attempt!("where invoice_id = $1 and outcome is null")), (invoice_id,)).await
     }
 
+    /// Whoever sent the tries under way is dead: the ends that were to be known before this are asked for now.
+    pub async fn look_at_once(&self, now: i64, known_before: i64) -> sqlx::Result<u64> {
+        let mut tx = self.db.begin().await?;
+        let sql = both(
+            "update charge set next_attempt_at = $1
+             where state = 'in_progress' and looks = 0 and next_attempt_at > $1 and next_attempt_at < $2",
+        );
+        let found = tx.run(sql, (now, known_before)).await?;
+        let sql = both(
+            "update job set run_at = $1
+             where kind = 'charge' and state = 'queued' and run_at > $1
+                and subject in (select invoice_id from charge where state = 'in_progress' and next_attempt_at = $1)",
+        );
+        tx.run(sql, (now,)).await?;
+        tx.commit().await?;
+        Ok(found)
+    }
+
     /// How many tries are under way whose end is to be known before this, in unix milliseconds.
     pub async fn tries_under_way(&self, known_before: i64) -> sqlx::Result<i64> {
         let (count,): (i64,) = self.db.one(UNDER_WAY, (known_before,)).await?;

@@ -124,6 +124,11 @@ impl Company {
         self.all_up().await;
     }
 
+    /// What got no answer is tried again.
+    pub async fn a_minute_later(&self) {
+        self.pass(60).await;
+    }
+
     /// Those without funds have been paid their wages, half of them, when it is tried again.
     pub async fn a_day_later(&self) {
         self.sandbox.faults().clear();

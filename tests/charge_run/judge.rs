@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentab::sandbox::CardOutcome;
-use opentab::store::both;
+use opentab::store::{Sql, both};
 use tokio::task::JoinHandle;
 
 use crate::company::{Company, card};
@@ -40,12 +40,23 @@ impl Watch {
     }
 }
 
-/// Waits until no charge is due or under way, or waits for Stripe to answer.
+/// Waits until every charge has been tried, and how that ended is known.
+pub async fn nothing_is_under_way(company: &Company) {
+    none(company, both("select count(*) from charge where $1 > 0 and state in ('pending', 'in_progress')"))
+        .await;
+}
+
+/// Waits until no charge is due or under way either, or waits for Stripe to answer.
 pub async fn nothing_is_left_to_do(company: &Company) {
     let sql = both(
-        "select count(*) from charge where state in ('pending', 'in_progress') or (state = 'failed' and reason = 'network')
+        "select count(*) from charge
+         where state in ('pending', 'in_progress') or (state = 'failed' and reason = 'network')
             or (next_attempt_at is not null and next_attempt_at <= $1)",
     );
+    none(company, sql).await;
+}
+
+async fn none(company: &Company, sql: Sql) {
     loop {
         let (left,): (i64,) = company.db.one(sql, (company.now_ms(),)).await.unwrap();
         if left == 0 {

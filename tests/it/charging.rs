@@ -139,6 +139,23 @@ async fn no_webhook_fault_charges_twice_or_hides_a_payment() {
 }
 
 #[tokio::test]
+async fn after_a_crash_the_next_start_asks_at_once_how_a_try_has_ended() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    let p = p.begins().await;
+    let now = p.t.clock.now_ms();
+    assert_eq!(p.t.app.store.look_at_once(now, charge::known_before(now)).await.unwrap(), 1);
+    assert_eq!(p.next().await, Some(Duration::zero()));
+    p.paid_once("asked on start").await;
+    // A transfer that takes days is not asked for at every start.
+    let p = Payday::with(CardOutcome::Processes).await.begins().await;
+    p.next().await;
+    let now = p.t.clock.now_ms();
+    assert_eq!(p.t.app.store.look_at_once(now, charge::known_before(now)).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_stored_failure_is_read_around_and_then_another_key_is_used() {
     let p = Payday::with(CardOutcome::Succeeds).await;
     p.t.sandbox.faults().next(PAY, Fault::named("error_500_stored").unwrap());

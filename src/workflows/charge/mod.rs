@@ -14,7 +14,7 @@ pub(super) use begin::{begin, end_with_invoice, method_changed};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
 pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
 pub(super) use outcome::moved;
-pub use places::free;
+pub use places::{free, known_before};
 
 use super::WorkflowError;
 use super::lease::as_only_writer;

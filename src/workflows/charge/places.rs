@@ -13,12 +13,12 @@ const PAUSE_MS: i64 = 1_000;
 /// # Errors
 /// The database did not answer.
 pub async fn free(app: &App) -> sqlx::Result<usize> {
-    Ok(left(app, app.store.tries_under_way(known_before(app)).await?))
+    Ok(left(app, app.store.tries_under_way(known_before(app.clock.now_ms())).await?))
 }
 
 /// The same, and nobody else begins one until the transaction ends.
 pub(super) async fn free_to(app: &App, tx: &mut Tx) -> sqlx::Result<usize> {
-    Ok(left(app, tx.tries_under_way(known_before(app)).await?))
+    Ok(left(app, tx.tries_under_way(known_before(app.clock.now_ms())).await?))
 }
 
 /// When to look for a place again, in unix milliseconds.
@@ -26,8 +26,9 @@ pub(super) fn come_again(app: &App) -> i64 {
     app.clock.now_ms() + PAUSE_MS + app.ids.any_up_to(PAUSE_MS)
 }
 
-fn known_before(app: &App) -> i64 {
-    app.clock.now_ms() + HOLDS_MS
+/// The ends of tries that hold a place are asked for before this. Unix milliseconds.
+pub fn known_before(now: i64) -> i64 {
+    now + HOLDS_MS
 }
 
 fn left(app: &App, under_way: i64) -> usize {
