@@ -40,6 +40,8 @@ pub async fn work(app: App, stop: CancellationToken) {
 async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) {
     let mut running = JoinSet::new();
     while !stop.is_cancelled() {
+        // All that have ended make room in one claim: where the database is slow, one by one would be too slow.
+        while running.try_join_next().is_some() {}
         let free = workers.saturating_sub(running.len());
         match claim(&app, pool, free).await {
             Ok(jobs) if !jobs.is_empty() => {
