@@ -34,6 +34,8 @@ pub struct Handles {
     pub ingest: Ingest,
     /// Wakes the workers: there is something to do.
     pub wake: Notify,
+    /// Wakes those that charge, and nobody else: one waker wakes one waiter.
+    pub wake_charges: Notify,
 }
 
 /// Puts the handles together, inside a Tokio runtime: usage is written by a task of its own.
@@ -56,6 +58,18 @@ pub fn build_with(
     let ingest = Ingest::start(store.clone(), clock.clone(), config.ingest_writers);
     let metrics = Arc::new(Metrics::new());
     let stripe = stripe.observed_by(metrics.clone());
-    let wake = Notify::new();
-    Arc::new(Handles { config, clock, ids, store, stripe, mailer, outgoing, metrics, ingest, wake })
+    let (wake, wake_charges) = (Notify::new(), Notify::new());
+    Arc::new(Handles {
+        config,
+        clock,
+        ids,
+        store,
+        stripe,
+        mailer,
+        outgoing,
+        metrics,
+        ingest,
+        wake,
+        wake_charges,
+    })
 }

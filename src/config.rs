@@ -93,7 +93,7 @@ pub const SETTINGS: &[Setting] = &[
         "stripe",
         "Who charges finalized invoices: stripe, by its own rules, or opentab, by the ladders of `opentab dunning show`",
     ),
-    setting("OPENTAB_CHARGES_AT_ONCE", "8", "Charges that are under way at once"),
+    setting("OPENTAB_CHARGES_AT_ONCE", "32", "Charges that are under way at once, over all replicas"),
     setting(
         "OPENTAB_SUSPENSION_GRACE",
         "14d",

@@ -20,7 +20,6 @@ use std::time::Instant;
 use opentab::store::Db;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use world::World;
 
@@ -104,16 +103,6 @@ async fn two_replicas_of_which_one_is_killed_bill_as_one() {
         return eprintln!("skipped: TEST_POSTGRES_URL is not set");
     };
     let folder = Evidence::new();
-    let database = fresh_postgres(&server).await;
+    let database = process::fresh_postgres(&server, "kill").await;
     kill_and_judge(folder.0.path(), &database, 2, number("KILL_CYCLES", 10).min(10)).await;
-}
-
-/// A new database on this server; its address.
-async fn fresh_postgres(server: &str) -> String {
-    let name = format!("kill_{:032x}", rand::random::<u128>());
-    let mut admin = PgConnection::connect(server).await.unwrap();
-    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
-    let (address, options) = server.split_once('?').unwrap_or((server, ""));
-    let address = address.rsplit_once('/').map_or(address, |(address, _)| address);
-    format!("{address}/{name}?{options}")
 }

@@ -49,6 +49,8 @@ pub enum Reason {
     InsufficientFunds,
     /// The issuer said no, for another reason.
     Declined,
+    /// The issuer said no for good: lost, stolen, or not to be tried again.
+    DoNotTryAgain,
     /// The bank wants the customer in front of a screen.
     AuthenticationRequired,
     /// The payment method cannot pay in the invoice's currency.
@@ -70,16 +72,17 @@ pub struct UnknownWord(pub String);
 
 use ChargeState::{Failed, InProgress, NeedsAttention, Paid, Pending, Uncollectible, Void};
 use Reason::{
-    AuthenticationRequired, CurrencyMismatch, CustomerNotFound, Declined, InsufficientFunds, Network,
-    NoPaymentMethod, Unknown,
+    AuthenticationRequired, CurrencyMismatch, CustomerNotFound, Declined, DoNotTryAgain, InsufficientFunds,
+    Network, NoPaymentMethod, Unknown,
 };
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Network,
         InsufficientFunds,
         Declined,
+        DoNotTryAgain,
         AuthenticationRequired,
         NoPaymentMethod,
         CurrencyMismatch,
@@ -92,6 +95,7 @@ impl Reason {
         match self {
             InsufficientFunds => "insufficient_funds",
             Declined => "declined",
+            DoNotTryAgain => "do_not_try_again",
             AuthenticationRequired => "authentication_required",
             CurrencyMismatch => "currency_mismatch",
             CustomerNotFound => "customer_not_found",
@@ -106,12 +110,28 @@ impl Reason {
         match self {
             InsufficientFunds => "the account does not hold enough",
             Declined => "the payment method was declined",
+            DoNotTryAgain => "the payment method was declined for good",
             AuthenticationRequired => "the bank asks the customer to confirm the payment",
             CurrencyMismatch => "the payment method cannot pay in this currency",
             CustomerNotFound => "Stripe does not know the customer",
             NoPaymentMethod => "there is no payment method on file",
             Network => "Stripe could not be reached",
             Unknown => "Stripe said something that Opentab does not understand",
+        }
+    }
+}
+
+impl Reason {
+    /// Whether another payment method would help.
+    pub fn is_about_the_method(self) -> bool {
+        match self {
+            InsufficientFunds
+            | Declined
+            | DoNotTryAgain
+            | AuthenticationRequired
+            | CurrencyMismatch
+            | NoPaymentMethod => true,
+            CustomerNotFound | Network | Unknown => false,
         }
     }
 }
@@ -220,6 +240,7 @@ pub struct Said<'a> {
     pub status: u16,
     pub code: Option<&'a str>,
     pub decline_code: Option<&'a str>,
+    pub advice_code: Option<&'a str>,
     pub param: Option<&'a str>,
     pub message: Option<&'a str>,
 }
@@ -234,6 +255,7 @@ pub fn classify(said: &Said<'_>) -> Reason {
         }
         "currency_not_supported" => return CurrencyMismatch,
         "authentication_required" => return AuthenticationRequired,
+        decline_code if is_for_good(decline_code, said) => return DoNotTryAgain,
         _ => {}
     }
     match code {
@@ -250,6 +272,30 @@ pub fn classify(said: &Said<'_>) -> Reason {
         _ => Unknown,
     }
 }
+
+/// Trying such a card again never helps, and card networks charge for it. What the network advises counts more than the
+/// code: `do_not_honor` may be for today or for ever.
+fn is_for_good(decline_code: &str, said: &Said<'_>) -> bool {
+    said.advice_code == Some("do_not_try_again")
+        || FOR_GOOD.contains(&decline_code)
+        || FOR_GOOD.contains(&said.code.unwrap_or(""))
+}
+
+const FOR_GOOD: &[&str] = &[
+    "do_not_try_again",
+    "fraudulent",
+    "highest_risk_level",
+    "incorrect_number",
+    "lost_card",
+    "merchant_blacklist",
+    "pickup_card",
+    "restricted_card",
+    "revocation_of_all_authorizations",
+    "revocation_of_authorization",
+    "stolen_card",
+    "stop_payment_order",
+    "transaction_not_allowed",
+];
 
 fn missing(said: &Said<'_>) -> Reason {
     match said.param.unwrap_or("") {
@@ -344,7 +390,8 @@ impl Strategy {
                 let waits = vec![3 * DAY, 4 * DAY, 7 * DAY, 7 * DAY, 7 * DAY];
                 (waits, None, Tell::Customer, 0, Finally::Suspend)
             }
-            AuthenticationRequired | NoPaymentMethod => {
+            // Until the payment method changes, nothing else would come of it.
+            DoNotTryAgain | AuthenticationRequired | NoPaymentMethod => {
                 (Vec::new(), None, Tell::Customer, 0, Finally::Suspend)
             }
             CurrencyMismatch | CustomerNotFound => (Vec::new(), None, Tell::Operator, 0, Finally::Wait),
@@ -540,6 +587,7 @@ mod tests {
             status,
             code: leak(code),
             decline_code: leak(decline_code),
+            advice_code: None,
             param: leak(param),
             message: leak(message),
         })
@@ -551,7 +599,12 @@ mod tests {
         for (status, code, decline_code, param, message, reason) in [
             (402, "card_declined", "insufficient_funds", "", "", InsufficientFunds),
             (402, "card_declined", "generic_decline", "", "", Declined),
-            (402, "card_declined", "lost_card", "", "", Declined),
+            (402, "card_declined", "lost_card", "", "", DoNotTryAgain),
+            (402, "card_declined", "stolen_card", "", "", DoNotTryAgain),
+            (402, "card_declined", "pickup_card", "", "", DoNotTryAgain),
+            (402, "card_declined", "fraudulent", "", "", DoNotTryAgain),
+            (402, "incorrect_number", "", "", "", DoNotTryAgain),
+            (402, "card_declined", "do_not_honor", "", "", Declined),
             (402, "expired_card", "expired_card", "", "", Declined),
             (402, "card_declined", "currency_not_supported", "", "", CurrencyMismatch),
             (402, "card_declined", "authentication_required", "", "", AuthenticationRequired),
@@ -579,6 +632,26 @@ mod tests {
                 reason,
                 "{status} {code} {decline_code}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_network_advises_counts_more_than_the_code() {
+        for (decline_code, advice_code, reason) in [
+            ("do_not_honor", "do_not_try_again", DoNotTryAgain),
+            ("do_not_honor", "try_again_later", Declined),
+            ("generic_decline", "do_not_try_again", DoNotTryAgain),
+            ("lost_card", "try_again_later", DoNotTryAgain),
+        ] {
+            let (decline_code, advice_code) = (Some(decline_code), Some(advice_code));
+            let said = Said {
+                status: 402,
+                code: Some("card_declined"),
+                decline_code,
+                advice_code,
+                ..Said::default()
+            };
+            assert_eq!(classify(&said), reason, "{decline_code:?} {advice_code:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::open;
 use crate::app::App;
 use crate::clock::from_ms;
 use crate::commands::out::say;
-use crate::config::Config;
+use crate::config::{Collection, Config};
 use crate::store::Db;
 use crate::stripe::{StripeError, account};
 use crate::workflows::drift;
@@ -149,6 +149,10 @@ fn public_url(config: &Config) -> Check {
 
 fn mail(config: &Config) -> Check {
     match (&config.mail.server, &config.mail.operator) {
+        (None, _) if config.collection == Collection::Opentab => warning(
+            "e-mail",
+            "off: OPENTAB_SMTP_URL is not set, and Opentab collects: no customer hears that a payment has failed",
+        ),
         (None, _) => fine("e-mail", "off: OPENTAB_SMTP_URL is not set"),
         (Some(server), None) => fine(
             "e-mail",

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Ids};
 use crate::config::Config;
 use crate::store::{Db, Location, Store};
 use crate::stripe::{HttpTransport, Pacer, Rates, Request, SendFuture, Stripe, Transport};
+use crate::workflows::charge;
 
 /// Held while a server runs on an SQLite file: one process serves one file, and only it changes the schema.
 #[derive(Debug)]
@@ -75,8 +76,13 @@ async fn migrate(store: &Store) -> anyhow::Result<()> {
 /// working finds its terms over, and leaves its work to the server. PostgreSQL has replicas, so there time decides.
 async fn take_over(store: &Store, now_ms: i64) -> anyhow::Result<()> {
     let jobs = store.release_claims(now_ms).await?;
-    if jobs > 0 {
-        tracing::warn!(jobs, "The last server did not stop by itself: {jobs} jobs that it was at go on now");
+    let tries = store.look_at_once(now_ms, charge::known_before(now_ms)).await?;
+    if jobs > 0 || tries > 0 {
+        tracing::warn!(
+            jobs,
+            tries,
+            "The last server did not stop by itself: {jobs} jobs that it was at go on now"
+        );
     }
     Ok(())
 }

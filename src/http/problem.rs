@@ -195,8 +195,7 @@ impl From<WorkflowError> for Problem {
             WorkflowError::Unbillable { .. } => Problem::new(&kind::INVALID_STATE, error.to_string()),
             WorkflowError::Busy(_)
             | WorkflowError::StripeUnavailable(_)
-            | WorkflowError::AskedToWait { .. }
-            | WorkflowError::TryLater { .. } => {
+            | WorkflowError::AskedToWait { .. } => {
                 Problem::new(&kind::UPSTREAM_UNAVAILABLE, error.to_string()).retry_after(5)
             }
         }

@@ -4,7 +4,7 @@ mod schedule;
 mod worker;
 
 pub use schedule::{TICKS, Tick, run_schedule, tick};
-pub use worker::{run_due, work};
+pub use worker::{run_due, run_one, work};
 
 use crate::app::App;
 use crate::store::Job;
@@ -12,35 +12,14 @@ use crate::workflows::{
     WorkflowError, ask, charge, drift, email, outgoing, poll, prune, react, receive, silence, sync,
 };
 
-/// Nobody else takes up a job that a command runs for so long.
-const COMMAND_LEASE_MS: i64 = 60_000;
-
-/// Runs this one job now, whatever its due time, and nothing else. False where a worker has it, or had it already.
-///
-/// # Errors
-/// What stopped the workflow: the job is queued again then.
-pub async fn run_one(app: &App, id: &str) -> Result<bool, WorkflowError> {
-    let now = app.clock.now_ms();
-    let Some(job) = app.store.claim_job(id, now, now + COMMAND_LEASE_MS).await? else { return Ok(false) };
-    let outcome = perform(app, &job).await;
-    let now = app.clock.now_ms();
-    match &outcome {
-        Ok(again_at) => app.store.finish_job(&job, now, *again_at).await?,
-        Err(error) => {
-            app.store.retry_job(&job, now, job.attempts, &format!("{}: {error}", error.code())).await?
-        }
-    }
-    outcome.map(|_| true)
-}
-
 /// Does what a job says; answers when it goes on, where it is done only for now. Every kind of job is named here.
 async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
     match job.kind.as_str() {
         charge::CHARGE => return charge::charge(app, &job.subject).await,
         ask::SYNC => sync::sync(app, &job.subject).await.map(drop)?,
         receive::REACT => react::react(app, &job.subject).await?,
-        email::SEND => email::send(app, &job.subject).await?,
-        outgoing::DELIVER => outgoing::deliver(app, &job.subject).await?,
+        email::SEND => return email::send(app, &job.subject).await,
+        outgoing::DELIVER => return outgoing::deliver(app, &job.subject).await,
         schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop)?,
         schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop)?,
         schedule::CHARGE_ALL => charge::ask_for_due(app, "").await.map(drop)?,

@@ -12,7 +12,8 @@ use crate::app::App;
 use crate::planted::{Bug, planted};
 use crate::store::{Job, Pool};
 use crate::workflows::WorkflowError;
-use crate::workflows::charge::CHARGE;
+use crate::workflows::backoff::backoff_ms;
+use crate::workflows::charge::{self, CHARGE};
 
 /// A dead worker's job is taken over after this long.
 const LEASE_MS: i64 = 15_000;
@@ -39,12 +40,14 @@ pub async fn work(app: App, stop: CancellationToken) {
 async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) {
     let mut running = JoinSet::new();
     while !stop.is_cancelled() {
+        // All that have ended make room in one claim: where the database is slow, one by one would be too slow.
+        while running.try_join_next().is_some() {}
         let free = workers.saturating_sub(running.len());
         match claim(&app, pool, free).await {
             Ok(jobs) if !jobs.is_empty() => {
                 for job in jobs {
                     let app = app.clone();
-                    running.spawn(async move { settle(&app, &job).await });
+                    running.spawn(async move { drop(settle(&app, &job).await) });
                 }
             }
             Ok(_) => wait(&app, pool, &mut running, &stop, LOOK_EVERY).await,
@@ -58,11 +61,13 @@ async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) 
 }
 
 async fn wait(app: &App, pool: Pool, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
-    // One waker wakes one waiter: a pool of one kind would take it from the one that it is meant for.
-    let wakes = !matches!(pool, Pool::Only(_));
+    let wake = match pool {
+        Pool::Only(_) | Pool::UnderWay(_) => &app.wake_charges,
+        Pool::All | Pool::But(_) => &app.wake,
+    };
     tokio::select! {
         () = tokio::time::sleep(at_most) => {}
-        () = app.wake.notified(), if wakes => {}
+        () = wake.notified() => {}
         () = stop.cancelled() => {}
         Some(_) = running.join_next() => {}
     }
@@ -77,13 +82,17 @@ pub async fn run_due(app: &App) -> sqlx::Result<usize> {
             return Ok(done);
         }
         for job in &jobs {
-            settle(app, job).await;
+            drop(settle(app, job).await);
             done += 1;
         }
     }
 }
 
 async fn claim(app: &App, pool: Pool, most: usize) -> sqlx::Result<Vec<Job>> {
+    let (pool, most) = match pool {
+        Pool::Only(CHARGE) if most > 0 => places(app, most).await?,
+        _ => (pool, most),
+    };
     let now = app.clock.now_ms();
     if most == 0 || !app.store.anything_due(pool, now).await? {
         return Ok(Vec::new());
@@ -92,18 +101,37 @@ async fn claim(app: &App, pool: Pool, most: usize) -> sqlx::Result<Vec<Job>> {
     app.store.claim_jobs_of(pool, now, now + lease, most as i64).await
 }
 
+/// No more charges than may begin. Where none may, the ends of those that have begun make room.
+async fn places(app: &App, most: usize) -> sqlx::Result<(Pool, usize)> {
+    Ok(match charge::free(app).await? {
+        0 => (Pool::UnderWay(CHARGE), most),
+        free => (Pool::Only(CHARGE), most.min(free)),
+    })
+}
+
+/// Runs this one job now, whatever its due time, and nothing else. False where a worker has it, or had it already.
+///
+/// # Errors
+/// What stopped the workflow: the job is queued again then.
+pub async fn run_one(app: &App, id: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
+    let Some(job) = app.store.claim_job(id, now, now + LEASE_MS).await? else { return Ok(false) };
+    settle(app, &job).await.map(|()| true)
+}
+
 /// Runs a claimed job and records what came of it. Where even that fails the claim runs out, and somebody runs it
 /// again: every workflow can be.
-async fn settle(app: &App, job: &Job) {
+async fn settle(app: &App, job: &Job) -> Result<(), WorkflowError> {
     let outcome = tokio::select! {
         outcome = AssertUnwindSafe(perform(app, job)).catch_unwind() => outcome.unwrap_or_else(|_| {
             Err(WorkflowError::Panicked(format!("job {} of {}", job.kind, job.subject)))
         }),
-        () = renew(app, job) => return,
+        () = renew(app, job) => return Err(WorkflowError::Busy(job.subject.clone())),
     };
-    if let Err(error) = record(app, job, outcome).await {
+    if let Err(error) = record(app, job, &outcome).await {
         tracing::error!(job.id = %job.id, "A job's outcome could not be recorded: {error}");
     }
+    outcome.map(drop)
 }
 
 /// Keeps the claim; returns only when somebody else has taken the job over.
@@ -116,15 +144,15 @@ async fn renew(app: &App, job: &Job) {
     }
 }
 
-async fn record(app: &App, job: &Job, outcome: Result<Option<i64>, WorkflowError>) -> sqlx::Result<()> {
+async fn record(app: &App, job: &Job, outcome: &Result<Option<i64>, WorkflowError>) -> sqlx::Result<()> {
     let now = app.clock.now_ms();
     let error = match outcome {
-        Ok(again_at) => return app.store.finish_job(job, now, again_at).await,
+        Ok(again_at) => return app.store.finish_job(job, now, *again_at).await,
         Err(error) => error,
     };
     let text = format!("{}: {error}", error.code());
-    let tries = tries(job, &error);
-    match pause_ms(app, tries, &error) {
+    let tries = tries(job, error);
+    match pause_ms(app, tries, error) {
         Some(pause) => {
             tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
                 "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
@@ -160,19 +188,10 @@ fn pause_ms(app: &App, tries: i64, error: &WorkflowError) -> Option<i64> {
     if !forever && tries >= TRIES {
         return None;
     }
-    let backoff = 1_000_i64 << (tries - 1).clamp(0, 20);
-    let longest = if forever { LONGEST_PAUSE_MS } else { 60 * LONGEST_PAUSE_MS };
-    let pause = if forever { backoff } else { backoff.saturating_mul(20) };
+    let (first, longest) = if forever { (1_000, LONGEST_PAUSE_MS) } else { (20_000, 60 * LONGEST_PAUSE_MS) };
     let asked = match error {
-        WorkflowError::AskedToWait { wait, .. } | WorkflowError::TryLater { wait, .. } => {
-            i64::try_from(wait.as_millis()).unwrap_or(longest)
-        }
+        WorkflowError::AskedToWait { wait, .. } => i64::try_from(wait.as_millis()).unwrap_or(longest),
         _ => 0,
     };
-    Some(jittered(app, pause.clamp(1, longest)).max(asked))
-}
-
-/// Between half and the whole: what failed together does not come back together.
-fn jittered(app: &App, ms: i64) -> i64 {
-    ms / 2 + app.ids.any_up_to(ms / 2)
+    Some(backoff_ms(app, tries, first, longest).max(asked))
 }

@@ -1,8 +1,9 @@
 //! Charges: getting each sealed invoice paid, every try of it, and who is suspended for not paying.
 
+use super::db::Sql;
 use super::invoices::{Invoice, select_invoice};
 use super::page::{Page, paged};
-use super::{Store, Tx, both, unreadable};
+use super::{Store, Tx, both, split, unreadable};
 use crate::billing::dunning::{ChargeState, Known, Reason};
 
 /// The charge of one invoice. Times in unix milliseconds, amounts in minor units.
@@ -149,6 +150,10 @@ macro_rules! charge {
     };
 }
 
+/// Tries whose end is to be known before this.
+const UNDER_WAY: Sql =
+    both("select count(*) from charge where state = 'in_progress' and coalesce(next_attempt_at, 0) < $1");
+
 macro_rules! attempt {
     ($rest:literal) => {
         concat!(
@@ -221,6 +226,30 @@ impl Store {
         self.db.opt(both(attempt!("where invoice_id = $1 and outcome is null")), (invoice_id,)).await
     }
 
+    /// Whoever sent the tries under way is dead: the ends that were to be known before this are asked for now.
+    pub async fn look_at_once(&self, now: i64, known_before: i64) -> sqlx::Result<u64> {
+        let mut tx = self.db.begin().await?;
+        let sql = both(
+            "update charge set next_attempt_at = $1
+             where state = 'in_progress' and looks = 0 and next_attempt_at > $1 and next_attempt_at < $2",
+        );
+        let found = tx.run(sql, (now, known_before)).await?;
+        let sql = both(
+            "update job set run_at = $1
+             where kind = 'charge' and state = 'queued' and run_at > $1
+                and subject in (select invoice_id from charge where state = 'in_progress' and next_attempt_at = $1)",
+        );
+        tx.run(sql, (now,)).await?;
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    /// How many tries are under way whose end is to be known before this, in unix milliseconds.
+    pub async fn tries_under_way(&self, known_before: i64) -> sqlx::Result<i64> {
+        let (count,): (i64,) = self.db.one(UNDER_WAY, (known_before,)).await?;
+        Ok(count)
+    }
+
     /// Where a customer stands; none where there is no such customer.
     pub async fn standing(&self, customer_id: &str) -> sqlx::Result<Option<Standing>> {
         let sql = both("select suspended_at, suspension_grace_days from customer where id = $1");
@@ -268,6 +297,12 @@ impl Tx {
         self.opt(both(charge!("where invoice_id = $1")), (invoice_id,)).await
     }
 
+    /// What of a customer has failed, and is still expected to be paid.
+    pub async fn failed_charges_of(&mut self, customer_id: &str) -> sqlx::Result<Vec<Charge>> {
+        self.all(both(charge!("where customer_id = $1 and state = 'failed' order by id")), (customer_id,))
+            .await
+    }
+
     /// Writes a charge down as it is now. The caller has asked [`ChargeState`] whether it may move.
     pub async fn put_charge(&mut self, charge: &Charge, now: i64) -> sqlx::Result<()> {
         let sql = both(
@@ -294,6 +329,14 @@ impl Tx {
             &charge.invoice_id,
         );
         self.run(sql, args).await.map(drop)
+    }
+
+    /// The same, and nobody else who counts begins another until this transaction ends, on any replica.
+    pub async fn tries_under_way(&mut self, known_before: i64) -> sqlx::Result<i64> {
+        // On SQLite whoever writes is alone already.
+        self.run(split("select pg_advisory_xact_lock(7410031)", "select 1"), ()).await?;
+        let (count,): (i64,) = self.one(UNDER_WAY, (known_before,)).await?;
+        Ok(count)
     }
 
     /// Writes a try down before Stripe is asked. The schema refuses a second one beside one under way.

@@ -32,15 +32,18 @@ pub enum Pool {
     But(&'static str),
     /// This kind alone.
     Only(&'static str),
+    /// Of this kind, those about an invoice of which a try is under way.
+    UnderWay(&'static str),
 }
 
 impl Pool {
-    /// The only kind, and the one to leave out; empty for none.
-    fn kinds(self) -> (&'static str, &'static str) {
+    /// The only kind, and the one to leave out; empty for none. And 1 for none but what is under way.
+    fn kinds(self) -> (&'static str, &'static str, i64) {
         match self {
-            Pool::All => ("", ""),
-            Pool::But(kind) => ("", kind),
-            Pool::Only(kind) => (kind, ""),
+            Pool::All => ("", "", 0),
+            Pool::But(kind) => ("", kind, 0),
+            Pool::Only(kind) => (kind, "", 0),
+            Pool::UnderWay(kind) => (kind, "", 1),
         }
     }
 }
@@ -128,6 +131,7 @@ impl Store {
                  select id from job
                  where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
                    and ($4 = '' or kind = $4) and kind <> $5
+                   and ($6 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
                  order by deadline, id limit $3
                  for update skip locked)
              returning ", job_columns!()),
@@ -136,12 +140,13 @@ impl Store {
                  select id from job
                  where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
                    and ($4 = '' or kind = $4) and kind <> $5
+                   and ($6 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
                  order by deadline, id limit $3)
              returning ", job_columns!()),
         );
         let mut tx = self.db.begin().await?;
-        let (only, but) = pool.kinds();
-        let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most, only, but)).await?;
+        let (only, but, under_way) = pool.kinds();
+        let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most, only, but, under_way)).await?;
         tx.commit().await?;
         jobs.sort_by(|a, b| (a.deadline, &a.id).cmp(&(b.deadline, &b.id)));
         Ok(jobs)
@@ -240,13 +245,15 @@ impl Store {
     pub async fn anything_due(&self, pool: Pool, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "select 1 from job where state = 'queued' and run_at <= $1 and ($2 = '' or kind = $2) and kind <> $3
+                 and ($4 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
              union all
              select 1 from job where state = 'running' and lease_until <= $1 and ($2 = '' or kind = $2) and kind <> $3
+                 and ($4 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
              limit 1",
         );
-        let (only, but) = pool.kinds();
+        let (only, but, under_way) = pool.kinds();
         // Integers are 32 bits wide where nothing says otherwise.
-        let found: Option<(i32,)> = self.db.opt(sql, (now, only, but)).await?;
+        let found: Option<(i32,)> = self.db.opt(sql, (now, only, but, under_way)).await?;
         Ok(found.is_some())
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{StripeError, decode};
+use super::client::{Refusal, StripeError, decode};
 use super::requests::{ITEM_KEY, OWNER_KEY};
 
 /// An invoice, with its first ten lines.
@@ -118,22 +118,10 @@ pub enum PaymentIntent {
         /// Such as `processing`, `requires_action`, `requires_payment_method`, `succeeded`.
         #[serde(default)]
         status: Option<String>,
+        /// Why the last try failed; it names no status.
         #[serde(default)]
-        last_payment_error: Option<PaymentError>,
+        last_payment_error: Option<Refusal>,
     },
-}
-
-/// Why the last try of a payment failed.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct PaymentError {
-    #[serde(default)]
-    pub code: Option<String>,
-    #[serde(default)]
-    pub decline_code: Option<String>,
-    #[serde(default)]
-    pub param: Option<String>,
-    #[serde(default)]
-    pub message: Option<String>,
 }
 
 /// What happened to the money of a payment: a refunded charge, a dispute, or a credit note of an invoice.

@@ -53,6 +53,7 @@ pub enum StripeError {
 /// Stripe's own words about a refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
+    #[serde(default)]
     pub status: u16,
     #[serde(default)]
     pub code: Option<String>,
@@ -62,6 +63,9 @@ pub struct Refusal {
     pub message: Option<String>,
     #[serde(default)]
     pub decline_code: Option<String>,
+    /// What the card network advises, such as `do_not_try_again`.
+    #[serde(default)]
+    pub advice_code: Option<String>,
     #[serde(default)]
     pub request_id: Option<String>,
 }
@@ -253,24 +257,10 @@ fn unsettled(answer: &Response) -> StripeError {
 fn refusal(answer: &Response) -> Refusal {
     #[derive(Deserialize)]
     struct Envelope {
-        error: Body,
+        error: Refusal,
     }
-    #[derive(Deserialize)]
-    struct Body {
-        code: Option<String>,
-        param: Option<String>,
-        message: Option<String>,
-        decline_code: Option<String>,
-    }
-    let mut refusal =
-        Refusal { status: answer.status, request_id: answer.request_id.clone(), ..Refusal::default() };
-    if let Ok(Envelope { error }) = serde_json::from_slice(&answer.body) {
-        refusal.code = error.code;
-        refusal.param = error.param;
-        refusal.message = error.message;
-        refusal.decline_code = error.decline_code;
-    }
-    refusal
+    let said = serde_json::from_slice(&answer.body).map(|Envelope { error }| error).unwrap_or_default();
+    Refusal { status: answer.status, request_id: answer.request_id.clone(), ..said }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod transport;
 
 pub use answers::{
     CustomerAnswer, EventAnswer, InvoiceAnswer, InvoicePayment, LineAnswer, LinesPage, List, MoneyBack,
-    ObjectAnswer, PaymentError, PaymentIntent, PendingItem,
+    ObjectAnswer, PaymentIntent, PendingItem,
 };
 pub use client::{Observer, Refusal, Stripe, StripeError};
 pub use pacing::{Pacer, Rates};

@@ -1,9 +1,8 @@
 //! E-mail: send what was queued, once. An ending that nobody knows is `unknown`, and only a person sends it again.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
+use super::backoff::backoff_ms;
 use super::by::{By, ChangeError};
 use super::{WorkflowError, notice};
 use crate::app::App;
@@ -23,9 +22,9 @@ pub const FAILED: &str = "email_failed";
 /// What else is due goes first, for so long.
 const PATIENCE_MS: i64 = 3_600_000;
 /// A server that says "later" is asked so often: with the pauses below, for two days.
-const TRIES: i64 = 52;
-const SHORTEST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+const TRIES: i64 = 68;
+const FIRST_PAUSE_MS: i64 = 60_000;
+const LONGEST_PAUSE_MS: i64 = 3_600_000;
 /// Of open incidents, so many are in a digest.
 const IN_A_DIGEST: i64 = 50;
 
@@ -76,16 +75,16 @@ async fn enqueue(app: &App, tx: &mut Tx, email_id: &str, run_at: i64) -> Result<
 }
 
 /// Sends one queued e-mail. Written down as `sending` before the mail server is spoken to: whoever finds that later
-/// knows that nobody knows.
-pub async fn send(app: &App, id: &str) -> Result<(), WorkflowError> {
-    let Some(email) = app.store.email(id).await? else { return Ok(()) };
+/// knows that nobody knows. Answers when to try again.
+pub async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
+    let Some(email) = app.store.email(id).await? else { return Ok(None) };
     match email.state.as_str() {
         "queued" => {}
         "sending" => return settle(app, &email, email.token, interrupted()).await,
-        _ => return Ok(()),
+        _ => return Ok(None),
     }
     let ready = ready(app, &email).await?;
-    let Some(token) = app.store.claim_email(id, app.clock.now_ms()).await? else { return Ok(()) };
+    let Some(token) = app.store.claim_email(id, app.clock.now_ms()).await? else { return Ok(None) };
     let outcome = match ready {
         Ok((to, said)) => app.mailer.send(to, said, email.message_id.clone(), app.clock.now()).await,
         Err(why) => Outcome::Refused(why),
@@ -114,7 +113,12 @@ async fn ready(app: &App, email: &StoredEmail) -> Result<Result<(Mailbox, Render
 }
 
 /// Records how an attempt ended, and what a person has to know of it.
-async fn settle(app: &App, email: &StoredEmail, token: i64, outcome: Outcome) -> Result<(), WorkflowError> {
+async fn settle(
+    app: &App,
+    email: &StoredEmail,
+    token: i64,
+    outcome: Outcome,
+) -> Result<Option<i64>, WorkflowError> {
     let now = app.clock.now_ms();
     let tries = email.attempts + 1;
     let (state, error) = match &outcome {
@@ -125,7 +129,7 @@ async fn settle(app: &App, email: &StoredEmail, token: i64, outcome: Outcome) ->
     };
     let mut tx = app.store.db.begin().await?;
     if !tx.settle_email(&email.id, token, state, error.map(String::as_str), now).await? {
-        return Ok(());
+        return Ok(None);
     }
     match (state, error) {
         ("sent", _) => settled(&mut tx, &email.id, now).await?,
@@ -133,13 +137,8 @@ async fn settle(app: &App, email: &StoredEmail, token: i64, outcome: Outcome) ->
         _ => {}
     }
     tx.commit().await?;
-    match (state, error) {
-        ("queued", Some(why)) => Err(WorkflowError::TryLater { why: why.clone(), wait: pause(app, tries) }),
-        _ => {
-            tracing::info!(email.id = %email.id, email.kind = %email.kind, "E-mail {} is {state}", email.id);
-            Ok(())
-        }
-    }
+    tracing::info!(email.id = %email.id, email.kind = %email.kind, "E-mail {} is {state}", email.id);
+    Ok((state == "queued").then(|| now + backoff_ms(app, tries, FIRST_PAUSE_MS, LONGEST_PAUSE_MS)))
 }
 
 async fn settled(tx: &mut Tx, email_id: &str, now: i64) -> sqlx::Result<()> {
@@ -176,13 +175,6 @@ async fn report(
         Some(_) => notice::report(app, tx, kind, &email.id, &message).await,
         None => notice::report_quietly(app, tx, kind, &email.id, &message).await,
     }
-}
-
-/// Twice as long after each try, and never all at once.
-fn pause(app: &App, tries: i64) -> Duration {
-    let doubled = SHORTEST_PAUSE * 2_u32.pow(u32::try_from(tries - 1).unwrap_or(0).min(10));
-    let jitter = Duration::from_millis(u64::try_from(app.ids.any_up_to(10_000)).unwrap_or(0));
-    doubled.min(LONGEST_PAUSE) + jitter
 }
 
 /// What became of a person's wish to send an e-mail again.

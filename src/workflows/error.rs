@@ -16,9 +16,6 @@ pub enum WorkflowError {
     /// Stripe asks to slow down, and says for how long: not before.
     #[error("{why}")]
     AskedToWait { why: String, wait: Duration },
-    /// Somebody else's server takes nothing now: not before this is over.
-    #[error("{why}")]
-    TryLater { why: String, wait: Duration },
     /// Stripe does not accept the key: nothing goes on until a human has set another.
     #[error("Stripe does not accept the key: {0}")]
     StripeUnauthorized(String),
@@ -46,7 +43,6 @@ impl WorkflowError {
             WorkflowError::Busy(_)
             | WorkflowError::StripeUnavailable(_)
             | WorkflowError::AskedToWait { .. }
-            | WorkflowError::TryLater { .. }
             | WorkflowError::Storage(_) => true,
             WorkflowError::StripeUnauthorized(_)
             | WorkflowError::Refused { .. }
@@ -61,7 +57,6 @@ impl WorkflowError {
         match self {
             WorkflowError::Busy(_) => "busy",
             WorkflowError::StripeUnavailable(_) | WorkflowError::AskedToWait { .. } => "stripe_unavailable",
-            WorkflowError::TryLater { .. } => "try_later",
             WorkflowError::StripeUnauthorized(_) => "stripe_unauthorized",
             WorkflowError::Refused { .. } => "stripe_refused",
             WorkflowError::Unbillable { .. } => "unbillable",

@@ -1,6 +1,7 @@
 //! One file per thing the service does. The only place where effects happen in order.
 
 pub mod ask;
+pub mod backoff;
 pub mod billing_links;
 pub mod billing_view;
 pub mod by;

@@ -1,8 +1,6 @@
 //! Outgoing webhooks: the user's own application hears of each event at least once, in the order of Standard Webhooks'
 //! patience, and an endpoint that is gone for days is left alone.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::by::{By, ChangeError};
@@ -34,9 +32,9 @@ const GIVE_UP_AFTER_MS: i64 = 5 * 24 * HOUR_MS;
 /// A rolled secret signs beside the new one for so long.
 const OLD_SECRET_MS: i64 = 24 * HOUR_MS;
 /// After no answer, an endpoint is left in peace at least so long.
-const PEACE: Duration = Duration::from_secs(5);
-/// The queue is looked at at least so often while something waits.
-const LOOK_EVERY_MS: i64 = 60 * SECOND_MS;
+const PEACE_MS: i64 = 5 * SECOND_MS;
+/// What else is due goes first, for so long.
+const PATIENCE_MS: i64 = 60 * SECOND_MS;
 const AT_A_TIME: i64 = 50;
 /// Another 2xx aside, the only status with a meaning of its own: nobody is there any more.
 const GONE: u16 = 410;
@@ -89,18 +87,18 @@ pub(super) async fn send_to(
 
 async fn enqueue(app: &App, tx: &mut Tx, endpoint_id: &str) -> sqlx::Result<()> {
     let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
-    let deadline = now + LOOK_EVERY_MS;
+    let deadline = now + PATIENCE_MS;
     tx.enqueue_anew(&NewJob { id: &id, kind: DELIVER, subject: endpoint_id, run_at: now, deadline, now })
         .await?;
     app.wake.notify_one();
     Ok(())
 }
 
-/// Delivers what is due to an endpoint, oldest first.
-pub async fn deliver(app: &App, endpoint_id: &str) -> Result<(), WorkflowError> {
-    let mut pause = Duration::ZERO;
+/// Delivers what is due to an endpoint, oldest first; answers when there is something to try again.
+pub async fn deliver(app: &App, endpoint_id: &str) -> Result<Option<i64>, WorkflowError> {
+    let mut not_before = 0;
     'due: loop {
-        let Some(endpoint) = enabled(app, endpoint_id).await? else { return Ok(()) };
+        let Some(endpoint) = enabled(app, endpoint_id).await? else { return Ok(None) };
         let due = app.store.due_deliveries(endpoint_id, app.clock.now_ms(), AT_A_TIME).await?;
         if due.is_empty() {
             break;
@@ -108,18 +106,16 @@ pub async fn deliver(app: &App, endpoint_id: &str) -> Result<(), WorkflowError> 
         for delivery in &due {
             // Whoever does not answer this does not answer the next one either.
             if attempt(app, &endpoint, delivery).await?.is_err() {
-                pause = PEACE;
+                not_before = app.clock.now_ms() + PEACE_MS;
                 break 'due;
             }
         }
     }
     if enabled(app, endpoint_id).await?.is_none() {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(next_at) = app.store.next_delivery_at(endpoint_id).await? else { return Ok(()) };
-    let wait = (next_at - app.clock.now_ms()).clamp(0, LOOK_EVERY_MS);
-    let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).max(pause);
-    Err(WorkflowError::TryLater { why: format!("deliveries to {endpoint_id} wait for another try"), wait })
+    let next_at = app.store.next_delivery_at(endpoint_id).await?;
+    Ok(next_at.map(|at| at.max(not_before)))
 }
 
 async fn enabled(app: &App, id: &str) -> sqlx::Result<Option<WebhookEndpoint>> {

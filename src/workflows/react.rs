@@ -83,7 +83,7 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
         return Ok(Outcome::Ignored(reason));
     }
     if read.kind.starts_with("customer.") {
-        return customer_event(app, tx, &read).await;
+        return customer_event(app, tx, &read, &event.payload).await;
     }
     if charge::is_about_payments(&read.kind) {
         let object_id = read.object_id.as_deref().unwrap_or("");
@@ -245,6 +245,7 @@ async fn customer_event(
     app: &App,
     tx: &mut Tx,
     event: &opentab_webhooks::Event<'_>,
+    payload: &str,
 ) -> Result<Outcome, WorkflowError> {
     let stripe_id = event.object_id.as_deref().unwrap_or("");
     let Some(customer_id) = tx.customer_named(stripe_id).await? else {
@@ -254,7 +255,24 @@ async fn customer_event(
         notice::customer_gone(app, tx, &customer_id).await?;
         return Ok(Outcome::Handled("nothing is synced any more"));
     }
-    currency_changed(app, tx, &customer_id, event).await
+    let tried = match names_another_method(payload) {
+        true => charge::method_changed(app, tx, &customer_id, event.created).await?,
+        false => 0,
+    };
+    match currency_changed(app, tx, &customer_id, event).await? {
+        Outcome::Handled(_) if tried > 0 => {
+            Ok(Outcome::Handled("another payment method: what is unpaid is tried with it"))
+        }
+        outcome => Ok(outcome),
+    }
+}
+
+/// Only a hint, since events come late and twice; all that it leads to is one try.
+fn names_another_method(payload: &str) -> bool {
+    let event: serde_json::Value = serde_json::from_str(payload).unwrap_or_default();
+    let before = &event["data"]["previous_attributes"];
+    let method = before.pointer("/invoice_settings/default_payment_method");
+    method.or(before.get("default_source")).is_some()
 }
 
 /// Drafts keep the currency of ours, which is sent with each; what else Stripe bills them, it bills in its own.

@@ -1,10 +1,12 @@
 //! Charging: one successful charge for each invoice, whatever happens around it.
 
 use chrono::Duration;
+use futures::FutureExt;
 use opentab::http::extract::Limits;
 use opentab::jobs;
 use opentab::sandbox::{CardOutcome, Fault};
 use opentab::store::both;
+use opentab::workflows::ask;
 use opentab::workflows::by::By;
 use opentab::workflows::charge::{self, ManualError};
 
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::payday::Payday;
 use crate::server::Server;
-use crate::tab::fresh_store_in;
+use crate::tab::{Setup, Tab, fresh_store_in};
 
 const PAY: &str = "POST /v1/invoices/{invoice}/pay";
 
@@ -137,6 +139,23 @@ async fn no_webhook_fault_charges_twice_or_hides_a_payment() {
 }
 
 #[tokio::test]
+async fn after_a_crash_the_next_start_asks_at_once_how_a_try_has_ended() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    let p = p.begins().await;
+    let now = p.t.clock.now_ms();
+    assert_eq!(p.t.app.store.look_at_once(now, charge::known_before(now)).await.unwrap(), 1);
+    assert_eq!(p.next().await, Some(Duration::zero()));
+    p.paid_once("asked on start").await;
+    // A transfer that takes days is not asked for at every start.
+    let p = Payday::with(CardOutcome::Processes).await.begins().await;
+    p.next().await;
+    let now = p.t.clock.now_ms();
+    assert_eq!(p.t.app.store.look_at_once(now, charge::known_before(now)).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_stored_failure_is_read_around_and_then_another_key_is_used() {
     let p = Payday::with(CardOutcome::Succeeds).await;
     p.t.sandbox.faults().next(PAY, Fault::named("error_500_stored").unwrap());
@@ -213,6 +232,90 @@ async fn a_sleeper_whose_term_is_over_settles_nothing() {
     p.to_the_end().await;
     assert!(opentab::workflows::lease::begin_as_writer(&p.t.app, &asleep).await.is_err());
     p.paid_once("after a sleeper").await;
+}
+
+/// So many customers whose invoice is due, no two tries at once above `at_once`, and a card that does this.
+async fn company(customers: usize, at_once: &'static str, card: CardOutcome) -> Tab {
+    let settings = vec![("OPENTAB_COLLECTION", "opentab"), ("OPENTAB_CHARGES_AT_ONCE", at_once)];
+    let t = Tab::with(Setup { settings, ..Setup::default() }).await;
+    for no in 0..customers {
+        let customer = t.customer(&format!("C{no}")).await;
+        t.flat_fee(&customer, "Basics", 1_000).await;
+        t.settle().await;
+        let id = t.app.store.customer(&customer.id).await.unwrap().unwrap().stripe_customer_id.unwrap();
+        let body = format!("customer={id}");
+        let method = t.stripe("POST", "/payment_methods/pm_card_visa/attach", &body).await;
+        let method = method["id"].as_str().unwrap().to_owned();
+        let body = format!("invoice_settings[default_payment_method]={method}");
+        t.stripe("POST", &format!("/customers/{id}"), &body).await;
+        t.sandbox.card_will(&method, card);
+    }
+    t.at("2026-12-01T02:00:00Z");
+    t
+}
+
+async fn charges_in(t: &Tab, state: &str) -> usize {
+    let counts = t.app.store.count_charges().await.unwrap();
+    counts.iter().filter(|count| count.0 == state).map(|count| count.2 as usize).sum()
+}
+
+#[tokio::test]
+async fn no_more_tries_are_under_way_than_may_be_whatever_answers_are_lost() {
+    let t = company(7, "2", CardOutcome::Succeeds).await;
+    t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    t.sandbox.faults().often(PAY, Fault::LoseAnswer, 1_000);
+    t.settle().await;
+    assert_eq!((charges_in(&t, "in_progress").await, charges_in(&t, "pending").await), (2, 5));
+    for _ in 0..60 {
+        t.pass(Duration::seconds(2));
+        jobs::run_due(&t.app).await.unwrap();
+        assert!(charges_in(&t, "in_progress").await <= 2);
+    }
+    assert_eq!(charges_in(&t, "paid").await, 7);
+    assert_eq!(t.writes().iter().filter(|operation| *operation == PAY).count(), 7);
+}
+
+#[tokio::test]
+async fn a_transfer_that_takes_days_takes_nobodys_place() {
+    let t = company(5, "2", CardOutcome::Processes).await;
+    for _ in 0..60 {
+        t.settle().await;
+        t.pass(Duration::seconds(2));
+    }
+    assert_eq!(charges_in(&t, "in_progress").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_the_places() {
+    let t = company(12, "3", CardOutcome::Succeeds).await;
+    t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    t.sandbox.faults().often(PAY, Fault::LoseAnswer, 1_000);
+    ask::ask_for_due(&t.app).await.unwrap();
+    let replicas = [t.replica(), t.replica(), t.replica()].map(|replica| {
+        tokio::spawn(async move {
+            for _ in 0..4 {
+                jobs::run_due(&replica).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for replica in replicas {
+        replica.await.unwrap();
+    }
+    assert_eq!(charges_in(&t, "in_progress").await, 3);
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_hand_wakes_those_who_charge() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let (id, _) = p.invoice().await;
+    let drained = async || while p.t.app.wake_charges.notified().now_or_never().is_some() {};
+    drained().await;
+    charge::retry(&p.t.app, &id, &By::operator()).await.unwrap();
+    assert!(p.t.app.wake_charges.notified().now_or_never().is_some());
+    drained().await;
+    charge::ask_for_due(&p.t.app, "").await.unwrap();
+    assert!(p.t.app.wake_charges.notified().now_or_never().is_some());
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use opentab::store::both;
 use opentab::workflows::by::By;
 use opentab::workflows::charge;
 use opentab::workflows::customers::{self, CustomerChange};
+use opentab::workflows::outgoing::{self, NewEndpoint};
+use serde_json::Value;
 
 use crate::payday::Payday;
 
@@ -57,6 +59,15 @@ const ROWS: &[Row] = &[
         state: "failed: declined",
         incidents: &[],
         suspended_after_days: Some(28),
+    },
+    Row {
+        reason: Reason::DoNotTryAgain,
+        card: Some(CardOutcome::Declined("lost_card")),
+        fault: None,
+        tries: &[0],
+        state: "failed: do_not_try_again",
+        incidents: &[],
+        suspended_after_days: Some(14),
     },
     Row {
         reason: Reason::AuthenticationRequired,
@@ -219,6 +230,22 @@ async fn what_stays_unclear_is_looked_at_later_and_later_and_then_by_a_human() {
 }
 
 #[tokio::test]
+async fn another_payment_method_is_tried_at_once_and_what_does_not_change_it_is_not() {
+    for before in [Some(CardOutcome::Declined("lost_card")), Some(CardOutcome::WrongCurrency), None] {
+        let p = Payday::setup("opentab", before, &[]).await.begins().await;
+        p.t.pass(Duration::hours(1));
+        let customer = p.stripe_customer().await;
+        p.t.stripe("POST", &format!("/customers/{customer}"), "name=Ada+Lovelace").await;
+        p.t.settle().await;
+        assert_eq!(p.attempts().await.len(), 1, "blindly tried again");
+        p.gets_a_card(CardOutcome::Succeeds).await;
+        p.t.settle().await;
+        assert_eq!((p.state().await.as_str(), p.attempts().await.len()), ("paid", 2), "{before:?}");
+        assert!(p.t.incidents().await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_suspended_customer_is_restored_once_everything_is_paid() {
     let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
     while suspended_at(&p).await.is_none() {
@@ -233,6 +260,62 @@ async fn a_suspended_customer_is_restored_once_everything_is_paid() {
     p.t.settle().await;
     assert_eq!((suspended_at(&p).await, p.state().await.as_str()), (None, "paid"));
     assert_eq!((p.t.audited("customer.suspended").await, p.t.audited("customer.restored").await), (1, 1));
+}
+
+/// Types of events that the user's own application has heard of, and kinds of e-mails, in order.
+async fn told(p: &Payday) -> (Vec<String>, Vec<String>) {
+    let heard = p.t.listener.heard();
+    let kinds =
+        heard.iter().map(|(post, _)| serde_json::from_str::<Value>(&post.body).unwrap()["type"].to_string());
+    let mut events: Vec<String> = kinds.map(|kind| kind.trim_matches('"').to_owned()).collect();
+    events.sort();
+    let sql = both("select kind from email order by kind");
+    let emails: Vec<(String,)> = p.t.app.store.db.all(sql, ()).await.unwrap();
+    (events, emails.into_iter().map(|(kind,)| kind).collect())
+}
+
+async fn listens(p: &Payday) {
+    let events = vec!["charge.failed".to_owned(), "customer.suspended".to_owned()];
+    let new = NewEndpoint { url: "https://app.example/hooks".to_owned(), description: String::new(), events };
+    outgoing::create(&p.t.app, new, &By::operator()).await.unwrap();
+}
+
+#[tokio::test]
+async fn ten_tries_for_one_cause_are_told_once() {
+    let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await;
+    listens(&p).await;
+    let p = p.begins().await;
+    p.to_the_end().await;
+    p.t.settle().await;
+    assert_eq!(p.attempts().await.len(), 10);
+    let (events, emails) = told(&p).await;
+    assert_eq!(events, ["charge.failed", "customer.suspended"]);
+    assert_eq!(emails, ["insufficient_funds", "suspended"]);
+}
+
+#[tokio::test]
+async fn two_unpaid_invoices_suspend_a_customer_once() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    listens(&p).await;
+    let graced = async |days| {
+        let change = CustomerChange { suspension_grace_days: Some(Some(days)), ..CustomerChange::default() };
+        customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
+    };
+    graced(40).await;
+    p.t.settle().await;
+    p.t.uses(&p.ada, "calls", 100, "k2").await;
+    p.t.settle().await;
+    graced(9).await;
+    p.t.at("2027-01-01T01:00:00Z");
+    p.t.settle().await;
+    p.t.at("2027-01-11T02:00:00Z");
+    p.t.settle().await;
+    p.to_the_end().await;
+    assert_eq!(p.t.sealed(&p.ada).await.len(), 2);
+    let (events, emails) = told(&p).await;
+    assert_eq!(events, ["charge.failed", "charge.failed", "customer.suspended"]);
+    assert_eq!(emails.iter().filter(|kind| *kind == "suspended").count(), 1);
+    assert_eq!(p.t.audited("customer.suspended").await, 1);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! E-mails: one for each cause, at most once each, and whatever is unclear is for a person to see.
 
 use chrono::Duration;
-use opentab::clock::prefix;
+use opentab::app::{self, App};
+use opentab::clock::{Ids, prefix};
 use opentab::http::extract::Limits;
 use opentab::mailer::{Email, KINDS, Outcome};
 use opentab::store::customers::Customer;
@@ -9,7 +10,8 @@ use opentab::store::{EmailFilter, Page, StoredEmail};
 use opentab::workflows::by::By;
 use opentab::workflows::customers::CustomerChange;
 use opentab::workflows::email::{self, Resent};
-use opentab::workflows::{customers, notice, tell};
+use opentab::workflows::outgoing::NewEndpoint;
+use opentab::workflows::{customers, notice, outgoing, tell};
 use serde_json::Value;
 
 use crate::server::Server;
@@ -190,6 +192,31 @@ async fn a_customer_without_an_address_is_an_incident_and_not_an_error() {
     t.notice(&bob, "suspended", "x").await;
     t.settle().await;
     assert_eq!((t.emails().await.len(), t.incidents().await), (0, vec!["customer_without_email".to_owned()]));
+}
+
+#[tokio::test]
+async fn without_a_mail_server_nothing_piles_up_and_the_operator_sees_that_nobody_is_told() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    let app = &t.app;
+    let ids = Ids::random(t.clock.clone());
+    let mute = app::build(app.config.clone(), t.clock.clone(), ids, app.store.clone(), app.stripe.clone());
+    let told = async |app: &App, cause: &str| {
+        let mut tx = app.store.db.begin().await.unwrap();
+        tell::customer(app, &mut tx, "payment_failed", &ada.id, None, cause).await.unwrap();
+        tx.commit().await.unwrap();
+        t.settle().await;
+        (t.emails().await.len(), t.incidents().await)
+    };
+    let not_told = vec!["customers_not_told".to_owned()];
+    assert_eq!(told(&mute, "november").await, (0, not_told.clone()));
+    assert_eq!(told(&mute, "december").await, (0, not_told), "one incident for all");
+    t.pass(Duration::days(90));
+    assert_eq!(told(app, "march").await, (1, vec![]), "nobody is flooded with what is long past");
+    let events = vec!["charge.failed".to_owned()];
+    let new = NewEndpoint { url: "https://app.example/hooks".to_owned(), description: String::new(), events };
+    outgoing::create(app, new, &By::operator()).await.unwrap();
+    assert_eq!(told(&mute, "april").await, (1, vec![]), "an application tells them");
 }
 
 #[tokio::test]

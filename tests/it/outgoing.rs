@@ -115,6 +115,9 @@ async fn what_is_not_taken_is_tried_for_days_then_failed_and_can_be_replayed() {
     t.listens(&["customer.suspended"]).await;
     t.listener.answers(Ok(500));
     t.happens("customer.suspended", "ot_cus_1").await;
+    t.settle().await;
+    let waiting = t.jobs("queued").await.into_iter().find(|job| job.0 == outgoing::DELIVER).unwrap();
+    assert_eq!(waiting.2, "", "that somebody else's server is away is no failure of ours");
     let began = t.clock.now();
     while !t.jobs("queued").await.is_empty() && t.clock.now() - began < Duration::days(6) {
         t.settle().await;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 pub const STRIPE_KEY: &str = "sk_test_sandbox";
 pub const WEBHOOK_SECRET: &str = "whsec_process";
@@ -222,4 +223,14 @@ pub async fn serve_sandbox(sandbox: &opentab::sandbox::Sandbox) -> String {
     let router = sandbox.router();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     base
+}
+
+/// A new database on this server, whose name begins so; its address.
+pub async fn fresh_postgres(server: &str, prefix: &str) -> String {
+    let name = format!("{prefix}_{:032x}", rand::random::<u128>());
+    let mut admin = PgConnection::connect(server).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+    let (address, options) = server.split_once('?').unwrap_or((server, ""));
+    let address = address.rsplit_once('/').map_or(address, |(address, _)| address);
+    format!("{address}/{name}?{options}")
 }

@@ -3,15 +3,18 @@
 use super::super::WorkflowError;
 use super::super::carry_out::KEY_LIVES_MS;
 use super::super::lease::begin_as_writer;
-use super::{outcome, truth};
+use super::{outcome, places, truth};
 use crate::app::App;
-use crate::billing::dunning::{ChargeState, Reason, Said, classify};
+use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
-use crate::store::{Attempt, AttemptEnd, Invoice, Lease};
+use crate::store::{Attempt, AttemptEnd, Invoice, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
 
 /// So often one key is used where nobody answers: a failure that Stripe has stored is repeated for ever.
 const USES_OF_A_KEY: usize = 2;
+
+/// Who tries when a ladder says so.
+const BY_ITSELF: &str = "charge";
 
 /// What is asked of Stripe for an invoice that is to be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,25 +49,29 @@ pub(super) struct Begun {
     invoice: Invoice,
 }
 
-/// Tries to charge, unless something is under way or it is over.
-pub(super) async fn pay(
-    app: &App,
-    lease: &Lease,
-    invoice_id: &str,
-    actor: &str,
-) -> Result<(), WorkflowError> {
-    act(app, lease, invoice_id, Action::Pay, actor).await
+/// Tries to charge by itself, unless something is under way or it is over. Answers when to come again, where as many
+/// are under way as may be.
+pub(super) async fn pay(app: &App, lease: &Lease, invoice_id: &str) -> Result<Option<i64>, WorkflowError> {
+    let mut tx = begin_as_writer(app, lease).await?;
+    if places::free_to(app, &mut tx).await? == 0 {
+        return Ok(Some(places::come_again(app)));
+    }
+    if let Some(begun) = write_down(app, tx, lease, invoice_id, Action::Pay, BY_ITSELF).await? {
+        send(app, lease, &begun).await?;
+    }
+    Ok(None)
 }
 
-/// Writes the try down, then sends it: whoever dies in between leaves it to be looked at.
-pub(super) async fn act(
+/// Writes down what a person asks for, then sends it: whoever dies in between leaves it to be looked at.
+pub(super) async fn by_hand(
     app: &App,
     lease: &Lease,
     invoice_id: &str,
     action: Action,
     actor: &str,
 ) -> Result<(), WorkflowError> {
-    match write_down(app, lease, invoice_id, action, actor).await? {
+    let tx = begin_as_writer(app, lease).await?;
+    match write_down(app, tx, lease, invoice_id, action, actor).await? {
         Some(begun) => send(app, lease, &begun).await,
         None => Ok(()),
     }
@@ -73,12 +80,12 @@ pub(super) async fn act(
 /// `in_progress`, with key and body, before Stripe is asked. None where there is nothing to try.
 async fn write_down(
     app: &App,
+    mut tx: Tx,
     lease: &Lease,
     invoice_id: &str,
     action: Action,
     actor: &str,
 ) -> Result<Option<Begun>, WorkflowError> {
-    let mut tx = begin_as_writer(app, lease).await?;
     let (invoice, mut charge) = outcome::lock(&mut tx, invoice_id).await?;
     let before = charge.state()?;
     let attempts = tx.attempts(invoice_id).await?;
@@ -96,7 +103,7 @@ async fn write_down(
     tx.put_charge(&charge, now).await?;
     // Should this process die now, somebody looks. A try by a job has that job.
     let look_at = charge.next_attempt_at.unwrap_or(now);
-    if actor != "charge" {
+    if actor != BY_ITSELF {
         super::begin::enqueue(app, &mut tx, invoice_id, look_at, charge.due_at).await?;
     }
     tx.commit().await?;
@@ -185,13 +192,7 @@ async fn answered(
 /// Stripe refused. What is not understood may be because the invoice is paid, void or gone: it is read before anything is
 /// concluded.
 async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> Result<(), WorkflowError> {
-    let reason = classify(&Said {
-        status: refusal.status,
-        code: refusal.code.as_deref(),
-        decline_code: refusal.decline_code.as_deref(),
-        param: refusal.param.as_deref(),
-        message: refusal.message.as_deref(),
-    });
+    let reason = outcome::reason_of(refusal);
     let message = refusal.to_string();
     if reason == Reason::Unknown || begun.attempt.action != "pay" {
         return truth::after_refusal(app, lease, &begun.invoice, begun.before, &message).await;

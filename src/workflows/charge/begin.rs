@@ -5,7 +5,7 @@ use super::super::tell;
 use super::{CHARGE, outcome};
 use crate::app::App;
 use crate::billing::InvoiceState;
-use crate::billing::dunning::ChargeState;
+use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::config::Collection;
 use crate::store::{Charge, Invoice, NewCharge, NewJob, Tx};
@@ -96,7 +96,7 @@ pub async fn ask_for_due(app: &App, reason: &str) -> Result<usize, WorkflowError
             asked += 1;
         }
         tx.commit().await?;
-        app.wake.notify_waiters();
+        app.wake_charges.notify_one();
     }
 }
 
@@ -110,14 +110,20 @@ pub async fn ask_for_failed(app: &App, reason: &str, due: (i64, i64)) -> Result<
         for charge in &page {
             asked += usize::from(now_is_its_time(app, &charge.invoice_id).await?);
         }
-        app.wake.notify_waiters();
+        app.wake_charges.notify_one();
     }
 }
 
 /// Brings the next try of a failed charge forward to now; false where it is none any more.
 pub(super) async fn now_is_its_time(app: &App, invoice_id: &str) -> Result<bool, WorkflowError> {
-    let now = app.clock.now_ms();
     let mut tx = app.store.db.begin().await?;
+    let asked = bring_forward(app, &mut tx, invoice_id).await?;
+    tx.commit().await?;
+    Ok(asked)
+}
+
+async fn bring_forward(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<bool, WorkflowError> {
+    let now = app.clock.now_ms();
     let Some(mut charge) = tx.lock_charge(invoice_id).await? else { return Ok(false) };
     let state = charge.state()?;
     let can = state.is_unpaid() && state.can_become(ChargeState::InProgress) && charge.is_ours();
@@ -126,7 +132,25 @@ pub(super) async fn now_is_its_time(app: &App, invoice_id: &str) -> Result<bool,
     }
     charge.next_attempt_at = Some(now);
     tx.put_charge(&charge, now).await?;
-    enqueue(app, &mut tx, invoice_id, now, now).await?;
-    tx.commit().await?;
+    enqueue(app, tx, invoice_id, now, now).await?;
     Ok(true)
+}
+
+/// A customer has another payment method since this time, in unix seconds: what failed before that for want of a good one
+/// is tried with it, once. Answers how many.
+pub(in crate::workflows) async fn method_changed(
+    app: &App,
+    tx: &mut Tx,
+    customer_id: &str,
+    since: i64,
+) -> Result<usize, WorkflowError> {
+    let mut asked = 0;
+    for charge in tx.failed_charges_of(customer_id).await? {
+        let tried_at = tx.attempts(&charge.invoice_id).await?.last().map_or(0, |last| last.begun_at);
+        let helps = charge.state()?.reason().is_some_and(Reason::is_about_the_method);
+        if helps && tried_at / 1_000 <= since {
+            asked += usize::from(bring_forward(app, tx, &charge.invoice_id).await?);
+        }
+    }
+    Ok(asked)
 }

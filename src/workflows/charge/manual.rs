@@ -89,7 +89,7 @@ async fn now(
     }
     let state = app.store.charge(invoice_id).await?.map(|charge| charge.state()).transpose()?;
     if state.is_some_and(|state| state.can_become(ChargeState::InProgress)) {
-        attempt::act(app, lease, invoice_id, action, &by.actor).await?;
+        attempt::by_hand(app, lease, invoice_id, action, &by.actor).await?;
     }
     Ok(None)
 }
@@ -137,7 +137,7 @@ pub async fn retry(app: &App, invoice_id: &str, by: &By) -> Result<Asked, Manual
     let mut tx = app.store.db.begin().await?;
     by.note(app, &mut tx, "charge.retry_asked", invoice_id, json!({})).await?;
     tx.commit().await?;
-    app.wake.notify_waiters();
+    app.wake_charges.notify_one();
     find(app, invoice_id).await
 }
 

@@ -5,20 +5,21 @@ mod begin;
 mod follow;
 mod manual;
 mod outcome;
+mod places;
 mod standing;
 mod truth;
 
 pub use begin::{ask_for_due, ask_for_failed};
-pub(super) use begin::{begin, end_with_invoice};
+pub(super) use begin::{begin, end_with_invoice, method_changed};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
 pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
 pub(super) use outcome::moved;
+pub use places::{free, known_before};
 
 use super::WorkflowError;
 use super::lease::as_only_writer;
 use crate::app::App;
 use crate::billing::dunning::{Step, step};
-use crate::store::Lease;
 
 /// The kind of the job that gets an invoice paid; its subject is the invoice's id.
 pub const CHARGE: &str = "charge";
@@ -35,21 +36,18 @@ pub async fn charge(app: &App, invoice_id: &str) -> Result<Option<i64>, Workflow
             match next_step(app, invoice_id).await? {
                 Step::Rest => return Ok(None),
                 Step::Wait(at) => return Ok(Some(at)),
-                todo => take(app, lease, invoice_id, todo).await?,
+                Step::Look => truth::look(app, lease, invoice_id).await?,
+                Step::Suspend => standing::suspend(app, lease, invoice_id).await?,
+                Step::Pay => {
+                    if let Some(at) = attempt::pay(app, lease, invoice_id).await? {
+                        return Ok(Some(at));
+                    }
+                }
             }
         }
         Ok(Some(app.clock.now_ms() + 1_000))
     })
     .await
-}
-
-async fn take(app: &App, lease: &Lease, invoice_id: &str, todo: Step) -> Result<(), WorkflowError> {
-    match todo {
-        Step::Rest | Step::Wait(_) => Ok(()),
-        Step::Look => truth::look(app, lease, invoice_id).await,
-        Step::Pay => attempt::pay(app, lease, invoice_id, "charge").await,
-        Step::Suspend => standing::suspend(app, lease, invoice_id).await,
-    }
 }
 
 async fn next_step(app: &App, invoice_id: &str) -> Result<Step, WorkflowError> {

@@ -7,9 +7,9 @@ use super::super::{WorkflowError, drift, notice, tell};
 use super::standing;
 use crate::app::App;
 use crate::billing::InvoiceState;
-use crate::billing::dunning::{ChargeState, Reason, Tell, after_failure};
+use crate::billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify};
 use crate::store::{AttemptEnd, Charge, Invoice, Tx};
-use crate::stripe::InvoiceAnswer;
+use crate::stripe::{InvoiceAnswer, Refusal};
 
 /// The incident while Stripe cannot be reached; of the whole service.
 const PROVIDER_DOWN: (&str, &str) = ("provider_down", "stripe");
@@ -127,6 +127,18 @@ async fn settle_with(
     Ok(())
 }
 
+/// What Stripe's words say of why a try failed.
+pub(super) fn reason_of(refusal: &Refusal) -> Reason {
+    classify(&Said {
+        status: refusal.status,
+        code: refusal.code.as_deref(),
+        decline_code: refusal.decline_code.as_deref(),
+        advice_code: refusal.advice_code.as_deref(),
+        param: refusal.param.as_deref(),
+        message: refusal.message.as_deref(),
+    })
+}
+
 /// What the user's application is told about an invoice's charge.
 pub(super) fn about(invoice: &Invoice, state: ChargeState, reason: Option<Reason>) -> Value {
     json!({
@@ -229,7 +241,7 @@ fn customer_notice(reason: Reason) -> &'static str {
 fn for_operators(invoice: &Invoice, reason: Reason, message: &str) -> String {
     let what_to_do = match reason {
         Reason::CurrencyMismatch => {
-            "Nothing is tried again until the customer has a payment method for this currency: then retry the invoice."
+            "Nothing is tried again until the customer has another payment method, one for this currency, or you retry it."
         }
         Reason::CustomerNotFound => {
             "Nothing is tried again: link the customer to another at Stripe, void the invoice and bill it again."

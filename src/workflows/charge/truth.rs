@@ -4,9 +4,9 @@ use super::super::WorkflowError;
 use super::super::lease::begin_as_writer;
 use super::outcome;
 use crate::app::App;
-use crate::billing::dunning::{ChargeState, Reason, Said, after_failure, classify};
+use crate::billing::dunning::{ChargeState, Reason, after_failure};
 use crate::store::{AttemptEnd, Charge, Invoice, Lease, Tx};
-use crate::stripe::{self, InvoiceAnswer, PaymentError, PaymentIntent, StripeError};
+use crate::stripe::{self, InvoiceAnswer, PaymentIntent, Refusal, StripeError};
 
 /// A transfer that Stripe says is under way is looked at so often, for as long as that takes.
 const PROCESSING_MS: i64 = 6 * 3_600_000;
@@ -95,7 +95,7 @@ async fn open(app: &App, tx: &mut Tx, invoice_id: &str, answer: &InvoiceAnswer) 
 /// What an invoice's payments say.
 struct Payment<'a> {
     status: Option<&'a str>,
-    error: Option<&'a PaymentError>,
+    error: Option<&'a Refusal>,
 }
 
 impl Payment<'_> {
@@ -106,14 +106,9 @@ impl Payment<'_> {
                 "the bank asks the customer to confirm the payment".to_owned(),
             ),
             (_, Some(error)) => {
-                let said = Said {
-                    status: 402,
-                    code: error.code.as_deref(),
-                    decline_code: error.decline_code.as_deref(),
-                    param: error.param.as_deref(),
-                    message: error.message.as_deref(),
-                };
-                (classify(&said), error.message.clone().unwrap_or_else(|| "the payment failed".to_owned()))
+                // It failed as a charge does, with 402: only answers to requests say their status.
+                let reason = outcome::reason_of(&Refusal { status: 402, ..error.clone() });
+                (reason, error.message.clone().unwrap_or_else(|| "the payment failed".to_owned()))
             }
             _ => (Reason::Unknown, "the payment failed, and Stripe gave no reason".to_owned()),
         }
