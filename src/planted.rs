@@ -73,6 +73,12 @@ bugs! {
     MaxIsSum = "max_is_sum", "A meter of the highest value adds its days up.";
     EveryCurrencyHasCents = "every_currency_has_cents", "An amount in yen is sent as if yen had hundredths.";
     NoAuditRow = "no_audit_row", "An invoice is sealed and nobody writes it down.";
+    ChargedFirst = "charged_first", "A charge is sent to Stripe before anybody has written down that it will be.";
+    ChargedWithoutAsking = "charged_without_asking", "What got no answer is charged again, and nobody asks first how it ended.";
+    ChargeUnlocked = "charge_unlocked", "Two may charge one invoice at once.";
+    NoticeForEachTry = "notice_for_each_try", "Whoever is told of a failed charge is told of every try.";
+    RestoredNever = "restored_never", "Who has paid what they were suspended for stays suspended.";
+    UnknownSentAgain = "unknown_sent_again", "An e-mail that may have arrived is sent again.";
     SomebodyElsesData = "somebody_elses_data", "A look-up by id answers another customer.";
 }
 

@@ -76,6 +76,9 @@ pub fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outco
     gates.trace.note(|| format!("seed {seed}: {shape:?}"));
     let world = World::new(engine, shape, gates)?;
     let mut story = Story::begin(world, &plans)?;
+    if story.world.charges() {
+        payday(&mut story);
+    }
     gates::with(|gates| gates.rates = rates);
     for _ in 0..temper.steps {
         turn(&mut story, &temper)?;
@@ -158,6 +161,9 @@ fn plan(chance: &mut Chance) -> Plan {
 
 /// One thing happens.
 fn turn(story: &mut Story<'_>, temper: &Temper) -> anyhow::Result<()> {
+    if story.world.charges() && story.world.chance(|chance| chance.hits(100_000)) {
+        card(story);
+    }
     let processes = story.world.process_count();
     let draw = story.world.chance(|chance| chance.below(1_000_000));
     let mut threshold = temper.jump;
@@ -326,6 +332,24 @@ fn moment(story: &mut Story<'_>) {
     story.world.pass(Duration::seconds(seconds));
 }
 
+/// Everybody has used something, somebody has a card, and somebody's cycle is over.
+fn payday(story: &mut Story<'_>) {
+    let now = story.world.now();
+    for customer in 0..story.company.customers.len() {
+        story.consume(&[(customer, 0, 5, now)]);
+    }
+    for _ in 0..2 {
+        story.round(0);
+        story.world.pass(Duration::seconds(301));
+    }
+    for _ in 0..story.company.customers.len() {
+        card(story);
+    }
+    let customer = &story.company.customers[0];
+    let end = customer.start_of(customer.next_cycle(customer.cycle_of(customer.day_of(now))));
+    story.world.pass(end + story.grace() - story.world.now());
+}
+
 /// Somebody's card, or what becomes of it.
 fn card(story: &mut Story<'_>) {
     let (customer, does) = story.world.chance(|chance| {
@@ -344,9 +368,6 @@ fn card(story: &mut Story<'_>) {
 
 /// A good while passes: to just before or after the end of somebody's cycle, or some hours or days.
 fn jump(story: &mut Story<'_>) {
-    if story.world.charges() && story.world.chance(|chance| chance.hits(500_000)) {
-        card(story);
-    }
     let now = story.world.now();
     let customer = story.world.chance(|chance| chance.index(story.company.customers.len()));
     let customer = &story.company.customers[customer];

@@ -109,12 +109,16 @@ impl Wire {
         let key = request.idempotency_key.as_deref().unwrap_or("");
         let body = request.body.as_deref().unwrap_or("");
         let what = format!("{} {} {key} {body}", request.method, request.path);
-        if let Decision::Inject(Injection::Stripe(_, fault)) = gates::pass(Edge::Send).await {
-            self.sandbox.faults().next("*", fault);
-        }
+        let fault = match gates::pass(Edge::Send).await {
+            Decision::Inject(Injection::Stripe(_, fault)) => Some(fault),
+            _ => None,
+        };
+        let injected = fault.map(|fault| self.sandbox.faults().next("*", fault)).is_some();
         let asked = self.remember(&request);
         let answer = self.exchange(request).await;
-        self.sandbox.faults().clear();
+        if injected {
+            self.sandbox.faults().clear();
+        }
         gates::note(|| match &answer {
             Ok(answer) => {
                 let named = serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap_or_default();

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::billing::{Currency, Money};
 use crate::clock::{from_ms, prefix};
 use crate::mailer::{Locale, Mailbox, Outcome, Rendered};
+use crate::planted::{Bug, planted};
 use crate::store::customers::Customer;
 use crate::store::{EmailFilter, Incident, Invoice, NewEmail, NewJob, Page, StoredEmail, Tx};
 
@@ -125,6 +126,7 @@ async fn settle(
         Outcome::Sent => ("sent", None),
         Outcome::TryLater(why) if tries < TRIES => ("queued", Some(why)),
         Outcome::TryLater(why) | Outcome::Refused(why) => ("failed", Some(why)),
+        Outcome::Unknown(why) if planted(Bug::UnknownSentAgain) => ("queued", Some(why)),
         Outcome::Unknown(why) => ("unknown", Some(why)),
     };
     let mut tx = app.store.db.begin().await?;

@@ -5,9 +5,12 @@ use chrono::Duration;
 use super::Scenario;
 use super::plans::*;
 use super::steps::*;
+use crate::mailer::Outcome;
+use crate::sandbox::{CardOutcome, Fault};
 use crate::simulation::story::{Plan, Story};
 
 const NOTHING: &[(&str, &str)] = &[];
+const OPENTAB_CHARGES: &[(&str, &str)] = &[("OPENTAB_COLLECTION", "opentab")];
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -246,6 +249,57 @@ pub const SCENARIOS: &[Scenario] = &[
             Ok(())
         },
     },
+    with("an_invoice_is_charged", one, OPENTAB_CHARGES, |story| {
+        with_a_card(story, CardOutcome::Succeeds);
+        story.finalize_by_hand(0);
+        settle(story, 2);
+        Ok(())
+    }),
+    with("a_card_has_nothing_on_it_and_then_it_has", one, OPENTAB_CHARGES, |story| {
+        with_a_card(story, CardOutcome::Declined("insufficient_funds"));
+        story.finalize_by_hand(0);
+        settle(story, 2);
+        familiar(story, |story| {
+            story.world.pass(Duration::hours(25));
+            settle(story, 1);
+        });
+        story.put_a_card(0, CardOutcome::Succeeds);
+        story.world.pass(Duration::hours(49));
+        settle(story, 1);
+        Ok(())
+    }),
+    with("somebody_is_suspended_and_then_pays", one, OPENTAB_CHARGES, |story| {
+        with_a_card(story, CardOutcome::Declined("lost_card"));
+        familiar(story, |story| {
+            story.finalize_by_hand(0);
+            settle(story, 1);
+            story.world.pass(Duration::days(15));
+        });
+        settle(story, 1);
+        story.end_an_open_invoice(0, "pay");
+        settle(story, 1);
+        Ok(())
+    }),
+    with("a_mail_server_takes_an_e_mail_and_says_nothing", one, OPENTAB_CHARGES, |story| {
+        with_a_card(story, CardOutcome::Declined("lost_card"));
+        story.world.office.mail.next_ends(Outcome::Unknown("no answer".to_owned()));
+        familiar(story, |story| {
+            story.finalize_by_hand(0);
+            settle(story, 2);
+        });
+        story.world.pass(Duration::hours(2));
+        settle(story, 1);
+        Ok(())
+    }),
+    with("an_answer_to_a_charge_is_lost", one, OPENTAB_CHARGES, |story| {
+        with_a_card(story, CardOutcome::Succeeds);
+        story.world.sandbox.faults().next("POST /v1/invoices/{invoice}/pay", Fault::LoseAnswer);
+        story.finalize_by_hand(0);
+        settle(story, 1);
+        lose_mail(story);
+        settle(story, 2);
+        Ok(())
+    }),
     // In these the same is told once for each gate, because what happens there is somebody's act and no fault.
     scenario("usage_comes_while_a_draft_is_synced", one, |story| {
         at_every_gate(story, |story, gate| {
@@ -307,6 +361,20 @@ pub const SCENARIOS: &[Scenario] = &[
                 story.world.wrong(7, "a customer is deleted at Stripe, and nobody knows");
             }
             more
+        })
+    }),
+    with("somebody_presses_pay_while_it_is_charged", one, OPENTAB_CHARGES, |story| {
+        with_a_card(story, CardOutcome::Succeeds);
+        at_every_gate(story, |story, gate| {
+            story.world.pass(Duration::minutes(6));
+            uses(story, 0, 5);
+            settle(story, 1);
+            story.finalize_by_hand(0);
+            hears_all(story);
+            story.run_all();
+            story.work(0);
+            until_there_is_a_charge(story);
+            meanwhile(story, gate, |story| story.ask_for_payment(0, 0))
         })
     }),
 ];

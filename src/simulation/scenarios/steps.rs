@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 
-use crate::sandbox::Fault;
+use crate::sandbox::{CardOutcome, Fault};
 use crate::simulation::story::Story;
 use crate::simulation::{gates, promises};
 
@@ -27,6 +27,12 @@ pub fn with_a_draft(story: &mut Story<'_>) {
         uses(story, 0, 5);
         settle(story, 1);
     });
+}
+
+/// The same, and the customer has put a card on file.
+pub fn with_a_card(story: &mut Story<'_>, does: CardOutcome) {
+    with_a_draft(story);
+    story.put_a_card(0, does);
 }
 
 /// What happens in another scenario too: nothing more goes wrong at its gates.
@@ -94,6 +100,15 @@ pub fn meanwhile(story: &mut Story<'_>, gates: usize, happens: impl FnOnce(&mut 
     }
     story.run_all();
     more
+}
+
+/// Whoever is under way goes on until another invoice has a charge.
+pub fn until_there_is_a_charge(story: &mut Story<'_>) {
+    let charges = |story: &Story<'_>| promises::query::<(String,)>(story, "select id from charge").len();
+    let before = charges(story);
+    while story.world.actors() > 0 && charges(story) == before {
+        story.step(0);
+    }
 }
 
 /// Every webhook that Stripe has for us begins to arrive.

@@ -7,6 +7,7 @@ use super::{outcome, places, truth};
 use crate::app::App;
 use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
+use crate::planted::{Bug, planted};
 use crate::store::{Attempt, AttemptEnd, Invoice, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
 
@@ -70,11 +71,23 @@ pub(super) async fn by_hand(
     action: Action,
     actor: &str,
 ) -> Result<(), WorkflowError> {
+    if planted(Bug::ChargedFirst) {
+        charge_first(app, invoice_id).await?;
+    }
     let tx = begin_as_writer(app, lease).await?;
     match write_down(app, tx, lease, invoice_id, action, actor).await? {
         Some(begun) => send(app, lease, &begun).await,
         None => Ok(()),
     }
+}
+
+/// What nobody may ever do.
+async fn charge_first(app: &App, invoice_id: &str) -> Result<(), WorkflowError> {
+    let invoice = app.store.invoice(invoice_id).await?;
+    let Some(stripe_id) = invoice.and_then(|invoice| invoice.stripe_invoice_id) else { return Ok(()) };
+    let (key, now) = (app.ids.new_id(prefix::ATTEMPT), app.clock.now_ms());
+    let _ = app.stripe.write(&Action::Pay.write(&stripe_id), &key, now).await;
+    Ok(())
 }
 
 /// `in_progress`, with key and body, before Stripe is asked. None where there is nothing to try.
@@ -91,10 +104,13 @@ async fn write_down(
     let attempts = tx.attempts(invoice_id).await?;
     let under_way = attempts.iter().any(|attempt| attempt.outcome.is_none());
     let Some(stripe_id) = invoice.stripe_invoice_id.as_deref() else { return Ok(None) };
-    if under_way || !before.can_become(ChargeState::InProgress) {
+    let now = app.clock.now_ms();
+    if planted(Bug::ChargeUnlocked) {
+        let end = AttemptEnd { outcome: "overtaken", reason: None, message: None };
+        tx.settle_attempt(invoice_id, &end, now).await?;
+    } else if under_way || !before.can_become(ChargeState::InProgress) {
         return Ok(None);
     }
-    let now = app.clock.now_ms();
     let attempt = new_attempt(app, lease, invoice_id, action, action.write(stripe_id), actor, &attempts);
     tx.insert_attempt(&attempt).await?;
     charge.state = ChargeState::InProgress.name().to_owned();

@@ -8,6 +8,7 @@ use super::standing;
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify};
+use crate::planted::{Bug, planted};
 use crate::store::{AttemptEnd, Charge, Invoice, Tx};
 use crate::stripe::{InvoiceAnswer, Refusal};
 
@@ -190,7 +191,7 @@ pub(super) async fn failed(
     if !ours {
         return Ok(());
     }
-    if tries == 1 {
+    if tries == 1 || planted(Bug::NoticeForEachTry) {
         tell_failed(app, tx, invoice, next, reason, strategy.tell, message).await?;
     }
     if next == ChargeState::NeedsAttention {

@@ -5,6 +5,7 @@ use super::super::lease::begin_as_writer;
 use super::outcome;
 use crate::app::App;
 use crate::billing::dunning::{ChargeState, Reason, after_failure};
+use crate::planted::{Bug, planted};
 use crate::store::{AttemptEnd, Charge, Invoice, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, PaymentIntent, Refusal, StripeError};
 
@@ -15,7 +16,10 @@ const PROCESSING_MS: i64 = 6 * 3_600_000;
 pub(super) async fn look(app: &App, lease: &Lease, invoice_id: &str) -> Result<(), WorkflowError> {
     let missing = || WorkflowError::NotFound(format!("invoice {invoice_id}"));
     let invoice = app.store.invoice(invoice_id).await?.ok_or_else(missing)?;
-    let read = read(app, &invoice).await?;
+    let read = match planted(Bug::ChargedWithoutAsking) {
+        true => Read::Answer(Box::new(unread()?)),
+        false => read(app, &invoice).await?,
+    };
     let mut tx = begin_as_writer(app, lease).await?;
     match read {
         Read::Answer(answer) => known(app, &mut tx, invoice_id, &answer).await?,
@@ -24,6 +28,12 @@ pub(super) async fn look(app: &App, lease: &Lease, invoice_id: &str) -> Result<(
     }
     tx.commit().await?;
     Ok(())
+}
+
+/// What somebody would take for granted who does not ask.
+fn unread() -> Result<InvoiceAnswer, WorkflowError> {
+    let open = br#"{ "id": "in_unread", "object": "invoice", "status": "open" }"#;
+    InvoiceAnswer::parse(open).map_err(|error| WorkflowError::of_stripe("read the invoice", error))
 }
 
 enum Read {
