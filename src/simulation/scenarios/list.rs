@@ -8,6 +8,9 @@ use super::steps::*;
 use crate::mailer::Outcome;
 use crate::sandbox::{CardOutcome, Fault};
 use crate::simulation::story::{Plan, Story};
+use crate::workflows::ask::SYNC;
+use crate::workflows::charge::CHARGE;
+use crate::workflows::receive::REACT;
 
 const NOTHING: &[(&str, &str)] = &[];
 const OPENTAB_CHARGES: &[(&str, &str)] = &[("OPENTAB_COLLECTION", "opentab")];
@@ -308,8 +311,7 @@ pub const SCENARIOS: &[Scenario] = &[
             story.run_all();
             story.ask_for_sync(0, 0);
             story.run_all();
-            story.work(0);
-            meanwhile(story, gate, |story| {
+            meanwhile(story, SYNC, gate, |story| {
                 let batch = uses(story, 0, 3);
                 story.send(0, batch);
             })
@@ -321,8 +323,7 @@ pub const SCENARIOS: &[Scenario] = &[
             story.describe_the_draft(0);
             hears_all(story);
             story.run_all();
-            story.work(0);
-            meanwhile(story, gate, |story| {
+            meanwhile(story, SYNC, gate, |story| {
                 story.edit_a_line(0, 1, 88_800);
                 hears_all(story);
                 story.work(0);
@@ -341,8 +342,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 story.deliver(0, first);
             }
             story.run_all();
-            story.work(0);
-            meanwhile(story, gate, hears_all)
+            meanwhile(story, REACT, gate, hears_all)
         })
     }),
     scenario("a_process_dies_while_it_hears_of_a_deleted_customer", one, |story| {
@@ -353,8 +353,7 @@ pub const SCENARIOS: &[Scenario] = &[
             hears_all(story);
             story.run_all();
             story.world.pass(Duration::seconds(20));
-            story.work(0);
-            let more = meanwhile(story, gate, |story| story.kill(0));
+            let more = meanwhile(story, REACT, gate, |story| story.kill(0));
             settle(story, 2);
             story.link_anew(0);
             if story.company.customers[0].gone {
@@ -372,9 +371,7 @@ pub const SCENARIOS: &[Scenario] = &[
             story.finalize_by_hand(0);
             hears_all(story);
             story.run_all();
-            story.work(0);
-            until_there_is_a_charge(story);
-            meanwhile(story, gate, |story| story.ask_for_payment(0, 0))
+            meanwhile(story, CHARGE, gate, |story| story.ask_for_payment(0, 0))
         })
     }),
 ];

@@ -87,13 +87,22 @@ pub fn at_every_gate(
     Ok(())
 }
 
-/// Whoever is under way passes so many gates; then something else happens, to its end, and then they go on. False where
-/// there are not so many gates.
-pub fn meanwhile(story: &mut Story<'_>, gates: usize, happens: impl FnOnce(&mut Story<'_>)) -> bool {
+/// A worker passes so many gates of a job of this kind; then something else happens, to its end, and then the worker goes
+/// on. False where the job has not so many gates.
+pub fn meanwhile(
+    story: &mut Story<'_>,
+    kind: &str,
+    gates: usize,
+    happens: impl FnOnce(&mut Story<'_>),
+) -> bool {
+    story.work(0);
+    while story.world.actors() > 0 && !runs(story, kind) {
+        story.step(0);
+    }
     for _ in 0..gates {
         story.step(0);
     }
-    let more = story.world.actors() > 0;
+    let more = runs(story, kind);
     happens(story);
     while more && story.world.actors() > 1 {
         story.step(1);
@@ -102,13 +111,9 @@ pub fn meanwhile(story: &mut Story<'_>, gates: usize, happens: impl FnOnce(&mut 
     more
 }
 
-/// Whoever is under way goes on until another invoice has a charge.
-pub fn until_there_is_a_charge(story: &mut Story<'_>) {
-    let charges = |story: &Story<'_>| promises::query::<(String,)>(story, "select id from charge").len();
-    let before = charges(story);
-    while story.world.actors() > 0 && charges(story) == before {
-        story.step(0);
-    }
+fn runs(story: &Story<'_>, kind: &str) -> bool {
+    let running = "select kind from job where state = 'running'";
+    promises::query::<(String,)>(story, running).iter().any(|(running,)| running == kind)
 }
 
 /// Every webhook that Stripe has for us begins to arrive.
