@@ -125,6 +125,7 @@ pub mod prefix {
     pub const DELIVERY: &str = "ot_whd_";
     pub const EMAIL: &str = "ot_eml_";
     pub const ENDPOINT: &str = "ot_whe_";
+    pub const IMPORT: &str = "ot_imp_";
     pub const INCIDENT: &str = "ot_inc_";
     pub const INTENT: &str = "ot_int_";
     pub const INVOICE: &str = "ot_inv_";

@@ -130,6 +130,11 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Hosts, by comma, that outgoing requests may reach in a private network or without https",
     ),
+    setting(
+        "OPENTAB_BILLED_CUSTOMERS",
+        "active",
+        "Who is billed for a cycle: active, by active_from and active_until, or imported: of these, whom a customer list named for it",
+    ),
     setting("OPENTAB_LOG", "info", "What to log, such as info or opentab=debug"),
     setting("OPENTAB_LOG_FORMAT", "text", "text or json"),
 ];
@@ -172,6 +177,7 @@ pub struct Config {
     pub mail: MailSettings,
     /// Hosts that outgoing requests may reach in a private network or without https, in lower case.
     pub webhook_allow: Vec<String>,
+    pub billed_customers: BilledCustomers,
     pub log: String,
     pub log_json: bool,
 }
@@ -193,6 +199,27 @@ impl FromStr for Collection {
             "stripe" => Ok(Collection::Stripe),
             "opentab" => Ok(Collection::Opentab),
             _ => Err("must be stripe or opentab"),
+        }
+    }
+}
+
+/// Which customers are billed for a cycle, of those whose active days reach into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BilledCustomers {
+    /// All of them.
+    Active,
+    /// Those whom a customer list named for it.
+    Imported,
+}
+
+impl FromStr for BilledCustomers {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<BilledCustomers, Self::Err> {
+        match text {
+            "active" => Ok(BilledCustomers::Active),
+            "imported" => Ok(BilledCustomers::Imported),
+            _ => Err("must be active or imported"),
         }
     }
 }
@@ -360,6 +387,7 @@ impl Values {
             link_lifetime: self.duration("OPENTAB_LINK_LIFETIME")?,
             mail: self.mail()?,
             webhook_allow: self.names("OPENTAB_WEBHOOK_ALLOW"),
+            billed_customers: self.parse("OPENTAB_BILLED_CUSTOMERS")?,
             log: self.text("OPENTAB_LOG").to_owned(),
             log_json: match self.text("OPENTAB_LOG_FORMAT") {
                 "json" => true,

@@ -19,6 +19,7 @@ pub mod planted;
 pub mod sandbox;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub mod sheet;
 pub mod store;
 pub mod stripe;
 pub mod workflows;

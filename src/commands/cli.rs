@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "simulation")]
 use super::simulate;
 use super::{
-    demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox,
+    customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox,
     serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
@@ -36,6 +36,9 @@ enum Command {
     /// Send usage events from a file
     #[command(subcommand)]
     Usage(usage::UsageCommand),
+    /// Bring a customer list in from a CSV file, and look at those that were brought
+    #[command(subcommand)]
+    Customers(customers::CustomersCommand),
     /// Bring draft invoices in step with what is owed, now
     Sync(sync::SyncArgs),
     /// Compare ledger and drafts with what Stripe holds, to the cent
@@ -151,6 +154,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve => serve::serve(config).await,
         Command::Link(args) => link::link(config, args).await,
         Command::Usage(command) => usage::usage(config, command).await,
+        Command::Customers(command) => customers::customers(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Reconcile(args) => reconcile::reconcile(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,

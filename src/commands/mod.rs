@@ -1,6 +1,7 @@
 //! The command line, one file per subcommand.
 
 mod cli;
+mod customers;
 pub mod demo;
 mod doctor;
 pub mod dunning;

@@ -22,6 +22,7 @@ pub mod extract;
 mod health;
 pub(crate) mod html;
 pub mod idempotency;
+pub mod imports;
 pub mod incidents;
 pub mod invoices;
 pub mod kind;
@@ -58,6 +59,9 @@ fn routes(routes: Routes) -> Routes {
     routes
         .add(WRITE, handlers!(customers::create))
         .add(READ, handlers!(customers::list))
+        .add(WRITE, handlers!(imports::create))
+        .add(READ, handlers!(imports::list))
+        .add(READ, handlers!(imports::retrieve))
         .add(READ, handlers!(customers::retrieve))
         .add(WRITE, handlers!(customers::update))
         .add(Access::Key(Scope::Sync), handlers!(sync::start))

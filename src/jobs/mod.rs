@@ -9,7 +9,7 @@ pub use worker::{run_due, work};
 use crate::app::App;
 use crate::store::Job;
 use crate::workflows::{
-    WorkflowError, ask, charge, drift, email, outgoing, poll, prune, react, receive, silence, sync,
+    WorkflowError, ask, charge, drift, email, imports, outgoing, poll, prune, react, receive, silence, sync,
 };
 
 /// Nobody else takes up a job that a command runs for so long.
@@ -41,6 +41,7 @@ async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
         receive::REACT => react::react(app, &job.subject).await?,
         email::SEND => email::send(app, &job.subject).await?,
         outgoing::DELIVER => outgoing::deliver(app, &job.subject).await?,
+        imports::IMPORT => imports::apply_import(app, &job.subject).await?,
         schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop)?,
         schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop)?,
         schedule::CHARGE_ALL => charge::ask_for_due(app, "").await.map(drop)?,

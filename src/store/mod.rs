@@ -10,6 +10,7 @@ mod cycles;
 mod db;
 mod drift;
 mod emails;
+mod imports;
 mod incidents;
 mod intents;
 mod invoices;
@@ -32,6 +33,7 @@ pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Row, Sql, Tx, both, split};
 pub use emails::{EmailFilter, NewEmail, StoredEmail};
+pub use imports::{CustomerImport, HeldPrice, ImportRow, NamedPrice};
 pub use incidents::{Incident, NewIncident};
 pub use intents::{Effect, Ending, Intent, KnownIntent, NewIntent};
 pub use invoices::{Invoice, Item, LedgerLine, NewInvoice, Seen};

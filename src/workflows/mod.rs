@@ -13,6 +13,8 @@ pub mod customers;
 pub mod drift;
 pub mod email;
 mod error;
+pub mod fields;
+pub mod imports;
 pub mod ingest;
 pub mod lease;
 pub mod notice;

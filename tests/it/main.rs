@@ -11,6 +11,7 @@ mod emails;
 mod endings;
 mod folded;
 mod health;
+mod imports;
 mod late;
 mod life;
 mod others;
