@@ -117,6 +117,7 @@ impl Ids {
 
 /// The prefixes of every kind of id, none of which Stripe uses.
 pub mod prefix {
+    pub const AMOUNT: &str = "ot_amt_";
     pub const API_KEY: &str = "ot_key_";
     pub const ATTEMPT: &str = "ot_att_";
     pub const AUDIT: &str = "ot_aud_";

@@ -17,9 +17,9 @@ pub mod outgoing;
 pub mod pages;
 pub mod planted;
 pub mod sandbox;
+pub mod sheet;
 #[cfg(feature = "simulation")]
 pub mod simulation;
-pub mod sheet;
 pub mod store;
 pub mod stripe;
 pub mod workflows;

@@ -123,10 +123,7 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::feed`]; a quote that is still open.
-    pub fn end<E: From<Unreadable>>(
-        &mut self,
-        take: &mut dyn FnMut(&Row) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn end<E: From<Unreadable>>(&mut self, take: &mut dyn FnMut(&Row) -> Result<(), E>) -> Result<(), E> {
         match self.state {
             State::Quoted => {
                 let detail = "a quote is opened here and never closed".to_owned();
@@ -186,7 +183,8 @@ impl Reader {
             (State::Quote, _) => {
                 // Blanks behind a quote are an accident, anything else a quote that was not doubled.
                 if byte != b' ' && byte != b'\t' {
-                    self.row.fault = Some("has text behind a closing quote; a quote inside quotes is doubled");
+                    self.row.fault =
+                        Some("has text behind a closing quote; a quote inside quotes is doubled");
                 }
             }
             (State::FieldStart | State::Plain, _) => {
@@ -234,7 +232,9 @@ impl Reader {
             return Unreadable { line: self.row.line, detail };
         }
         let quote = match self.state {
-            State::Quoted => format!("; a quote is opened on line {} and may never be closed", self.quote_line),
+            State::Quoted => {
+                format!("; a quote is opened on line {} and may never be closed", self.quote_line)
+            }
             _ => String::new(),
         };
         Unreadable { line: self.row.line, detail: format!("is longer than {LONGEST_ROW} bytes{quote}") }

@@ -32,7 +32,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["clock", "config", "mailer", "metrics", "outgoing", "store", "stripe", "workflows"]),
     (
         "workflows",
-        &["app", "billing", "clock", "config", "mailer", "metrics", "outgoing", "planted", "sheet", "store", "stripe"],
+        &[
+            "app", "billing", "clock", "config", "mailer", "metrics", "outgoing", "planted", "sheet",
+            "store", "stripe",
+        ],
     ),
     ("jobs", &["app", "billing", "clock", "config", "metrics", "planted", "store", "stripe", "workflows"]),
     // What a page shows is what a workflow has put together.

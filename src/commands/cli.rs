@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "simulation")]
 use super::simulate;
 use super::{
-    customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox,
-    serve, sync, usage, webhooks,
+    amounts, customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open,
+    reconcile, sandbox, serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -61,6 +61,9 @@ enum Command {
     /// See which invoices are paid, and charge, retry, void or bill again by hand
     #[command(subcommand)]
     Invoices(invoices::InvoicesCommand),
+    /// Look at amounts that your own API gives, and ask again
+    #[command(subcommand)]
+    Amounts(amounts::AmountsCommand),
     /// Look at what follows a charge that failed
     #[command(subcommand)]
     Dunning(dunning::DunningCommand),
@@ -155,6 +158,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Link(args) => link::link(config, args).await,
         Command::Usage(command) => usage::usage(config, command).await,
         Command::Customers(command) => customers::customers(config, command).await,
+        Command::Amounts(command) => amounts::amounts(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Reconcile(args) => reconcile::reconcile(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,

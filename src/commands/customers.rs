@@ -85,8 +85,12 @@ async fn import(app: &App, args: ImportArgs) -> anyhow::Result<ExitCode> {
             (Box::new(input), size)
         }
     };
-    let options =
-        ImportOptions { file_name: name_of(&args.file), dry_run: args.dry_run, month: args.month, maps: args.maps };
+    let options = ImportOptions {
+        file_name: name_of(&args.file),
+        dry_run: args.dry_run,
+        month: args.month,
+        maps: args.maps,
+    };
     let import = bring(app, input, size, options).await.context("the same file again is safe")?;
     print(&import, args.json);
     Ok(if import.state == "refused" { ExitCode::from(1) } else { ExitCode::SUCCESS })
@@ -142,7 +146,13 @@ fn print(import: &CustomerImport, json: bool) {
     }
     if import.dry_run {
         for change in &changes {
-            say!("line {}: {} {} {}", change.line, change.outcome, change.external_id, change.fields.join(", "));
+            say!(
+                "line {}: {} {} {}",
+                change.line,
+                change.outcome,
+                change.external_id,
+                change.fields.join(", ")
+            );
         }
     }
     say!("{}", as_text(import));

@@ -151,14 +151,19 @@ pub(super) async fn next_data(body: &mut Body, limits: &Limits) -> Result<Option
     }
 }
 
-async fn too_large(mut body: Body, limits: &Limits) -> Problem {
+/// Throws away what is still coming, within reason, so that the client gets to read why.
+pub(super) async fn drain(body: &mut Body, limits: &Limits) {
     let mut drained = 0;
     while drained < DRAINED {
-        match next_data(&mut body, limits).await {
+        match next_data(body, limits).await {
             Ok(Some(data)) => drained += data.len(),
             _ => break,
         }
     }
+}
+
+async fn too_large(mut body: Body, limits: &Limits) -> Problem {
+    drain(&mut body, limits).await;
     let detail = format!("The body has more than {} bytes.", limits.body_bytes);
     closing(Problem::new(&kind::PAYLOAD_TOO_LARGE, detail))
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{
-    FromQuery, Limits, Pairs, Path, Query, expect_id, media_type, next_data, not_encoded, shown,
+    FromQuery, Limits, Pairs, Path, Query, drain, expect_id, media_type, next_data, not_encoded, shown,
 };
 use super::kind;
 use super::list::{List, Paging};
@@ -222,7 +222,13 @@ async fn receive(
     // What cannot be read any more is taken in all the same, within the limit, so that the client gets to read why.
     while let Some(data) = next_data(&mut body, limits).await? {
         for packed in data.chunks(4 * 1024) {
-            let piece = unpacker.unpack(packed)?;
+            let piece = match unpacker.unpack(packed) {
+                Ok(piece) => piece,
+                Err(problem) => {
+                    drain(&mut body, limits).await;
+                    return Err(problem);
+                }
+            };
             if readable {
                 readable = upload.feed(&piece).await.map_err(Problem::from)?;
             }

@@ -8,6 +8,7 @@
 //! ```
 //! and in [`routes`]: `.add(Access::Key(Scope::UsageWrite), routes!(usage::send))`.
 
+pub mod amounts;
 pub mod auth;
 pub mod billing;
 pub mod billing_page;
@@ -78,6 +79,9 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(services::list))
         .add(READ, handlers!(services::retrieve))
         .add(WRITE, handlers!(services::update))
+        .add(READ, handlers!(amounts::list))
+        .add(WRITE, handlers!(amounts::retry))
+        .add(WRITE, handlers!(amounts::accept))
         .add(READ, handlers!(incidents::list))
         .add(WRITE, handlers!(incidents::resolve))
         .add(READ, handlers!(emails::list))

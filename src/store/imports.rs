@@ -126,18 +126,6 @@ impl Store {
         self.db.all(sql, (import_id, after_line, most)).await
     }
 
-    /// Prices with these ids or names that a new service can take.
-    pub async fn prices_named(&self, names: &[&str]) -> sqlx::Result<Vec<NamedPrice>> {
-        let sql = split(
-            "select id, name from price where archived_at is null
-             and (id in (select jsonb_array_elements_text($1::jsonb))
-                  or name in (select jsonb_array_elements_text($1::jsonb)))",
-            "select id, name from price where archived_at is null
-             and (id in (select value from json_each($1)) or name in (select value from json_each($1)))",
-        );
-        self.db.all(sql, (json(&names)?,)).await
-    }
-
     /// Forgets the rows of imports that nobody has gone on with since a time, and says so of them.
     pub async fn abandon_imports(&self, before: i64) -> sqlx::Result<()> {
         let mut tx = self.db.begin().await?;
@@ -278,6 +266,18 @@ impl Tx {
              where stripe_customer_id in (select value from json_each($1))",
         );
         self.all(sql, (json(&stripe_ids)?,)).await
+    }
+
+    /// Prices with these ids or names that a new service can take.
+    pub async fn prices_named(&mut self, names: &[&str]) -> sqlx::Result<Vec<NamedPrice>> {
+        let sql = split(
+            "select id, name from price where archived_at is null
+             and (id in (select jsonb_array_elements_text($1::jsonb))
+                  or name in (select jsonb_array_elements_text($1::jsonb)))",
+            "select id, name from price where archived_at is null
+             and (id in (select value from json_each($1)) or name in (select value from json_each($1)))",
+        );
+        self.all(sql, (json(&names)?,)).await
     }
 
     /// The customers with these external ids; nobody else changes them until the end.

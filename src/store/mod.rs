@@ -1,5 +1,6 @@
 //! All SQL, and no decisions: who has recorded what.
 
+mod amounts;
 pub mod answers;
 pub mod api_keys;
 pub mod audit;
@@ -28,6 +29,7 @@ mod stripe_events;
 pub mod usage;
 mod waiting;
 
+pub use amounts::{AmountFilter, LookedUpAmount, LookupBreaker};
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing};
 pub use cycles::{ChangedCycle, CustomerToSync};

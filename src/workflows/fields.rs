@@ -14,9 +14,7 @@ pub fn is_email(text: &str) -> bool {
     let plausible = text.split_once('@').is_some_and(|(name, domain)| {
         !name.is_empty() && !domain.is_empty() && !domain.contains('@') && !domain.starts_with('.')
     });
-    plausible
-        && text.len() <= 254
-        && !text.chars().any(|c| c.is_whitespace() || matches!(c, '<' | '>' | ','))
+    plausible && text.len() <= 254 && !text.chars().any(|c| c.is_whitespace() || matches!(c, '<' | '>' | ','))
 }
 
 /// Whether this can be a language such as `de` or `pt-BR`.

@@ -1,5 +1,6 @@
 //! One file per thing the service does. The only place where effects happen in order.
 
+pub mod amounts;
 pub mod ask;
 pub mod billing_links;
 pub mod billing_view;
@@ -14,6 +15,7 @@ pub mod drift;
 pub mod email;
 mod error;
 pub mod fields;
+pub mod generate;
 pub mod imports;
 pub mod ingest;
 pub mod lease;

@@ -1,10 +1,10 @@
 //! Customer lists: all of a file or nothing, line by line, and who is billed because of it.
 
+use opentab::store::CustomerImport;
 use opentab::store::both;
+use opentab::store::customers::Customer;
 use opentab::workflows::by::By;
 use opentab::workflows::imports::{ImportOptions, Report, Upload, apply_import, carry_on, report};
-use opentab::store::CustomerImport;
-use opentab::store::customers::Customer;
 use serde_json::json;
 
 use crate::server::{Reply, Server, on_both};
@@ -55,11 +55,13 @@ async fn a_list_creates_updates_and_leaves_alone_and_says_which() {
     assert_eq!(counts(&import(&tab, first).await), (2, 0, 0, 0));
     let before = customer(&tab, "bob").await;
     tab.pass(chrono::Duration::hours(1));
-    let second = "external_id,name,email,currency\nada,Ada,ada@example.com,USD\nbob,Robert,-,\neve,Eve,,jpy\n";
+    let second =
+        "external_id,name,email,currency\nada,Ada,ada@example.com,USD\nbob,Robert,-,\neve,Eve,,jpy\n";
     let import = import(&tab, second).await;
     assert_eq!(counts(&import), (1, 1, 1, 0));
     let Report { changes, .. } = report(&import);
-    let told: Vec<_> = changes.iter().map(|c| (c.line, &*c.external_id, &*c.outcome, c.fields.join(","))).collect();
+    let told: Vec<_> =
+        changes.iter().map(|c| (c.line, &*c.external_id, &*c.outcome, c.fields.join(","))).collect();
     assert_eq!(told, [(3, "bob", "updated", "name".to_owned()), (4, "eve", "created", String::new())]);
     let bob = customer(&tab, "bob").await;
     assert_eq!((bob.name.as_str(), bob.id, bob.created_at), ("Robert", before.id, before.created_at));
@@ -127,7 +129,8 @@ async fn what_a_dead_process_left_of_a_list_a_job_applies_once() {
     let import = tab.app.store.customer_import(&import.id).await.unwrap().unwrap();
     assert_eq!((import.state.as_str(), import.applied_count), ("done", 1_200));
     assert_eq!(count(&tab, both("select count(*) from customer")).await, 1_200);
-    let audits = both("select count(*) from audit where action in ('customer.created', 'customers.imported')");
+    let audits =
+        both("select count(*) from audit where action in ('customer.created', 'customers.imported')");
     assert_eq!(count(&tab, audits).await, 1_201);
 }
 
@@ -135,7 +138,8 @@ async fn what_a_dead_process_left_of_a_list_a_job_applies_once() {
 async fn a_list_with_prices_ends_in_drafts_at_stripe() {
     let tab = Tab::new().await;
     let terms = |currency: &str, amount: i64| {
-        serde_json::from_value(json!({ "currency": currency, "model": "flat", "flat_amount": amount })).unwrap()
+        serde_json::from_value(json!({ "currency": currency, "model": "flat", "flat_amount": amount }))
+            .unwrap()
     };
     tab.price("Basic", None, terms("usd", 900)).await;
     let euro = tab.price("Basis", None, terms("eur", 800)).await;
@@ -155,7 +159,12 @@ async fn a_list_with_prices_ends_in_drafts_at_stripe() {
 #[tokio::test]
 async fn a_customer_is_billed_on_active_days_only() {
     let tab = Tab::new().await;
-    tab.price("Basic", None, serde_json::from_value(json!({ "currency": "usd", "model": "flat", "flat_amount": 900 })).unwrap()).await;
+    tab.price(
+        "Basic",
+        None,
+        serde_json::from_value(json!({ "currency": "usd", "model": "flat", "flat_amount": 900 })).unwrap(),
+    )
+    .await;
     let text = "external_id,name,currency,plan,active_from,active_until\n\
                 now,Now,usd,Basic,,2026-11-15\n\
                 later,Later,usd,Basic,2026-12-01,\n\
@@ -178,12 +187,15 @@ async fn a_customer_is_billed_on_active_days_only() {
 
 #[tokio::test]
 async fn where_lists_decide_only_those_whom_a_list_named_are_billed() {
-    let tab = Tab::with(Setup {
-        settings: vec![("OPENTAB_BILLED_CUSTOMERS", "imported")],
-        ..Setup::default()
-    })
+    let tab =
+        Tab::with(Setup { settings: vec![("OPENTAB_BILLED_CUSTOMERS", "imported")], ..Setup::default() })
+            .await;
+    tab.price(
+        "Basic",
+        None,
+        serde_json::from_value(json!({ "currency": "usd", "model": "flat", "flat_amount": 900 })).unwrap(),
+    )
     .await;
-    tab.price("Basic", None, serde_json::from_value(json!({ "currency": "usd", "model": "flat", "flat_amount": 900 })).unwrap()).await;
     let all = "external_id,name,currency,plan\nada,Ada,usd,Basic\nbob,Bob,usd,Basic\n";
     import(&tab, all).await;
     tab.settle().await;

@@ -1,5 +1,6 @@
 //! Promises, through HTTP and the sandbox.
 
+mod amounts;
 mod api;
 mod bad_inputs;
 mod billing_page;

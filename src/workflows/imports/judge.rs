@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::clock::prefix;
 use crate::mailer::Locale;
 use crate::store::customers::{CollectionMethod, Customer, CustomerState};
-use crate::store::prices::Price;
+use crate::store::prices::{self, Price};
 use crate::store::services::Service;
 use crate::store::{ImportRow, Tx};
 use crate::workflows::WorkflowError;
@@ -47,7 +47,8 @@ impl Verdict {
 
     /// What differs; of a new customer nothing is listed.
     pub fn fields(&self) -> Vec<&'static str> {
-        let mut fields = self.before.as_ref().map_or(Vec::new(), |before| changed_fields(before, &self.after));
+        let mut fields =
+            self.before.as_ref().map_or(Vec::new(), |before| changed_fields(before, &self.after));
         if !self.services.is_empty() {
             fields.push("prices");
         }
@@ -75,7 +76,7 @@ pub(super) async fn judge(app: &App, tx: &mut Tx, rows: &[ImportRow]) -> Result<
             .map_err(|why| WorkflowError::NotFound(format!("readable row {}: {why}", row.line)))?;
         wanted.push((row, read));
     }
-    let known = look_up(app, tx, &wanted).await?;
+    let known = look_up(tx, &wanted).await?;
     let now = app.clock.now();
     let judged = wanted.into_iter().map(|(row, wanted)| {
         let line = u64::try_from(row.line).unwrap_or(0);
@@ -85,7 +86,7 @@ pub(super) async fn judge(app: &App, tx: &mut Tx, rows: &[ImportRow]) -> Result<
     Ok(judged.collect())
 }
 
-async fn look_up(app: &App, tx: &mut Tx, wanted: &[(&ImportRow, Wanted)]) -> Result<Known, WorkflowError> {
+async fn look_up(tx: &mut Tx, wanted: &[(&ImportRow, Wanted)]) -> Result<Known, WorkflowError> {
     let mut known = Known::default();
     let ids: Vec<&str> = wanted.iter().map(|(row, _)| row.external_id.as_str()).collect();
     let customers = tx.customers_by_external_id(&ids).await?;
@@ -94,7 +95,7 @@ async fn look_up(app: &App, tx: &mut Tx, wanted: &[(&ImportRow, Wanted)]) -> Res
         for held in tx.prices_held(&ids).await? {
             known.held.entry(held.customer_id).or_default().push((held.price_id, held.until_day));
         }
-        known.prices = prices(app, wanted).await?;
+        known.prices = prices_of(tx, wanted).await?;
     }
     let stripe: Vec<&str> = wanted.iter().filter_map(|(_, w)| w.stripe_customer_id.as_deref()).collect();
     if !stripe.is_empty() {
@@ -111,16 +112,16 @@ async fn look_up(app: &App, tx: &mut Tx, wanted: &[(&ImportRow, Wanted)]) -> Res
     Ok(known)
 }
 
-async fn prices(
-    app: &App,
+async fn prices_of(
+    tx: &mut Tx,
     wanted: &[(&ImportRow, Wanted)],
 ) -> Result<BTreeMap<String, Vec<Price>>, WorkflowError> {
     let names: BTreeSet<&str> =
         wanted.iter().flat_map(|(_, wanted)| &wanted.prices).map(String::as_str).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let mut prices: BTreeMap<String, Vec<Price>> = BTreeMap::new();
-    for named in app.store.prices_named(&names).await? {
-        let Some(price) = app.store.price(&named.id).await? else { continue };
+    for named in tx.prices_named(&names).await? {
+        let Some(price) = prices::read(tx, &named.id).await? else { continue };
         prices.entry(named.name).or_default().push(price.clone());
         prices.insert(named.id, vec![price]);
     }

@@ -470,7 +470,11 @@ async fn create(
     Ok(())
 }
 
-fn created_audit<'c>(app: &App, import: &CustomerImport, customer: &'c Customer) -> (String, &'c str, String) {
+fn created_audit<'c>(
+    app: &App,
+    import: &CustomerImport,
+    customer: &'c Customer,
+) -> (String, &'c str, String) {
     let detail = json!({
         "currency": customer.currency.as_str(), "time_zone": customer.time_zone.name(), "import": import.id
     });

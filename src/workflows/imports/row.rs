@@ -151,7 +151,8 @@ impl Header {
     /// # Errors
     /// What is wrong with it: nothing below can be read then.
     pub fn read(row: &sheet::Row, maps: &[(String, String)]) -> Result<Header, Fault> {
-        let fault = |column: Option<&str>, code, detail: String| Err(Fault::new(row.line, column, code, detail));
+        let fault =
+            |column: Option<&str>, code, detail: String| Err(Fault::new(row.line, column, code, detail));
         if let Some(why) = row.fault() {
             return fault(None, "unreadable", format!("the header {why}"));
         }
@@ -349,8 +350,7 @@ fn currency(text: &str) -> Result<Currency, (&'static str, String)> {
 }
 
 fn time_zone(text: &str) -> Result<Tz, (&'static str, String)> {
-    text.parse()
-        .map_err(|_| ("unknown_time_zone", format!("`{}` is not an IANA time zone", shown(text))))
+    text.parse().map_err(|_| ("unknown_time_zone", format!("`{}` is not an IANA time zone", shown(text))))
 }
 
 fn stripe_id(text: &str) -> Result<String, (&'static str, String)> {
@@ -403,7 +403,8 @@ mod tests {
 
     #[test]
     fn columns_have_the_names_that_people_give_them() {
-        let text = "Customer ID,Company Name,E-Mail,Currency Code,Metadata.Cost Center\nada,Ada,a@b.c,EUR,7\n";
+        let text =
+            "Customer ID,Company Name,E-Mail,Currency Code,Metadata.Cost Center\nada,Ada,a@b.c,EUR,7\n";
         let (id, wanted) = rows(text).remove(0).unwrap();
         assert_eq!((id.as_str(), wanted.name.as_deref()), ("ada", Some("Ada")));
         assert_eq!(wanted.email, Some(Some("a@b.c".to_owned())));
