@@ -105,6 +105,7 @@ impl Company {
     }
 
     async fn with(more: &str) -> Company {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let api = Api::default();
         let address = api.serve().await;
         let toml = format!(
