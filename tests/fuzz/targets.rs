@@ -97,7 +97,10 @@ fn customers(file: &[u8]) {
     assert_eq!(whole, customer_lines(file, 3), "cut into pieces it reads otherwise");
 }
 
-fn customer_lines(file: &[u8], piece: usize) -> Vec<(u64, Result<(String, Wanted), Vec<Fault>>)> {
+/// A line, and what it says or everything that is wrong with it.
+type Line = (u64, Result<(String, Wanted), Vec<Fault>>);
+
+fn customer_lines(file: &[u8], piece: usize) -> Vec<Line> {
     let mut header = None;
     let mut lines = Vec::new();
     let mut take = |row: &Row| {
