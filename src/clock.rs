@@ -117,6 +117,7 @@ impl Ids {
 
 /// The prefixes of every kind of id, none of which Stripe uses.
 pub mod prefix {
+    pub const AMOUNT: &str = "ot_amt_";
     pub const API_KEY: &str = "ot_key_";
     pub const ATTEMPT: &str = "ot_att_";
     pub const AUDIT: &str = "ot_aud_";
@@ -125,6 +126,7 @@ pub mod prefix {
     pub const DELIVERY: &str = "ot_whd_";
     pub const EMAIL: &str = "ot_eml_";
     pub const ENDPOINT: &str = "ot_whe_";
+    pub const IMPORT: &str = "ot_imp_";
     pub const INCIDENT: &str = "ot_inc_";
     pub const INTENT: &str = "ot_int_";
     pub const INVOICE: &str = "ot_inv_";

@@ -1,5 +1,6 @@
 //! Settings: the environment first, then `opentab.toml`, then the default. A typo is an error, never ignored.
 
+mod lookup;
 mod mail;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use opentab_webhooks::Secrets;
 use crate::billing::{Reason, Strategies, Strategy};
 use crate::store::Location;
 
+pub use lookup::{AmountUnit, Lookup, MissingAmount};
 pub use mail::{Encryption, MailSettings, SmtpServer};
 
 /// One setting. `--help`, the README and the check for typos all read this list.
@@ -131,6 +133,16 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Hosts, by comma, that outgoing requests may reach in a private network or without https",
     ),
+    setting(
+        "OPENTAB_LOOKUP_WAIT",
+        "3d",
+        "How long after its grace an invoice waits for amounts that are looked up; then it is closed without",
+    ),
+    setting(
+        "OPENTAB_BILLED_CUSTOMERS",
+        "active",
+        "Who is billed for a cycle: active, by active_from and active_until, or imported: of these, whom a customer list named for it",
+    ),
     setting("OPENTAB_LOG", "info", "What to log, such as info or opentab=debug"),
     setting("OPENTAB_LOG_FORMAT", "text", "text or json"),
 ];
@@ -166,6 +178,10 @@ pub struct Config {
     pub suspension_grace: Duration,
     /// What follows a charge that failed.
     pub dunning: Strategies,
+    /// Where amounts from outside come from.
+    pub lookups: Vec<Lookup>,
+    /// After its grace, how long an invoice waits for such amounts.
+    pub lookup_wait: Duration,
     pub workers: usize,
     pub ingest_writers: usize,
     pub requests_per_second: u32,
@@ -175,6 +191,7 @@ pub struct Config {
     pub mail: MailSettings,
     /// Hosts that outgoing requests may reach in a private network or without https, in lower case.
     pub webhook_allow: Vec<String>,
+    pub billed_customers: BilledCustomers,
     pub log: String,
     pub log_json: bool,
 }
@@ -196,6 +213,27 @@ impl FromStr for Collection {
             "stripe" => Ok(Collection::Stripe),
             "opentab" => Ok(Collection::Opentab),
             _ => Err("must be stripe or opentab"),
+        }
+    }
+}
+
+/// Which customers are billed for a cycle, of those whose active days reach into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BilledCustomers {
+    /// All of them.
+    Active,
+    /// Those whom a customer list named for it.
+    Imported,
+}
+
+impl FromStr for BilledCustomers {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<BilledCustomers, Self::Err> {
+        match text {
+            "active" => Ok(BilledCustomers::Active),
+            "imported" => Ok(BilledCustomers::Imported),
+            _ => Err("must be active or imported"),
         }
     }
 }
@@ -238,7 +276,8 @@ impl Config {
             .parse()
             .map_err(|error: toml::de::Error| ConfigError(format!("opentab.toml: {}", error.message())))?;
         let dunning = dunning(toml.remove("dunning"))?;
-        Ok(Config { dunning, ..Values::new(env, toml)?.config()? })
+        let lookups = lookup::lookups(toml.remove("lookup"), &env)?;
+        Ok(Config { dunning, lookups, ..Values::new(env, toml)?.config()? })
     }
 
     /// Whether Stripe's key moves real money.
@@ -357,6 +396,8 @@ impl Values {
             charges_at_once: self.count("OPENTAB_CHARGES_AT_ONCE")? as usize,
             suspension_grace: self.duration("OPENTAB_SUSPENSION_GRACE")?,
             dunning: Strategies::default(),
+            lookups: Vec::new(),
+            lookup_wait: self.duration("OPENTAB_LOOKUP_WAIT")?,
             workers: self.count("OPENTAB_WORKERS")? as usize,
             ingest_writers: writers as usize,
             requests_per_second: self.count("OPENTAB_REQUESTS_PER_SECOND")?,
@@ -364,6 +405,7 @@ impl Values {
             console_session: self.duration("OPENTAB_CONSOLE_SESSION")?,
             mail: self.mail()?,
             webhook_allow: self.names("OPENTAB_WEBHOOK_ALLOW"),
+            billed_customers: self.parse("OPENTAB_BILLED_CUSTOMERS")?,
             log: self.text("OPENTAB_LOG").to_owned(),
             log_json: match self.text("OPENTAB_LOG_FORMAT") {
                 "json" => true,

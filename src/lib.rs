@@ -17,6 +17,7 @@ pub mod outgoing;
 pub mod pages;
 pub mod planted;
 pub mod sandbox;
+pub mod sheet;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod store;

@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Where a simulation stops a process; without that feature it knows nobody.
     ("gate", &["simulation"]),
     ("planted", &[]),
+    ("sheet", &[]),
     ("metrics", &["store", "stripe"]),
     // `DATABASE_URL` is read into the store's own type, and what follows a failed charge into billing's.
     ("config", &["billing", "store"]),
@@ -32,7 +33,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["clock", "config", "mailer", "metrics", "outgoing", "store", "stripe", "workflows"]),
     (
         "workflows",
-        &["app", "billing", "clock", "config", "mailer", "metrics", "outgoing", "planted", "store", "stripe"],
+        &[
+            "app", "billing", "clock", "config", "mailer", "metrics", "outgoing", "planted", "sheet",
+            "store", "stripe",
+        ],
     ),
     ("jobs", &["app", "billing", "clock", "config", "metrics", "planted", "store", "stripe", "workflows"]),
     // What a page shows is what a workflow has put together.

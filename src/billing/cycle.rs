@@ -79,6 +79,12 @@ impl CycleRule {
         }
     }
 
+    /// The cycle that begins in a calendar month, by its first day.
+    pub fn cycle_of_month(&self, first: NaiveDate) -> BillingCycle {
+        let last = first.checked_add_months(Months::new(1)).and_then(|next| next.pred_opt()).unwrap_or(first);
+        self.cycle_at(self.day_start(last))
+    }
+
     /// The cycle after this one.
     pub fn next(&self, cycle: &BillingCycle) -> BillingCycle {
         self.cycle_from(cycle.next_first_day)

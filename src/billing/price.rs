@@ -37,6 +37,11 @@ pub enum Model {
         /// Minor units per package.
         package_amount: i64,
     },
+    /// What an API of the user's own says for each cycle. Usage counts nothing; the amount itself is the quantity.
+    LookedUp {
+        /// Which API, by its name in the settings.
+        lookup: String,
+    },
     /// The same in every cycle, however much was used.
     Flat {
         /// Minor units per cycle.
@@ -122,6 +127,7 @@ impl PriceTerms {
                 }
                 self.whole_amount("/package_amount", *package_amount)
             }
+            Model::LookedUp { lookup } => self.validate_lookup(lookup),
             Model::Flat { flat_amount } => {
                 if !self.included_quantity.is_zero() {
                     let detail = "a flat price does not depend on the quantity, so nothing can be included";
@@ -138,7 +144,10 @@ impl PriceTerms {
     /// A tiered price of quantity nought is nought: no tier is entered, so no tier's flat amount is due.
     pub fn amount(&self, q: Quantity) -> Result<i64, AmountOverflow> {
         let before_minimum = self.before_minimum(q).ok_or(AmountOverflow)?;
-        Ok(before_minimum.max(self.minimum_amount))
+        match self.model {
+            Model::LookedUp { .. } => Ok(before_minimum),
+            _ => Ok(before_minimum.max(self.minimum_amount)),
+        }
     }
 
     /// Which part of a quantity costs what; the parts add up to the amount before it is rounded.
@@ -159,6 +168,7 @@ impl PriceTerms {
             Model::Package { package_size, package_amount } => {
                 format!("{} per {}", self.shown(*package_amount), package_size.grouped(0))
             }
+            Model::LookedUp { lookup } => format!("as {lookup} says, per cycle"),
             Model::Flat { flat_amount } => format!("{} per cycle", self.shown(*flat_amount)),
         };
         if !self.included_quantity.is_zero() {
@@ -179,7 +189,9 @@ impl PriceTerms {
     /// What is left of the quantity when the allowance is used up.
     fn chargeable(&self, q: Quantity) -> Option<Decimal> {
         let left = q.to_decimal()?.checked_sub(self.included_quantity)?;
-        Some(left.max(Decimal::ZERO))
+        // Usage is never less than nothing; an amount may be, where it is a credit.
+        let may_be_credit = matches!(self.model, Model::LookedUp { .. });
+        Some(if may_be_credit { left } else { left.max(Decimal::ZERO) })
     }
 
     fn exact(&self, chargeable: Decimal) -> Option<Decimal> {
@@ -191,8 +203,21 @@ impl PriceTerms {
                 let packages = Decimal::new(chargeable.ceil_div(*package_size)?, 0)?;
                 packages.checked_mul(Decimal::from(*package_amount))
             }
+            Model::LookedUp { .. } => Some(chargeable),
             Model::Flat { flat_amount } => Some(Decimal::from(*flat_amount)),
         }
+    }
+
+    fn validate_lookup(&self, lookup: &str) -> Result<(), PriceError> {
+        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if lookup.is_empty() || lookup.len() > 64 || !lookup.chars().all(named) {
+            return fail("/lookup", "invalid_name", "has 1 to 64 of the characters A-Z a-z 0-9 _ -");
+        }
+        if !self.included_quantity.is_zero() || self.minimum_amount != 0 {
+            let detail = "what is looked up is billed as it is: nothing is included, and there is no minimum";
+            return fail("/included_quantity", "looked_up_with_more", detail);
+        }
+        Ok(())
     }
 
     fn parts(&self, q: Quantity) -> Option<Vec<PricePart>> {
@@ -216,6 +241,10 @@ impl PriceTerms {
                 let whole = i64::try_from(self.exact(chargeable)?.round_to(1)?).ok()?;
                 let label = format!("packages of {}", package_size.grouped(0));
                 parts.push(part(label, chargeable, None, whole));
+            }
+            Model::LookedUp { .. } => {
+                let whole = i64::try_from(chargeable.round_to(1)?).ok()?;
+                parts.push(part("looked up", Decimal::ZERO, None, whole));
             }
             Model::Flat { flat_amount } => {
                 parts.push(part("per cycle", Decimal::ZERO, None, *flat_amount));
@@ -682,6 +711,7 @@ mod tests {
                 let begun = -(-packages.0).div_euclid(packages.1);
                 Fraction(begun, 1).times(whole(*package_amount))
             }
+            Model::LookedUp { .. } => q,
             Model::Flat { flat_amount } => whole(*flat_amount),
         };
         exact.rounded().max(i128::from(price.minimum_amount))

@@ -40,6 +40,13 @@ pub struct ItemKey {
 #[error("an item key reads 2026-11-01/<service>/<price>")]
 pub struct NotAnItemKey;
 
+impl ServiceTerms<'_> {
+    /// Whether it is active on at least one local day of a cycle.
+    pub fn is_active_in(&self, cycle: &BillingCycle) -> bool {
+        active_days(cycle, self).is_some()
+    }
+}
+
 impl fmt::Display for ItemKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.cycle, self.service_id, self.price_id)
@@ -110,7 +117,8 @@ pub struct MeterTerms<'a> {
     pub unit_label: &'a str,
 }
 
-/// One customer's usage in one cycle: the day totals of each meter, by meter id, in any order. Days outside the cycle are ignored,
+/// One customer's usage in one cycle: the day totals of each meter, by meter id, in any order; a looked-up amount by its
+/// service's id, in minor units. Days outside the cycle are ignored,
 /// and a meter that is not there was not used.
 pub type CycleUsage = BTreeMap<String, Vec<DayTotal>>;
 
@@ -198,8 +206,8 @@ fn owed_line(
         let days: Vec<DayTotal> = days.iter().filter(inside).copied().collect();
         Quantity { units: quantity_over(meter.aggregation, &days), decimals: meter.decimals }
     });
-    let none = Quantity { units: 0, decimals: 0 };
-    let owed = service.terms.amount(quantity.unwrap_or(none));
+    let counted = quantity.unwrap_or_else(|| Quantity { units: looked_up(service, usage), decimals: 0 });
+    let owed = service.terms.amount(counted);
     Ok(OwedLine {
         key: ItemKey {
             cycle: cycle.first_day,
@@ -213,6 +221,12 @@ fn owed_line(
         currency: service.terms.currency,
         period: period(cycle, first, end),
     })
+}
+
+/// The amount that stands under the service itself; nought while nobody knows it, and of a service that is not looked up.
+fn looked_up(service: &ServiceTerms<'_>, usage: &CycleUsage) -> i128 {
+    let days = usage.get(service.service_id).map_or(&[][..], Vec::as_slice);
+    days.iter().map(|total| i128::from(total.quantity)).sum()
 }
 
 /// The cycle's own borders where the days reach them, else those of the days.

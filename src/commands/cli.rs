@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "simulation")]
 use super::simulate;
 use super::{
-    demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open, reconcile, sandbox,
-    serve, sync, usage, webhooks,
+    amounts, customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open,
+    reconcile, sandbox, serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -36,6 +36,9 @@ enum Command {
     /// Send usage events from a file
     #[command(subcommand)]
     Usage(usage::UsageCommand),
+    /// Bring a customer list in from a CSV file, and look at those that were brought
+    #[command(subcommand)]
+    Customers(customers::CustomersCommand),
     /// Bring draft invoices in step with what is owed, now
     Sync(sync::SyncArgs),
     /// Compare ledger and drafts with what Stripe holds, to the cent
@@ -58,6 +61,9 @@ enum Command {
     /// See which invoices are paid, and charge, retry, void or bill again by hand
     #[command(subcommand)]
     Invoices(invoices::InvoicesCommand),
+    /// Look at amounts that your own API gives, and ask again
+    #[command(subcommand)]
+    Amounts(amounts::AmountsCommand),
     /// Look at what follows a charge that failed
     #[command(subcommand)]
     Dunning(dunning::DunningCommand),
@@ -151,6 +157,8 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve => serve::serve(config).await,
         Command::Link(args) => link::link(config, args).await,
         Command::Usage(command) => usage::usage(config, command).await,
+        Command::Customers(command) => customers::customers(config, command).await,
+        Command::Amounts(command) => amounts::amounts(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Reconcile(args) => reconcile::reconcile(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,

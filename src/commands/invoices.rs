@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::open;
+use super::{generate, open};
 use crate::app::App;
 use crate::billing::cycle::month_span;
 use crate::billing::{ChargeState, Currency, Money, Reason};
@@ -21,6 +21,9 @@ use crate::workflows::reads;
 pub enum InvoicesCommand {
     /// List finalized invoices and how getting them paid stands, newest first
     List(ListArgs),
+    /// See to it that everybody who is billed for a month has their amounts and their draft; safe however often
+    #[command(after_help = generate::EXIT_CODES)]
+    Generate(generate::GenerateArgs),
     /// Charge one invoice now, and say what came of it
     Charge {
         /// ot_inv_…
@@ -94,6 +97,9 @@ fn month(text: &str) -> Result<(i64, i64), String> {
 }
 
 pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Result<ExitCode> {
+    if let InvoicesCommand::Generate(args) = command {
+        return generate::generate(config, args).await;
+    }
     let asks_stripe = !matches!(command, InvoicesCommand::List(_) | InvoicesCommand::Rebill { .. });
     if asks_stripe {
         open::need_stripe_key(&config)?;
@@ -101,6 +107,7 @@ pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Resul
     let app = open::for_a_command(config).await?;
     let by = By::operator();
     let code = match command {
+        InvoicesCommand::Generate(_) => ExitCode::SUCCESS,
         InvoicesCommand::List(args) => list(&app, args).await?,
         InvoicesCommand::Retry(args) => retry(&app, args, &by).await?,
         InvoicesCommand::Charge { id } => say_what_came(charge::pay(&app, &id, &by).await)?,

@@ -1,10 +1,13 @@
 //! The command line, one file per subcommand.
 
+mod amounts;
 mod cli;
+mod customers;
 pub mod demo;
 mod doctor;
 pub mod dunning;
 mod emails;
+mod generate;
 mod incidents;
 mod invoices;
 pub mod jobs;

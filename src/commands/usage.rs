@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::open;
 use crate::commands::out::say;
 use crate::config::Config;
+use crate::sheet;
 use crate::workflows::ingest::{Ingest, IngestError, NewEvent, Outcome, Rejection};
 
 /// Events in one transaction.
@@ -309,36 +310,35 @@ fn each_of_jsonl(mut input: impl BufRead, take: Take<'_>) -> anyhow::Result<()> 
 }
 
 fn each_of_csv(mut input: impl BufRead, take: Take<'_>) -> anyhow::Result<()> {
-    if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
-        input.consume(3);
-    }
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(input);
-    let places = places(reader.headers().context("the first line must name the columns")?)?;
-    let width = reader.headers()?.len();
-    let mut record = csv::StringRecord::new();
-    loop {
-        let line = reader.position().line();
-        match reader.read_record(&mut record) {
-            Ok(false) => return Ok(()),
-            Ok(true) if record.len() == width => {
-                let line = record.position().map_or(line, csv::Position::line);
-                take(line, from_record(&record, &places))?;
-            }
-            Ok(true) => {
-                let line = record.position().map_or(line, csv::Position::line);
-                let detail = format!("has {} columns where the header has {width}", record.len());
-                take(line, Err(Rejection::invalid(detail)))?;
-            }
-            Err(error) if error.is_io_error() => return Err(error.into()),
-            Err(error) => take(line, Err(Rejection::invalid(error.to_string())))?,
+    let mut reader = sheet::Reader::default();
+    let mut header = None;
+    let mut each = |row: &sheet::Row| match &header {
+        None => {
+            header = Some((places(row)?, row.len()));
+            Ok(())
         }
+        Some((places, width)) => take(row.line, from_row(row, places, *width)),
+    };
+    loop {
+        let piece = input.fill_buf()?;
+        let length = piece.len();
+        if length == 0 {
+            break;
+        }
+        reader.feed(piece, &mut each)?;
+        input.consume(length);
     }
+    reader.end(&mut each)?;
+    header.map(drop).context("the first line must name the columns")
 }
 
 /// Where each of [`COLUMNS`] is.
-fn places(header: &csv::StringRecord) -> anyhow::Result<[Option<usize>; COLUMNS.len()]> {
+fn places(header: &sheet::Row) -> anyhow::Result<[Option<usize>; COLUMNS.len()]> {
+    if let Some(why) = header.fault() {
+        bail!("the header {why}");
+    }
     let mut places = [None; COLUMNS.len()];
-    for (place, name) in header.iter().enumerate() {
+    for (place, name) in header.fields().enumerate() {
         let Some(column) = COLUMNS.iter().position(|column| *column == name) else {
             bail!("there is no column {name:?}; the columns are {}", COLUMNS.join(", "));
         };
@@ -352,12 +352,19 @@ fn places(header: &csv::StringRecord) -> anyhow::Result<[Option<usize>; COLUMNS.
     }
 }
 
-fn from_record(
-    record: &csv::StringRecord,
+fn from_row(
+    row: &sheet::Row,
     places: &[Option<usize>; COLUMNS.len()],
+    width: usize,
 ) -> Result<NewEvent<'static>, Rejection> {
+    if let Some(why) = row.fault() {
+        return Err(Rejection::invalid(why));
+    }
+    if row.len() != width {
+        return Err(Rejection::invalid(format!("has {} columns where the header has {width}", row.len())));
+    }
     let [id, customer, meter, quantity, timestamp, value, correction] =
-        places.map(|place| record.get(place?).filter(|text| !text.is_empty()).map(str::to_owned));
+        places.map(|place| Some(row.get(place?)).filter(|text| !text.is_empty()).map(str::to_owned));
     Ok(NewEvent {
         id: id.unwrap_or_default().into(),
         customer: customer.unwrap_or_default().into(),

@@ -5,15 +5,8 @@ use std::collections::BTreeMap;
 use super::extract::shown;
 use super::kind::{self, Kind};
 use super::problem::Problem;
-
-/// How ids look that users choose. ASCII only: two ids that look the same are the same.
-pub const ID_RULE: &str = "must be 1 to 128 of the ASCII characters A-Z a-z 0-9 _ . : -";
-
-/// Whether this can be an id that a user chose.
-pub fn is_id(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
-    (1..=128).contains(&text.len()) && text.bytes().all(allowed)
-}
+use crate::workflows::fields;
+pub use crate::workflows::fields::{ID_RULE, is_id};
 
 /// Collects faults; the first one decides which kind of problem it is.
 #[derive(Debug, Default)]
@@ -58,13 +51,7 @@ impl Checks {
 
     /// Something that can be an e-mail address; whether it is one only its owner can tell.
     pub fn email(&mut self, pointer: &str, text: &str) {
-        let plausible = text.split_once('@').is_some_and(|(name, domain)| {
-            !name.is_empty() && !domain.is_empty() && !domain.contains('@') && !domain.starts_with('.')
-        });
-        if !plausible
-            || text.len() > 254
-            || text.chars().any(|c| c.is_whitespace() || matches!(c, '<' | '>' | ','))
-        {
+        if !fields::is_email(text) {
             self.invalid(pointer, "invalid_email", format!("`{}` is not an e-mail address", shown(text)));
         }
     }
@@ -84,7 +71,7 @@ impl Checks {
         }
         for (key, value) in metadata {
             let pointer = format!("/metadata/{}", key.replace('~', "~0").replace('/', "~1"));
-            if key.is_empty() || key.chars().count() > 40 || key.contains(['[', ']']) {
+            if !fields::is_metadata_key(key) {
                 self.invalid(&pointer, "invalid_key", "keys have 1 to 40 characters, no square brackets");
             }
             if value.chars().count() > 500 {

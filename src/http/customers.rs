@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -17,12 +17,14 @@ use super::extract::{FromQuery, Json, Pairs, Path, Query, shown};
 use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
+use super::services::check_day;
 use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
 use crate::store::customers::{CollectionMethod, Customer, CustomerFilter};
 use crate::workflows::by::By;
 use crate::workflows::customers::{self, CustomerChange, NewCustomer};
+use crate::workflows::fields;
 
 /// Who is billed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -61,6 +63,12 @@ pub struct CustomerView {
     /// The language in which the customer is written to.
     #[schema(example = "en")]
     pub locale: String,
+    /// The first day on which they are billed, in their time zone; null for always.
+    pub active_from: Option<NaiveDate>,
+    /// The first day on which they are no longer billed; null for never.
+    pub active_until: Option<NaiveDate>,
+    /// When a customer list that names them was last imported.
+    pub last_imported_at: Option<DateTime<Utc>>,
     pub metadata: BTreeMap<String, String>,
     /// Whether Stripe moves real money for this customer.
     pub livemode: bool,
@@ -87,6 +95,9 @@ impl CustomerView {
             suspended_at: customer.suspended_at,
             suspension_grace_days: customer.suspension_grace_days,
             locale: customer.locale,
+            active_from: customer.active_from,
+            active_until: customer.active_until,
+            last_imported_at: customer.last_imported_at,
             metadata: customer.metadata,
             livemode: app.config.livemode(),
             created_at: customer.created_at,
@@ -219,8 +230,7 @@ fn check_time_zone(checks: &mut Checks, text: &str) -> Option<Tz> {
 }
 
 fn check_locale(checks: &mut Checks, text: &str) {
-    let sound = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !sound || !(2..=16).contains(&text.len()) {
+    if !fields::is_locale(text) {
         let detail = format!("`{}` is not a language such as de or pt-BR", shown(text));
         checks.invalid("/locale", "invalid_locale", detail);
     }
@@ -264,6 +274,14 @@ pub struct UpdateCustomer {
     stripe_customer_id: Option<String>,
     #[schema(max_length = 16)]
     locale: Option<String>,
+    /// The first day on which they are billed, in their time zone; null for always.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<NaiveDate>)]
+    active_from: Option<Option<String>>,
+    /// The first day on which they are no longer billed; null for never.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<NaiveDate>)]
+    active_until: Option<Option<String>>,
     /// Merged into what is there; an empty value removes its key.
     metadata: BTreeMap<String, String>,
     #[schema(ignore)]
@@ -306,9 +324,16 @@ impl UpdateCustomer {
         if let Some(Some(days)) = self.suspension_grace_days {
             checks.range("/suspension_grace_days", days, 0..=365);
         }
+        let mut day = |pointer, text: Option<Option<String>>| {
+            text.map(|text| text.and_then(|text| check_day(&mut checks, pointer, &text)))
+        };
+        let (active_from, active_until) =
+            (day("/active_from", self.active_from), day("/active_until", self.active_until));
         checks.metadata(&self.metadata);
         checks.done()?;
         Ok(CustomerChange {
+            active_from,
+            active_until,
             name: self.name,
             email: self.email,
             external_id: self.external_id,

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::extract::{Limits, shown};
 use super::problem::{self, Problem};
-use super::{RequestId, auth, html, kind};
+use super::{RequestId, auth, html, imports, kind};
 use crate::app::App;
 use crate::clock::prefix;
 
@@ -66,8 +66,10 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Result<Response, P
     let Ok(_room) = edge.room.try_acquire() else {
         return Err(overloaded("Too many requests are being answered at once."));
     };
+    let uploads = request.uri().path() == imports::PATH;
     let running = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match timeout(edge.limits.answer, running).await {
+    let patience = if uploads { edge.limits.upload } else { edge.limits.answer };
+    match timeout(patience, running).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(_)) => {
             error!("A handler panicked");

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::kind;
 use super::problem::Problem;
+use crate::workflows::fields::bad_characters;
 
 /// How much a request may take. Tests shorten the times.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,10 @@ pub struct Limits {
     pub body_total: Duration,
     /// How long a request may take until its answer begins.
     pub answer: Duration,
+    /// The same for a request that brings a large file.
+    pub upload: Duration,
+    /// Bytes of such a file, unpacked.
+    pub upload_bytes: u64,
     /// Requests at once.
     pub at_once: usize,
     /// Bytes in all headers together: room for a signature header with a thousand signatures, which gets its own answer.
@@ -41,6 +46,8 @@ impl Default for Limits {
             body_pause: Duration::from_secs(10),
             body_total: Duration::from_secs(60),
             answer: Duration::from_secs(90),
+            upload: Duration::from_secs(1_800),
+            upload_bytes: 512 * 1024 * 1024,
             at_once: 1_024,
             header_bytes: 80 * 1024,
         }
@@ -154,7 +161,7 @@ async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, Problem> {
     }
 }
 
-async fn next_data(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
+pub(super) async fn next_data(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
     match timeout(limits.body_pause, body.frame()).await {
         Err(_) => Err(too_slow()),
         Ok(None) => Ok(None),
@@ -163,14 +170,19 @@ async fn next_data(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Pr
     }
 }
 
-async fn too_large(mut body: Body, limits: &Limits) -> Problem {
+/// Throws away what is still coming, within reason, so that the client gets to read why.
+pub(super) async fn drain(body: &mut Body, limits: &Limits) {
     let mut drained = 0;
     while drained < DRAINED {
-        match next_data(&mut body, limits).await {
+        match next_data(body, limits).await {
             Ok(Some(data)) => drained += data.len(),
             _ => break,
         }
     }
+}
+
+async fn too_large(mut body: Body, limits: &Limits) -> Problem {
+    drain(&mut body, limits).await;
     let detail = format!("The body has more than {} bytes.", limits.body_bytes);
     closing(Problem::new(&kind::PAYLOAD_TOO_LARGE, detail))
 }
@@ -315,25 +327,6 @@ impl<'de> Visitor<'de> for Scan<'_> {
         }
         Ok(())
     }
-}
-
-/// Why this text must not be stored or shown, if so. Line breaks and tabs are the only control characters with a use.
-pub fn bad_characters(text: &str) -> Option<&'static str> {
-    if text.contains('\0') {
-        return Some("holds U+0000");
-    }
-    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        return Some("holds a control character");
-    }
-    if text.chars().any(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
-        return Some("holds a bidirectional override");
-    }
-    let invisible =
-        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{ad}');
-    if text.chars().any(invisible) && text.chars().all(|c| invisible(c) || c.is_whitespace()) {
-        return Some("would be invisible");
-    }
-    None
 }
 
 /// The JSON pointer of a path into a value.

@@ -8,6 +8,7 @@
 //! ```
 //! and in [`routes`]: `.add(Access::Key(Scope::UsageWrite), routes!(usage::send))`.
 
+pub mod amounts;
 pub mod auth;
 pub mod billing;
 pub mod billing_page;
@@ -24,6 +25,7 @@ pub mod extract;
 mod health;
 pub(crate) mod html;
 pub mod idempotency;
+pub mod imports;
 pub mod incidents;
 pub mod invoices;
 pub mod kind;
@@ -63,6 +65,9 @@ fn routes(routes: Routes) -> Routes {
     routes
         .add(WRITE, handlers!(customers::create))
         .add(READ, handlers!(customers::list))
+        .add(WRITE, handlers!(imports::create))
+        .add(READ, handlers!(imports::list))
+        .add(READ, handlers!(imports::retrieve))
         .add(READ, handlers!(customers::retrieve))
         .add(WRITE, handlers!(customers::update))
         .add(Access::Key(Scope::Sync), handlers!(sync::start))
@@ -79,6 +84,9 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(services::list))
         .add(READ, handlers!(services::retrieve))
         .add(WRITE, handlers!(services::update))
+        .add(READ, handlers!(amounts::list))
+        .add(WRITE, handlers!(amounts::retry))
+        .add(WRITE, handlers!(amounts::accept))
         .add(READ, handlers!(incidents::list))
         .add(WRITE, handlers!(incidents::resolve))
         .add(READ, handlers!(emails::list))

@@ -70,6 +70,9 @@ pub struct TermsView {
     /// Minor units per billing cycle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flat_amount: Option<i64>,
+    /// Which API says what a billing cycle costs, by its name in the settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<String>,
     /// Units per billing cycle that cost nothing.
     #[schema(example = "1000")]
     pub included_quantity: String,
@@ -119,6 +122,7 @@ impl From<PriceTerms> for TermsView {
                 package_amount: Some(package_amount),
                 ..view
             },
+            Model::LookedUp { lookup } => TermsView { model: "looked_up", lookup: Some(lookup), ..view },
             Model::Flat { flat_amount } => {
                 TermsView { model: "flat", flat_amount: Some(flat_amount), ..view }
             }
@@ -158,13 +162,13 @@ pub struct CreatePrice {
     /// What the line on an invoice is called.
     #[schema(example = "API calls", max_length = 200)]
     name: String,
-    /// A meter's id or event name; absent for a flat fee.
+    /// A meter's id or event name; absent for a flat fee and for what is looked up.
     #[serde(default)]
     #[schema(example = "api_calls")]
     meter: Option<String>,
     #[schema(example = "usd")]
     currency: String,
-    /// `per_unit`, `graduated`, `volume`, `package` or `flat`.
+    /// `per_unit`, `graduated`, `volume`, `package`, `flat` or `looked_up`.
     #[schema(value_type = String, example = "per_unit")]
     model: ModelName,
     /// per_unit: minor units (cents) per unit, to 12 decimals.
@@ -185,6 +189,9 @@ pub struct CreatePrice {
     #[serde(default)]
     #[schema(value_type = Option<i64>)]
     flat_amount: Option<Value>,
+    /// looked_up: which API says what a billing cycle costs, by its name in the settings (`[lookup.NAME]`).
+    #[serde(default)]
+    lookup: Option<String>,
     /// Units per billing cycle that cost nothing.
     #[serde(default)]
     #[schema(example = "1000", default = "0")]
@@ -220,6 +227,7 @@ enum ModelName {
     Volume,
     Package,
     Flat,
+    LookedUp,
 }
 
 /// Reads numbers out of a body, with every fault collected.
@@ -352,9 +360,9 @@ impl CreatePrice {
     }
 
     fn check_meter(&self, checks: &mut Checks) {
-        match (&self.meter, self.model == ModelName::Flat) {
+        match (&self.meter, matches!(self.model, ModelName::Flat | ModelName::LookedUp)) {
             (Some(_), true) => {
-                checks.invalid("/meter", "not_for_model", "a flat fee costs the same however much is used");
+                checks.invalid("/meter", "not_for_model", "costs the same however much is used");
             }
             (None, false) => checks.invalid("/meter", "missing_field", "is required for this model"),
             (Some(meter), false) => checks.id("/meter", meter),
@@ -364,8 +372,9 @@ impl CreatePrice {
 
     /// A field that the model does not read would be silently without effect.
     fn check_foreign_fields(&self, checks: &mut Checks) {
-        use ModelName::{Flat, Graduated, Package, PerUnit, Volume};
-        let fields: [(&str, bool, &[ModelName]); 5] = [
+        use ModelName::{Flat, Graduated, LookedUp, Package, PerUnit, Volume};
+        let fields: [(&str, bool, &[ModelName]); 6] = [
+            ("/lookup", self.lookup.is_some(), &[LookedUp]),
             ("/unit_amount_decimal", self.unit_amount_decimal.is_some(), &[PerUnit]),
             ("/tiers", self.tiers.is_some(), &[Graduated, Volume]),
             ("/package_size", self.package_size.is_some(), &[Package]),
@@ -391,6 +400,7 @@ impl CreatePrice {
                 package_size: reader.needed("/package_size", self.package_size.as_deref()),
                 package_amount: reader.needed_amount("/package_amount", self.package_amount.as_ref()),
             },
+            ModelName::LookedUp => Model::LookedUp { lookup: self.lookup.clone().unwrap_or_default() },
             ModelName::Flat => {
                 Model::Flat { flat_amount: reader.needed_amount("/flat_amount", self.flat_amount.as_ref()) }
             }
@@ -452,6 +462,18 @@ async fn meter_id(app: &App, pointer: &str, id: &str) -> Result<String, Problem>
     found.ok_or_else(|| Problem::field(&kind::UNKNOWN_METER, pointer, "unknown_meter", detail()))
 }
 
+/// The settings have to say where it is looked up.
+fn check_lookup(app: &App, terms: &PriceTerms) -> Result<(), Problem> {
+    let Model::LookedUp { lookup } = &terms.model else { return Ok(()) };
+    match app.config.lookups.iter().any(|known| known.name == *lookup) {
+        true => Ok(()),
+        false => {
+            let detail = format!("opentab.toml has no [lookup.{}]", shown(lookup));
+            Err(Problem::invalid("/lookup", "unknown_lookup", detail))
+        }
+    }
+}
+
 async fn view(app: &App, price: Price, expand: &Expand) -> Result<Answer<PriceView>, Problem> {
     Ok(Answer(PriceView::new(price, "meter", &mut Expander::new(app, expand)).await?))
 }
@@ -467,6 +489,7 @@ pub async fn create(
     Json(body): Json<CreatePrice>,
 ) -> Result<(StatusCode, Answer<PriceView>), Problem> {
     let terms = body.terms()?;
+    check_lookup(&app, &terms)?;
     let meter_id = match &body.meter {
         None => None,
         Some(id) => Some(meter_id(&app, "/meter", id).await?),

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::clock::prefix;
 use crate::store::services::{Service, ServiceFilter};
 use crate::workflows::by::By;
+use crate::workflows::fields;
 use crate::workflows::services::{self, NewService};
 
 /// A price attached to a customer.
@@ -88,9 +89,9 @@ impl CreateService {
     }
 }
 
-/// A day as `2026-11-21`, and nothing else that could be read as one.
-fn check_day(checks: &mut Checks, pointer: &str, text: &str) -> Option<NaiveDate> {
-    let day = text.parse::<NaiveDate>().ok().filter(|day| text.len() == 10 && day.to_string() == text);
+/// A day as `2026-11-21`, or a fault.
+pub(super) fn check_day(checks: &mut Checks, pointer: &str, text: &str) -> Option<NaiveDate> {
+    let day = fields::day(text);
     if day.is_none() {
         let detail = format!("`{}` is not a day such as 2026-11-21", shown(text));
         checks.fail(&kind::INVALID_TIMESTAMP, pointer, "invalid_day", detail);

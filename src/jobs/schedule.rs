@@ -15,6 +15,8 @@ use crate::workflows::poll;
 pub const SYNC_CHANGED: &str = "sync_changed";
 /// Closes what is due. Each invoice has its own due time, in its customer's zone; this only looks.
 pub const CLOSE_DUE: &str = "close_due";
+/// Sees to it that everybody who is billed for the month that is over has their amounts and their draft.
+pub const GENERATE_MONTH: &str = "generate_month";
 /// Charges whatever is past due; on the first of the month, by UTC. Each charge has a time of its own as well.
 pub const CHARGE_ALL: &str = "charge_all";
 /// Takes up what failed because Stripe could not be reached, and tries whose end nobody knows.
@@ -80,6 +82,7 @@ const fn tick_every(name: &'static str, seconds: u64) -> Tick {
 pub const TICKS: &[Tick] = &[
     Tick { name: SYNC_CHANGED, every: Every::Sync },
     tick_every(CLOSE_DUE, 60),
+    Tick { name: GENERATE_MONTH, every: Every::Month },
     Tick { name: CHARGE_ALL, every: Every::Month },
     tick_every(RETRY_NETWORK, 300),
     tick_every(RETRY_FUNDS, 86_400),

@@ -42,7 +42,8 @@ impl Client {
     }
 }
 
-fn build(guard: &Guard) -> Result<reqwest::Client, String> {
+/// For requests to places that users have named.
+pub(super) fn build(guard: &Guard) -> Result<reqwest::Client, String> {
     let client = reqwest::Client::builder()
         .user_agent(concat!("opentab/", env!("CARGO_PKG_VERSION")))
         .timeout(PATIENCE)
@@ -54,8 +55,8 @@ fn build(guard: &Guard) -> Result<reqwest::Client, String> {
     client.build().map_err(|error| format!("cannot make an HTTPS client: {error}"))
 }
 
-/// Without the URL: a token of the user's may stand in it.
-fn told(error: reqwest::Error) -> String {
+/// What went wrong, without the URL: a token of the user's may stand in it.
+pub(super) fn told(error: reqwest::Error) -> String {
     let what = match &error {
         e if e.is_timeout() => "no answer in 10 s",
         e if e.is_connect() => "it cannot be reached",

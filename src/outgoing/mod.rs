@@ -1,6 +1,7 @@
 //! Outgoing: requests to addresses that users have named, and the guard that keeps them out of private networks.
 
 mod client;
+mod fetch;
 mod guard;
 mod listener;
 pub mod sign;
@@ -11,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use client::Client;
+pub use fetch::{FetchError, Fetched, Fetcher, MOST_FETCHED};
 pub use guard::Guard;
 pub use listener::{Listener, Posted};
 
@@ -37,13 +39,16 @@ pub struct Outgoing {
     poster: Arc<dyn Poster>,
     /// Which addresses may be reached.
     pub guard: Guard,
+    /// Reads.
+    pub fetcher: Fetcher,
 }
 
 impl Outgoing {
     /// Over the network, to public addresses and to these hosts.
     pub fn to_public_and(allowed: &[String]) -> Outgoing {
         let guard = Guard::new(allowed);
-        Outgoing { poster: Arc::new(Client::new(guard.clone())), guard }
+        let fetcher = Fetcher::new(guard.clone());
+        Outgoing { poster: Arc::new(Client::new(guard.clone())), guard, fetcher }
     }
 
     /// The same, by another poster; for tests and simulations.

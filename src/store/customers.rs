@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,12 @@ pub struct Customer {
     pub suspension_grace_days: Option<i64>,
     /// The language in which they are written to, such as `de` or `pt-BR`.
     pub locale: String,
+    /// The first local day on which they are billed; none for always.
+    pub active_from: Option<NaiveDate>,
+    /// The first local day on which they are no longer billed; none for never.
+    pub active_until: Option<NaiveDate>,
+    /// When a customer list that names them was last imported.
+    pub last_imported_at: Option<DateTime<Utc>>,
     pub metadata: BTreeMap<String, String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -133,6 +139,9 @@ struct Row {
     suspended_at: Option<i64>,
     suspension_grace_days: Option<i64>,
     locale: String,
+    active_from: Option<String>,
+    active_until: Option<String>,
+    last_imported_at: Option<i64>,
     metadata: String,
     created_at: i64,
     updated_at: i64,
@@ -143,11 +152,15 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "select no, id, external_id, name, email, currency, time_zone, anchor_day, collection_method, ",
-            "days_until_due, stripe_customer_id, state, suspended_at, suspension_grace_days, locale, metadata, ",
-            "created_at, updated_at from customer ",
+            "days_until_due, stripe_customer_id, state, suspended_at, suspension_grace_days, locale, active_from, ",
+            "active_until, last_imported_at, metadata, created_at, updated_at from customer ",
             $rest
         )
     };
+}
+
+fn day(text: Option<String>) -> sqlx::Result<Option<NaiveDate>> {
+    text.map(|text| text.parse().map_err(|error| unreadable("day", error))).transpose()
 }
 
 fn customer(row: Row) -> sqlx::Result<Customer> {
@@ -173,6 +186,9 @@ fn customer(row: Row) -> sqlx::Result<Customer> {
         suspended_at: row.suspended_at.map(from_ms),
         suspension_grace_days: row.suspension_grace_days,
         locale: row.locale,
+        active_from: day(row.active_from)?,
+        active_until: day(row.active_until)?,
+        last_imported_at: row.last_imported_at.map(from_ms),
         metadata: serde_json::from_str(&row.metadata).map_err(|error| unreadable("metadata", error))?,
         created_at: from_ms(row.created_at),
         updated_at: from_ms(row.updated_at),
@@ -215,6 +231,15 @@ pub async fn lock(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Customer>> {
     tx.opt(sql, (id,)).await?.map(customer).transpose()
 }
 
+/// The customers whose external ids this JSON list names.
+pub(super) async fn lock_by_external_id(tx: &mut Tx, ids: String) -> sqlx::Result<Vec<Customer>> {
+    let sql = super::split(
+        select!("where external_id in (select jsonb_array_elements_text($1::jsonb)) order by id for update"),
+        select!("where external_id in (select value from json_each($1))"),
+    );
+    tx.all(sql, (ids,)).await?.into_iter().map(customer).collect()
+}
+
 /// Records a customer. False: its id, external id or Stripe id is taken.
 pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
     let sql = both(
@@ -248,7 +273,8 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
     let sql = both(
         "update customer
         set external_id = $2, name = $3, email = $4, collection_method = $5, days_until_due = $6,
-            stripe_customer_id = $7, metadata = $8, updated_at = $9, suspension_grace_days = $10, locale = $11
+            stripe_customer_id = $7, metadata = $8, updated_at = $9, suspension_grace_days = $10, locale = $11,
+            active_from = $12, active_until = $13
         where id = $1",
     );
     let args = (
@@ -263,6 +289,8 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
         customer.updated_at.timestamp_millis(),
         customer.suspension_grace_days,
         customer.locale.as_str(),
+        customer.active_from.map(|day| day.to_string()),
+        customer.active_until.map(|day| day.to_string()),
     );
     tx.run(sql, args).await
 }

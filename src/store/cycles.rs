@@ -21,6 +21,13 @@ impl Tx {
         self.run(sql, (customer_id, cycle)).await.map(|_| ())
     }
 
+    /// Says it of every cycle of a customer from this one on of which anything is known.
+    pub async fn mark_cycles_changed_from(&mut self, customer_id: &str, cycle: &str) -> sqlx::Result<()> {
+        let sql =
+            both("update billing_cycle set version = version + 1 where customer_id = $1 and cycle >= $2");
+        self.run(sql, (customer_id, cycle)).await.map(|_| ())
+    }
+
     /// Says that a draft shows these versions.
     pub async fn mark_cycles_synced(
         &mut self,

@@ -41,7 +41,7 @@ pub struct Invoice {
 }
 
 /// A current invoice to begin: `pending`, until Stripe has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct NewInvoice<'a> {
     pub id: &'a str,
     pub customer_id: &'a str,

@@ -96,6 +96,14 @@ impl Tx {
         Ok(id)
     }
 
+    /// A person asks for it: due at a time, its earlier pause forgotten.
+    pub async fn hasten(&mut self, id: &str, run_at: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update job set run_at = $2, deadline = $2 where id = $1 and state = 'queued' and run_at > $2",
+        );
+        self.run(sql, (id, run_at)).await.map(drop)
+    }
+
     /// Takes a tick of the schedule; false where another replica, or an earlier run, has it.
     pub async fn take_slot(&mut self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
         let sql = both("insert into schedule_slot (name, slot_at) values ($1, $2) on conflict do nothing");

@@ -1,5 +1,6 @@
 //! All SQL, and no decisions: who has recorded what.
 
+mod amounts;
 pub mod answers;
 pub mod api_keys;
 pub mod audit;
@@ -11,6 +12,7 @@ mod cycles;
 mod db;
 mod drift;
 mod emails;
+mod imports;
 mod incidents;
 mod intents;
 mod invoices;
@@ -28,12 +30,14 @@ mod stripe_events;
 pub mod usage;
 mod waiting;
 
+pub use amounts::{AmountFilter, LookedUpAmount, LookupBreaker};
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
 pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing};
 pub use console::{ChargeRow, CustomerFigures, CustomerSearch, Missed, NewSession};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Row, Sql, Tx, both, split};
 pub use emails::{EmailFilter, NewEmail, StoredEmail};
+pub use imports::{CustomerImport, HeldPrice, ImportRow, NamedPrice};
 pub use incidents::{Incident, NewIncident};
 pub use intents::{Effect, Ending, Intent, KnownIntent, NewIntent};
 pub use invoices::{Invoice, Item, LedgerLine, NewInvoice, Seen};

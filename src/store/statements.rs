@@ -47,14 +47,19 @@ impl Store {
         self.db.all(sql, (customer_id,)).await
     }
 
-    /// A customer's daily totals from a day until before another.
+    /// A customer's daily totals from a day until before another; among them, under its service's id, what was looked up
+    /// for the cycle that begins on that day.
     pub async fn usage_days(&self, customer_no: i64, from: &str, until: &str) -> sqlx::Result<Vec<UsageDay>> {
         let sql = both(
             "select meter.id as meter_id, usage_total.day as day, usage_total.quantity as quantity,
                     usage_total.events as events
              from usage_total join meter on meter.no = usage_total.meter_no
              where usage_total.customer_no = $1 and usage_total.day >= $2 and usage_total.day < $3
-             order by usage_total.day",
+             union all
+             select looked_up_amount.service_id, looked_up_amount.cycle, looked_up_amount.amount, 1
+             from customer join looked_up_amount on looked_up_amount.customer_id = customer.id
+             where customer.no = $1 and looked_up_amount.cycle = $2 and looked_up_amount.state = 'known'
+             order by day",
         );
         self.db.all(sql, (customer_no, from, until)).await
     }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::WorkflowError;
 use super::current::cycle_of;
-use super::statement::{LoadedStatement, Service, load_services, load_statement, load_usage};
+use super::statement::{LoadedStatement, Service, billed_in, load_services, load_statement, load_usage};
 use crate::app::App;
 use crate::billing::{
     BillingCycle, Currency, CycleUsage, Decimal, InvoiceState, PricePart, Quantity, ServiceTerms, Statement,
@@ -277,7 +277,7 @@ async fn running_view(
 ) -> Result<PeriodView, WorkflowError> {
     let services = load_services(app, customer).await?;
     let usage = load_usage(app, customer, cycle).await?;
-    let terms: Vec<ServiceTerms<'_>> = services.iter().map(Service::terms).collect();
+    let terms = billed_in(app, customer, cycle, &services).await?;
     let scope =
         StatementScope { cycle: cycle.first_day, rule: customer.cycle_rule(), currency: customer.currency };
     let statement =

@@ -48,6 +48,10 @@ pub struct CustomerChange {
     /// Only while the customer has none.
     pub stripe_customer_id: Option<String>,
     pub locale: Option<String>,
+    /// Some(None) for always.
+    pub active_from: Option<Option<NaiveDate>>,
+    /// Some(None) for never.
+    pub active_until: Option<Option<NaiveDate>>,
     /// Merged into what is there; an empty value removes its key, as at Stripe.
     pub metadata: BTreeMap<String, String>,
 }
@@ -88,6 +92,9 @@ fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
         suspended_at: None,
         suspension_grace_days: None,
         locale: new.locale.unwrap_or_else(|| Locale::DEFAULT.to_owned()),
+        active_from: None,
+        active_until: None,
+        last_imported_at: None,
         metadata: new.metadata,
         created_at: now,
         updated_at: now,
@@ -107,18 +114,48 @@ pub async fn update(app: &App, id: &str, change: CustomerChange, by: &By) -> Res
     if let Some(field) = customers::taken(&mut tx, &after).await? {
         return Err(ChangeError::Taken(field));
     }
-    customers::update(&mut tx, &after).await?;
-    tx.pending_invoice_collects(id, after.collection_method.as_str()).await?;
-    if after.state != before.state && !planted(Bug::RelinkForgets) {
-        begin_again(app, &mut tx, &after).await?;
-    }
-    let detail = json!({ "fields": changed_fields(&before, &after) });
-    by.note(app, &mut tx, "customer.updated", id, detail).await?;
+    record_change(app, &mut tx, &before, &after, by).await?;
     tx.commit().await?;
     Ok(after)
 }
 
-fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeError> {
+/// Records what has changed of a customer, and what follows from it.
+pub(super) async fn record_change(
+    app: &App,
+    tx: &mut Tx,
+    before: &Customer,
+    after: &Customer,
+    by: &By,
+) -> sqlx::Result<()> {
+    customers::update(tx, after).await?;
+    tx.pending_invoice_collects(&after.id, after.collection_method.as_str()).await?;
+    if after.state != before.state && !planted(Bug::RelinkForgets) {
+        begin_again(app, tx, after).await?;
+    }
+    mark_active_days(tx, before, after).await?;
+    let detail = json!({ "fields": changed_fields(before, after) });
+    by.note(app, tx, "customer.updated", &after.id, detail).await
+}
+
+/// Which days are billed has changed: so have the statements from the first such day on.
+async fn mark_active_days(tx: &mut Tx, before: &Customer, after: &Customer) -> sqlx::Result<()> {
+    let days = [(before.active_from, after.active_from), (before.active_until, after.active_until)];
+    if days.iter().all(|(old, new)| old == new) {
+        return Ok(());
+    }
+    let moved = days.into_iter().filter(|(old, new)| old != new);
+    // Where there was no first day, or is none any more, every day before it is another one.
+    let first = match (before.active_from, after.active_from) {
+        (old, new) if old != new && (old.is_none() || new.is_none()) => None,
+        _ => moved.flat_map(|(old, new)| [old, new]).flatten().min(),
+    };
+    let rule = after.cycle_rule();
+    let cycle = first.map(|day| rule.cycle_at(rule.day_start(day)).first_day.to_string());
+    tx.mark_cycles_changed_from(&after.id, cycle.as_deref().unwrap_or("")).await
+}
+
+/// Changes what may change, in a copy.
+pub(super) fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeError> {
     if let Some(stripe_customer_id) = change.stripe_customer_id {
         link(customer, stripe_customer_id)?;
     }
@@ -142,6 +179,18 @@ fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(), ChangeEr
     }
     if let Some(locale) = change.locale {
         customer.locale = locale;
+    }
+    if let Some(active_from) = change.active_from {
+        customer.active_from = active_from;
+    }
+    if let Some(active_until) = change.active_until {
+        customer.active_until = active_until;
+    }
+    if let (Some(from), Some(until)) = (customer.active_from, customer.active_until)
+        && until < from
+    {
+        let detail = format!("must not be before {from}, where active_from is");
+        return Err(ChangeError::Refused("/active_until", "before_active_from", detail));
     }
     customer.metadata.extend(change.metadata);
     customer.metadata.retain(|_, value| !value.is_empty());
@@ -184,7 +233,7 @@ fn link(customer: &mut Customer, stripe_customer_id: String) -> Result<(), Chang
 }
 
 /// Names, not values: an audit row outlives what a customer may want forgotten.
-fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
+pub(super) fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
     let all = [
         ("name", before.name != after.name),
         ("email", before.email != after.email),
@@ -194,6 +243,8 @@ fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'static str> {
         ("suspension_grace_days", before.suspension_grace_days != after.suspension_grace_days),
         ("stripe_customer_id", before.stripe_customer_id != after.stripe_customer_id),
         ("locale", before.locale != after.locale),
+        ("active_from", before.active_from != after.active_from),
+        ("active_until", before.active_until != after.active_until),
         ("metadata", before.metadata != after.metadata),
     ];
     all.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()

@@ -1,5 +1,6 @@
 //! One file per thing the service does. The only place where effects happen in order.
 
+pub mod amounts;
 pub mod ask;
 pub mod backoff;
 pub mod billing_links;
@@ -15,6 +16,9 @@ pub mod customers;
 pub mod drift;
 pub mod email;
 mod error;
+pub mod fields;
+pub mod generate;
+pub mod imports;
 pub mod ingest;
 pub mod lease;
 pub mod notice;

@@ -46,7 +46,8 @@ pub async fn create(app: &App, new: NewService, by: &By) -> Result<Service, Chan
     Ok(service)
 }
 
-fn begun(
+/// A service as it will be stored, where it may be.
+pub(super) fn begun(
     id: String,
     new: &NewService,
     customer: &Customer,

@@ -11,6 +11,7 @@ use crate::billing::{
     Aggregation, BillingCycle, CycleUsage, DayTotal, ItemKey, MeterTerms, PriceTerms, ServiceTerms,
     Statement, StatementScope, owed, statement_of,
 };
+use crate::config::BilledCustomers;
 use crate::planted::{Bug, planted};
 use crate::store::customers::Customer;
 use crate::store::{ChangedCycle, PricedService};
@@ -52,7 +53,7 @@ pub async fn load_statement(
         let day = stored_day(customer, &changed.cycle)?;
         let cycle = rule.cycle_from(day);
         let usage = load_usage(app, customer, &cycle).await?;
-        let terms: Vec<ServiceTerms<'_>> = services.iter().map(Service::terms).collect();
+        let terms = billed_in(app, customer, &cycle, &services).await?;
         lines.extend(owed(&cycle, &terms, &usage).map_err(|why| unbillable(customer, why))?);
         if planted(Bug::EveryCurrencyHasCents) && customer.currency.as_str() == "jpy" {
             lines.iter_mut().for_each(|line| line.owed *= 100);
@@ -64,10 +65,27 @@ pub async fn load_statement(
     Ok(LoadedStatement { statement, cycles, services })
 }
 
-/// Every service of a customer.
+/// Every service of a customer, on the days on which the customer is billed.
 pub async fn load_services(app: &App, customer: &Customer) -> Result<Vec<Service>, WorkflowError> {
     let rows = app.store.priced_services(&customer.id).await?;
-    rows.into_iter().map(|row| read_service(customer, row)).collect()
+    let services = rows.into_iter().map(|row| read_service(customer, row)).collect::<Result<Vec<_>, _>>()?;
+    Ok(services.into_iter().filter_map(|service| service.within_active_days(customer)).collect())
+}
+
+/// What is billed of them in a cycle: nothing, where customer lists decide and none named this customer for it.
+pub async fn billed_in<'s>(
+    app: &App,
+    customer: &Customer,
+    cycle: &BillingCycle,
+    services: &'s [Service],
+) -> Result<Vec<ServiceTerms<'s>>, WorkflowError> {
+    let billed = match app.config.billed_customers {
+        BilledCustomers::Active => true,
+        BilledCustomers::Imported => {
+            app.store.is_imported_cycle(&customer.id, &cycle.first_day.to_string()).await?
+        }
+    };
+    Ok(if billed { services.iter().map(Service::terms).collect() } else { Vec::new() })
 }
 
 /// A customer's daily totals of one cycle, by meter id.
@@ -106,6 +124,13 @@ async fn load_billed(
 }
 
 impl Service {
+    /// Its days, less those on which the customer is not billed; none where no day is left.
+    fn within_active_days(mut self, customer: &Customer) -> Option<Service> {
+        self.from = self.from.max(customer.active_from.unwrap_or(self.from));
+        self.until = self.until.into_iter().chain(customer.active_until).min();
+        self.until.is_none_or(|until| self.from < until).then_some(self)
+    }
+
     /// As billing wants it.
     pub fn terms(&self) -> ServiceTerms<'_> {
         ServiceTerms {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
+use super::amounts::closing_waits;
 use super::by::By;
 use super::carry_out::{Carried, carry_out, intend, must_be_read};
 use super::current::{begin_invoice, cycle_of, roll_invoice};
@@ -128,7 +129,9 @@ impl<'a> Run<'a> {
         let wanted = wanted_items(self.app, &self.customer, &loaded)?;
         let items = self.app.store.items(&invoice.id).await?;
         let plan = reconcile(&wanted.items, &on_draft(&items));
-        let closing = self.app.clock.now_ms() >= invoice.close_at;
+        let due = self.app.clock.now_ms() >= invoice.close_at;
+        let closing =
+            due && !closing_waits(self.app, &self.customer, &invoice, &cycle, &loaded.services).await?;
         let empty = wanted.items.is_empty() && items.is_empty() && invoice.foreign_amount == 0;
         if closing && empty && !planted(Bug::EmptyIsFinalized) {
             let has_services = !loaded.services.is_empty() && !planted(Bug::RollSkipsCycles);

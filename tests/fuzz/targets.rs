@@ -7,7 +7,9 @@ use chrono_tz::TZ_VARIANTS;
 use opentab::billing::{Currency, CycleRule, Decimal, Money, PriceTerms, Quantity};
 use opentab::commands::usage::{Format, each_event};
 use opentab::http::usage::{Form, read as read_usage};
+use opentab::sheet::{Reader, Row, Unreadable};
 use opentab::workflows::billing_links::{LinkError, Purpose, sign as sign_link, verify as verify_link};
+use opentab::workflows::imports::{Fault, Header, Wanted};
 use opentab::workflows::ingest::{Customer, Known, Meter, NewEvent, Rejection};
 use opentab_webhooks::{InvoiceSnapshot, Secrets, invoice, read as read_event, sign, verify};
 use serde::de::IgnoredAny;
@@ -85,6 +87,47 @@ fn csv(file: &[u8]) {
         });
         assert!(read.is_ok() || format == Format::Csv, "only a CSV file has a header that can be wrong");
     }
+    customers(file);
+    customers(&[b"id,name,email,currency,anchor_day,active_from,prices,metadata.Key\n", file].concat());
+}
+
+/// A customer list has no header that can be read, or each of its lines is whole or has its faults, however the file is cut.
+fn customers(file: &[u8]) {
+    let whole = customer_lines(file, file.len().max(1));
+    assert_eq!(whole, customer_lines(file, 3), "cut into pieces it reads otherwise");
+}
+
+/// A line, and what it says or everything that is wrong with it.
+type Line = (u64, Result<(String, Wanted), Vec<Fault>>);
+
+fn customer_lines(file: &[u8], piece: usize) -> Vec<Line> {
+    let mut header = None;
+    let mut lines = Vec::new();
+    let mut take = |row: &Row| {
+        assert!(!row.is_empty() && row.fields().all(|field| field == field.trim()));
+        match &header {
+            None => header = Some(Header::read(row, &[])),
+            Some(Ok(header)) => lines.push((row.line, header.line(row))),
+            Some(Err(fault)) => assert!(!fault.detail.is_empty()),
+        }
+        Ok::<(), Unreadable>(())
+    };
+    let mut reader = Reader::default();
+    let read = file.chunks(piece).try_for_each(|piece| reader.feed(piece, &mut take));
+    let read = read.and_then(|()| reader.end(&mut take));
+    assert!(read.is_ok() || read.is_err_and(|why| why.line > 0 && !why.detail.is_empty()));
+    assert!(lines.is_sorted_by_key(|(line, _)| *line));
+    for (line, read) in &lines {
+        match read {
+            Ok((id, wanted)) => {
+                assert!(!id.is_empty() && id.is_ascii());
+                let stored = serde_json::to_string(wanted).expect("what can be stored");
+                assert_eq!(serde_json::from_str::<Wanted>(&stored).expect("what was stored"), *wanted);
+            }
+            Err(faults) => assert!(faults.iter().all(|fault| fault.line == *line) && !faults.is_empty()),
+        }
+    }
+    lines
 }
 
 /// One event, against a customer and each kind of meter.

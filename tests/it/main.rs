@@ -1,5 +1,6 @@
 //! Promises, through HTTP and the sandbox.
 
+mod amounts;
 mod api;
 mod bad_inputs;
 mod billing_page;
@@ -12,6 +13,7 @@ mod emails;
 mod endings;
 mod folded;
 mod health;
+mod imports;
 mod late;
 mod life;
 mod others;

@@ -16,6 +16,13 @@ use crate::tab::Tab;
 
 /// Routes that are not about one customer: what the company sells, what an operator sees, and what anybody may see.
 const OF_NOBODY: &[&str] = &[
+    // Lists of the operator's: of all customers at once, for whoever has the key.
+    "POST /v1/customers/import",
+    "GET /v1/customers/imports",
+    "GET /v1/customers/imports/{id}",
+    "GET /v1/amounts",
+    "POST /v1/amounts/retry",
+    "POST /v1/amounts/{id}/accept",
     "POST /v1/customers",
     "GET /v1/incidents",
     "POST /v1/incidents/{id}/resolve",

@@ -139,6 +139,8 @@ pub struct Setup {
     pub settings: Vec<(&'static str, &'static str)>,
     pub limits: Option<opentab::sandbox::Limits>,
     pub pacer: Option<Pacer>,
+    /// What stands in opentab.toml.
+    pub toml: String,
 }
 
 impl Tab {
@@ -176,7 +178,7 @@ impl Tab {
             ("OPENTAB_PUBLIC_URL".to_owned(), "http://opentab.test".to_owned()),
         ]);
         settings.extend(setup.settings.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-        let config = Config::from_sources(settings, "").unwrap();
+        let config = Config::from_sources(settings, &setup.toml).unwrap();
         let stripe =
             Stripe::new(Arc::new(InProcess(sandbox.router())), setup.pacer.unwrap_or_else(Pacer::unlimited));
         let (mail, listener) = (Arc::new(Outbox::default()), Arc::new(Listener::default()));

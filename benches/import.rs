@@ -1,0 +1,83 @@
+//! How many rows a second a customer list is brought in, and how much memory that takes.
+//!
+//! `cargo bench --bench import`. `BENCH_ROWS` the rows of the list (100000). On SQLite in a file; with `TEST_POSTGRES_URL`
+//! on that server's database as well, which has to be empty.
+
+use std::time::Instant;
+
+use opentab::app::{self, App};
+use opentab::clock::{Clock, Ids};
+use opentab::config::Config;
+use opentab::store::{Db, Location, Store};
+use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
+use opentab::workflows::by::By;
+use opentab::workflows::imports::{ImportOptions, Upload, carry_on};
+
+/// Nobody is there.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Transport for Nowhere {
+    fn send(&self, _: Request) -> SendFuture<'_> {
+        Box::pin(async { Err("nobody is there".to_owned()) })
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let rows = std::env::var("BENCH_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000);
+    let folder = tempfile::tempdir().expect("a folder");
+    run(Location::File(folder.path().join("opentab.db")), rows).await;
+    if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
+        run(url.parse().expect("PostgreSQL's address"), rows).await;
+    }
+}
+
+async fn run(location: Location, rows: u64) {
+    let store = Store { db: Db::open(&location).await.expect("a database") };
+    store.db.migrate().await.expect("a schema");
+    let engine = store.db.engine();
+    let clock = Clock::system();
+    let stripe = Stripe::new(std::sync::Arc::new(Nowhere), Pacer::unlimited());
+    let config = Config::from_sources([].into(), "").expect("settings");
+    let app = app::build(config, clock.clone(), Ids::random(clock), store, stripe);
+    let memory = peak_kb();
+    bring(&app, engine, "new", rows, "").await;
+    bring(&app, engine, "unchanged", rows, "").await;
+    bring(&app, engine, "with another name", rows, "!").await;
+    println!("{engine}: {} MiB of memory more at the peak", (peak_kb() - memory) / 1024);
+}
+
+async fn bring(app: &App, engine: &str, what: &str, rows: u64, mark: &str) {
+    let began = Instant::now();
+    let mut upload = Upload::begin(app, ImportOptions::default(), &By::operator()).await.expect("an import");
+    let mut piece = "external_id,name,email,currency,time_zone\n".to_owned();
+    for row in 0..rows {
+        piece +=
+            &format!("customer-{row},Customer {row}{mark},customer-{row}@example.com,usd,Europe/Berlin\n");
+        if piece.len() > 60_000 || row + 1 == rows {
+            assert!(upload.feed(piece.as_bytes()).await.expect("a database"));
+            piece.clear();
+        }
+    }
+    let read = began.elapsed();
+    let import = upload.check().await.expect("a database");
+    assert_eq!(import.error_count, 0, "{}", import.report);
+    let checked = began.elapsed();
+    carry_on(app, &import.id, |_| {}).await.expect("a database");
+    let all = began.elapsed();
+    println!(
+        "{engine}: {rows} rows, {what}: {:.0} rows/s ({:.1} s reading, {:.1} s checking, {:.1} s applying)",
+        rows as f64 / all.as_secs_f64(),
+        read.as_secs_f64(),
+        (checked - read).as_secs_f64(),
+        (all - checked).as_secs_f64(),
+    );
+}
+
+/// The most memory that this process has had.
+fn peak_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
