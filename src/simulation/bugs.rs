@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::case::Case;
 use super::engine::Engine;
-use super::runner::{Failure, cores, run_one};
+use super::runner::{Failure, on_all_cores, run_one};
 use crate::planted::{Bug, plant};
 
 /// What became of one bug.
@@ -38,10 +38,7 @@ pub fn hunt(
             }
             anyhow::Ok(())
         };
-        let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
+        on_all_cores(scope, work)
     })?;
     let mut hunts = hunts.into_inner().unwrap_or_else(PoisonError::into_inner);
     hunts.sort_by_key(|hunt| bugs.iter().position(|bug| *bug == hunt.bug));

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, Scope};
 
 use chrono::Duration;
 
@@ -13,6 +14,8 @@ use super::engine::Engine;
 use super::gates;
 use super::random::Outcome;
 use super::trace::Trace;
+
+const STACK: usize = 64 << 20;
 
 /// A case in which a promise was broken.
 #[derive(Clone, Debug)]
@@ -58,6 +61,18 @@ impl Tally {
     }
 }
 
+/// Works on every core until all are done. Service, network and Stripe are one stack here, so it is a deep one.
+pub fn on_all_cores<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl Fn() -> anyhow::Result<()> + Send + Copy + 'scope,
+) -> anyhow::Result<()> {
+    let thread = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+    let threads: Vec<_> = (0..cores()).map(thread).collect::<Result<_, _>>()?;
+    threads
+        .into_iter()
+        .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
+}
+
 /// One case, on an engine that is replaced where the case breaks it.
 pub fn run_one(engine: &mut Engine, case: &Case, doublecheck: bool) -> Outcome {
     let trace = || if doublecheck { Trace::Hash(Box::default(), 0) } else { Trace::Off };
@@ -101,12 +116,7 @@ pub fn run_all(
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores())
-            .map(|_| scope.spawn(|| work(cases, &next, &tally, doublecheck, &is_time, &done)))
-            .collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread died")))
+        on_all_cores(scope, || work(cases, &next, &tally, doublecheck, &is_time, &done))
     })?;
     let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     tally.failures.sort_by_key(|failure| cases.iter().position(|case| *case == failure.case));

@@ -141,18 +141,6 @@ pub const SCENARIOS: &[Scenario] = &[
         settle_without_mail(story);
         Ok(())
     }),
-    scenario("somebody_deletes_a_draft_with_late_usage", one, |story| {
-        let at = story.world.now();
-        familiar(story, |story| {
-            end_of_cycle(story);
-            settle(story, 2);
-            story.consume(&[(0, 0, 7, at)]);
-            settle(story, 2);
-        });
-        story.delete_the_draft(0);
-        settle(story, 2);
-        Ok(())
-    }),
     scenario("a_fee_begins_while_nobody_is_there", metered, |story| {
         settle(story, 1);
         let customer = &story.company.customers[0];
@@ -161,7 +149,7 @@ pub const SCENARIOS: &[Scenario] = &[
         settle(story, 1);
         story.kill(0);
         end_of_cycle(story);
-        story.world.pass(Duration::days(45));
+        story.world.pass(Duration::days(80));
         settle(story, 4);
         Ok(())
     }),
@@ -328,6 +316,21 @@ pub const SCENARIOS: &[Scenario] = &[
                 hears_all(story);
                 story.work(0);
             })
+        })
+    }),
+    scenario("somebody_finalizes_a_draft_that_is_opened_anew", one, |story| {
+        let at = story.world.now();
+        with_a_draft(story);
+        end_of_cycle(story);
+        settle(story, 2);
+        at_every_gate(story, |story, gate| {
+            story.world.pass(Duration::minutes(6));
+            story.consume(&[(0, 0, 7, at)]);
+            settle(story, 1);
+            story.delete_the_draft(0);
+            hears_all(story);
+            story.run_all();
+            meanwhile(story, SYNC, gate, |story| story.finalize_by_hand(0))
         })
     }),
     scenario("a_webhook_comes_while_another_is_reacted_to", one, |story| {
