@@ -6,6 +6,9 @@ mod worker;
 pub use schedule::{TICKS, Tick, run_schedule, tick};
 pub use worker::{run_due, run_one, work};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use crate::app::App;
 use crate::store::Job;
 use crate::workflows::{
@@ -13,29 +16,36 @@ use crate::workflows::{
     receive, silence, sync,
 };
 
-/// Does what a job says; answers when it goes on, where it is done only for now. Every kind of job is named here.
-async fn perform(app: &App, job: &Job) -> Result<Option<i64>, WorkflowError> {
+/// Does what a job says; answers when it goes on, where it is done only for now. Every kind of job is named here. Each is
+/// boxed: the frame of whoever runs them would have to hold all of them at once.
+fn perform<'a>(app: &'a App, job: &'a Job) -> BoxFuture<'a, Result<Option<i64>, WorkflowError>> {
     match job.kind.as_str() {
-        charge::CHARGE => return charge::charge(app, &job.subject).await,
-        amounts::LOOK_UP => return amounts::look_up(app, &job.subject).await,
-        ask::SYNC => sync::sync(app, &job.subject).await.map(drop)?,
-        receive::REACT => react::react(app, &job.subject).await?,
-        email::SEND => return email::send(app, &job.subject).await,
-        outgoing::DELIVER => return outgoing::deliver(app, &job.subject).await,
-        generate::GENERATE => generate::generate_one(app, &job.subject).await?,
-        schedule::GENERATE_MONTH => generate::generate_last_month(app).await?,
-        imports::IMPORT => imports::apply_import(app, &job.subject).await?,
-        schedule::SYNC_CHANGED => ask::ask_for_changed(app).await.map(drop)?,
-        schedule::CLOSE_DUE => ask::ask_for_due(app).await.map(drop)?,
-        schedule::CHARGE_ALL => charge::ask_for_due(app, "").await.map(drop)?,
-        schedule::RETRY_NETWORK => charge::ask_for_due(app, "network").await.map(drop)?,
-        schedule::RETRY_FUNDS => charge::ask_for_due(app, "insufficient_funds").await.map(drop)?,
-        schedule::POLL_EVENTS => poll::poll_events(app).await.map(drop)?,
-        schedule::LISTEN => silence::listen(app).await?,
-        schedule::RECONCILE => drift::watch(app).await?,
-        drift::REPAIR => drift::put_right(app).await?,
-        schedule::PRUNE => prune::prune(app).await?,
-        kind => return Err(WorkflowError::NotFound(format!("job of kind {kind}"))),
+        charge::CHARGE => charge::charge(app, &job.subject).boxed(),
+        amounts::LOOK_UP => amounts::look_up(app, &job.subject).boxed(),
+        email::SEND => email::send(app, &job.subject).boxed(),
+        outgoing::DELIVER => outgoing::deliver(app, &job.subject).boxed(),
+        ask::SYNC => done(sync::sync(app, &job.subject)),
+        receive::REACT => done(react::react(app, &job.subject)),
+        generate::GENERATE => done(generate::generate_one(app, &job.subject)),
+        schedule::GENERATE_MONTH => done(generate::generate_last_month(app)),
+        imports::IMPORT => done(imports::apply_import(app, &job.subject)),
+        schedule::SYNC_CHANGED => done(ask::ask_for_changed(app)),
+        schedule::CLOSE_DUE => done(ask::ask_for_due(app)),
+        schedule::CHARGE_ALL => done(charge::ask_for_due(app, "")),
+        schedule::RETRY_NETWORK => done(charge::ask_for_due(app, "network")),
+        schedule::RETRY_FUNDS => done(charge::ask_for_due(app, "insufficient_funds")),
+        schedule::POLL_EVENTS => done(poll::poll_events(app)),
+        schedule::LISTEN => done(silence::listen(app)),
+        schedule::RECONCILE => done(drift::watch(app)),
+        drift::REPAIR => done(drift::put_right(app)),
+        schedule::PRUNE => done(prune::prune(app)),
+        kind => std::future::ready(Err(WorkflowError::NotFound(format!("job of kind {kind}")))).boxed(),
     }
-    Ok(None)
+}
+
+/// Of a job that is over once it has run.
+fn done<'a, T>(
+    work: impl Future<Output = Result<T, WorkflowError>> + Send + 'a,
+) -> BoxFuture<'a, Result<Option<i64>, WorkflowError>> {
+    Box::pin(async move { work.await.map(|_| None) })
 }

@@ -273,6 +273,9 @@ remedies! {
     "charge_declined" "Payment declined"
         "The payment method was declined. Ask the customer for another one, then retry."
         [Retry, Pay, MarkUncollectible, Void, Resolve]
+    "charge_do_not_try_again" "Payment declined for good"
+        "The bank will never say yes to this payment method. Ask the customer for another one: it is tried at once."
+        [Pay, MarkUncollectible, Void, Resolve]
     "charge_authentication_required" "The customer has to confirm the payment"
         "The bank asks the customer to confirm. Send them the invoice's link: a blind retry would be refused again."
         [Pay, MarkUncollectible, Void, Resolve]
@@ -345,6 +348,17 @@ remedies! {
         "Comparing goes on by itself another day. More payments, or OPENTAB_STRIPE_READS, allow more."
         [Resolve]
 
+    // Amounts from the user's own API
+    "lookup_down" "The API that knows your amounts is down"
+        "It is left in peace and tried now and then; invoices wait for it, as long as OPENTAB_LOOKUP_WAIT says."
+        [Resolve]
+    "amount_missing" "An amount is missing"
+        "`opentab amounts list` says why. Once the API has it, `opentab amounts retry` asks again: it goes on the next draft."
+        [Resolve]
+    "amount_differs" "An amount was answered twice, and differently"
+        "The first answer stands. `opentab amounts accept` takes the other one; the difference goes on the next draft."
+        [Resolve]
+
     // Customers
     "customer_gone_at_stripe" "Stripe no longer has a customer"
         "Usage is still counted, but nothing is billed. Set another stripe_customer_id on the customer, then sync."
@@ -354,6 +368,12 @@ remedies! {
         [Resolve]
     "customer_without_email" "A notice has no address"
         "Set an e-mail address on the customer, and tell them by other means what this one was about."
+        [Resolve]
+    "customers_not_told" "Nobody tells customers that a payment failed"
+        "Set OPENTAB_SMTP_URL, or have your application hear of charge.failed. What was not sent is not made up for."
+        [Resolve]
+    "import_incomplete" "A customer list was not taken in whole"
+        "Somebody else changed those customers meanwhile. Import the list again: what holds already is left as it is."
         [Resolve]
     "unknown_customer" "An invoice of a customer that Opentab does not know"
         "Leave it, if something else bills on this Stripe account. Otherwise link a customer to it, then react again."

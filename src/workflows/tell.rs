@@ -41,7 +41,9 @@ const MOST_INCIDENTS: i64 = 10;
 const HOUR_MS: i64 = 3_600_000;
 
 /// The incident while customers are told nothing; of the whole service.
-const NOT_TOLD: (&str, &str) = ("customers_not_told", "e-mail");
+const NOT_TOLD: &str = "customers_not_told";
+/// What nobody is told by.
+const BY_EMAIL: &str = "e-mail";
 
 /// Writes to a customer, once per kind and cause: about an invoice, or about themselves. A customer without an address is
 /// an incident. Where no mail server is set nobody is written to, then or later, and the operator sees it.
@@ -56,7 +58,7 @@ pub async fn customer(
     if !app.mailer.is_on() {
         return not_told(app, tx).await;
     }
-    tx.resolve_incident(NOT_TOLD.0, NOT_TOLD.1, app.clock.now_ms()).await?;
+    tx.resolve_incident(NOT_TOLD, BY_EMAIL, app.clock.now_ms()).await?;
     let Some(address) = tx.customer_address(customer_id).await? else {
         let message = format!(
             "There is a notice ({kind}) for this customer, who has no e-mail address: set one on the customer, and \
@@ -89,7 +91,7 @@ async fn not_told(app: &App, tx: &mut Tx) -> Result<(), WorkflowError> {
     let message = "There are notices for customers whose payment failed, and OPENTAB_SMTP_URL is not set: nobody tells \
                    them, and what was not sent is not made up for later. Set it, or have an application of yours hear \
                    of charge.failed. `opentab invoices list --status failed` shows whom it is about.";
-    notice::report(app, tx, NOT_TOLD.0, NOT_TOLD.1, message).await
+    notice::report(app, tx, NOT_TOLD, BY_EMAIL, message).await
 }
 
 /// Tells the user's own application: one event, on its way to every endpoint that wants to hear of this type.

@@ -132,7 +132,7 @@ fn minor_units(text: &str, unit: AmountUnit, currency: Currency) -> Option<i64> 
     let decimal = Decimal::parse(text).ok()?;
     let minor = match unit {
         AmountUnit::Minor => decimal,
-        AmountUnit::Major => decimal.shift_left(currency.minor_digits())?,
+        AmountUnit::Major => decimal.checked_mul(Decimal::from(10_i64.pow(currency.minor_digits())))?,
     };
     let whole = i64::try_from(minor.round_to(1)?).ok()?;
     let exact = Decimal::from(whole) == minor && whole % currency.step() == 0;

@@ -13,7 +13,7 @@ const LONGEST_REST_MS: i64 = 900_000;
 const PROBE_MS: i64 = 90_000;
 /// Whoever waits for the one who tries looks again after this.
 const LOOK_AGAIN_MS: i64 = 5_000;
-pub(super) const INCIDENT: &str = "lookup_down";
+pub(super) const LOOKUP_DOWN: &str = "lookup_down";
 
 /// None: ask. Otherwise when to come again.
 pub(super) async fn rest_until(app: &App, lookup: &str) -> Result<Option<i64>, WorkflowError> {
@@ -45,9 +45,9 @@ pub(super) async fn heard(app: &App, lookup: &str, answered: bool) -> Result<(),
              amounts that wait for it are listed by `opentab amounts list`.",
             after.failures
         );
-        notice::report(app, &mut tx, INCIDENT, lookup, &message).await?;
+        notice::report(app, &mut tx, LOOKUP_DOWN, lookup, &message).await?;
     } else if before.state != "closed" {
-        tx.resolve_incident(INCIDENT, lookup, now).await?;
+        tx.resolve_incident(LOOKUP_DOWN, lookup, now).await?;
     }
     tx.commit().await?;
     Ok(())
