@@ -304,6 +304,24 @@ fn sql_is_written_only_in_the_store() {
 }
 
 #[test]
+fn no_statement_is_prepared_anew_for_every_limit() {
+    let all = sources(&["src"]);
+    none_of(
+        all.iter()
+            .flat_map(|source| {
+                let bare = source.text.match_indices("limit $").filter(|(at, _)| {
+                    let rest = source.text[at + 7..].trim_start_matches(|c: char| c.is_ascii_digit());
+                    !rest.starts_with(" + 0") && !rest.starts_with('`')
+                });
+                bare.map(|(at, _)| {
+                    format!("{}: {}", source.path, &source.text[at..(at + 10).min(source.text.len())])
+                })
+            })
+            .collect(),
+    );
+}
+
+#[test]
 fn every_file_says_first_what_its_one_subject_is() {
     let all = sources(&["src", "tests", "benches", "webhooks/src", "webhooks/tests", "tests/fuzz"]);
     let silent = all.iter().filter(|source| !source.text.starts_with("//! "));

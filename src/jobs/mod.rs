@@ -1,6 +1,6 @@
 //! The durable queue, its workers and the schedule.
 
-mod schedule;
+pub mod schedule;
 mod worker;
 
 pub use schedule::{TICKS, Tick, run_schedule, tick};

@@ -119,8 +119,12 @@ async fn tick_and_log(app: &App, entry: Tick) {
 pub async fn tick(app: &App, entry: Tick) -> sqlx::Result<bool> {
     let now = app.clock.now_ms();
     let every = (entry.every(app).as_millis() as i64).max(1);
+    let slot = entry.slot(app);
+    if app.store.slot_is_taken(entry.name, slot).await? {
+        return Ok(false);
+    }
     let mut tx = app.store.db.begin().await?;
-    if !tx.take_slot(entry.name, entry.slot(app)).await? {
+    if !tx.take_slot(entry.name, slot).await? {
         return Ok(false);
     }
     let id = app.ids.new_id(prefix::JOB);

@@ -28,6 +28,9 @@ const CURRENCIES: &[&str] = &["usd", "eur", "jpy"];
 /// How a random history is tempered: weights that differ from seed to seed.
 struct Temper {
     steps: u64,
+    /// Whether it goes on to the end of the cycles. Most do not, so that there can be many: what breaks a promise seldom
+    /// takes long.
+    long: bool,
     /// How many gates an actor passes before somebody else may move, at most.
     stride: u64,
     human: u64,
@@ -41,8 +44,10 @@ struct Temper {
 
 impl Temper {
     fn drawn(chance: &mut Chance) -> Temper {
+        let long = chance.hits(250_000);
         Temper {
-            steps: 10 + chance.below(45),
+            steps: if long { 10 + chance.below(45) } else { 3 + chance.below(12) },
+            long,
             stride: *chance.pick(&[1, 3, 12, 40]),
             human: *chance.pick(&[0, 0, 20_000, 80_000]),
             kill: *chance.pick(&[0, 5_000, 30_000]),
@@ -76,6 +81,7 @@ pub fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outco
     gates.trace.note(|| format!("seed {seed}: {shape:?}"));
     let world = World::new(engine, shape, gates)?;
     let mut story = Story::begin(world, &plans)?;
+    story.ticks_at_least(|world| world.chance(|chance| chance.hits(300_000)));
     if story.world.charges() {
         payday(&mut story);
     }
@@ -83,13 +89,15 @@ pub fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outco
     for _ in 0..temper.steps {
         turn(&mut story, &temper)?;
     }
-    // Some histories are looked at twice; the others go straight on to the end of their cycles.
-    if story.world.chance(|chance| chance.hits(300_000)) {
+    // Some of the long ones are looked at twice; the others go straight on.
+    if !temper.long || story.world.chance(|chance| chance.hits(300_000)) {
         story.heal()?;
         super::promises::check(&mut story);
     }
-    story.close_the_books()?;
-    super::promises::check(&mut story);
+    if temper.long {
+        story.close_the_books()?;
+        super::promises::check(&mut story);
+    }
     Ok(finish(story, begins))
 }
 

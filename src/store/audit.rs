@@ -44,8 +44,9 @@ pub struct AuditRow {
 impl Store {
     /// What was written down about a subject, newest first.
     pub async fn audit_of(&self, subject: &str, most: i64) -> sqlx::Result<Vec<AuditRow>> {
-        let sql =
-            both("select at, actor, action, detail from audit where subject = $1 order by id desc limit $2");
+        let sql = both(
+            "select at, actor, action, detail from audit where subject = $1 order by id desc limit $2 + 0",
+        );
         self.db.all(sql, (subject, most)).await
     }
 }

@@ -195,7 +195,7 @@ impl Store {
     /// Charges of ours behind this id whose next try or look is due, or was by then.
     pub async fn charges_due(&self, now: i64, after: &str, most: i64) -> sqlx::Result<Vec<Charge>> {
         let sql = both(charge!(
-            "where next_attempt_at is not null and next_attempt_at <= $1 and id > $2 order by id limit $3"
+            "where next_attempt_at is not null and next_attempt_at <= $1 and id > $2 order by id limit $3 + 0"
         ));
         self.db.all(sql, (now, after, most)).await
     }
@@ -211,7 +211,7 @@ impl Store {
     ) -> sqlx::Result<Vec<Charge>> {
         let sql = both(charge!(
             "where state = $1 and ($2 = '' or reason = $2) and due_at >= $3 and due_at < $4 and id > $5
-               and collection = 'opentab' order by id limit $6"
+               and collection = 'opentab' order by id limit $6 + 0"
         ));
         self.db.all(sql, (state, reason, due.0, due.1, after, most)).await
     }

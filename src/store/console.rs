@@ -177,7 +177,7 @@ impl Store {
 
     /// E-mails to a customer, newest first.
     pub async fn emails_of_customer(&self, customer_id: &str, most: i64) -> sqlx::Result<Vec<StoredEmail>> {
-        let sql = both(select_email!("where customer_id = $1 order by id desc limit $2"));
+        let sql = both(select_email!("where customer_id = $1 order by id desc limit $2 + 0"));
         self.db.all(sql, (customer_id, most)).await
     }
 
@@ -185,7 +185,7 @@ impl Store {
     pub async fn quarantined_events(&self, most: i64) -> sqlx::Result<Vec<StripeEvent>> {
         let sql = both(
             "select id, kind, object_id, livemode, created_at, received_at, payload, state, reason from stripe_event
-             where state = 'quarantined' order by received_at desc, id desc limit $1",
+             where state = 'quarantined' order by received_at desc, id desc limit $1 + 0",
         );
         self.db.all(sql, (most,)).await
     }
@@ -195,7 +195,7 @@ impl Store {
         let sql = both(
             "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
              from job where state in ('queued', 'running', 'failed') and state = 'failed'
-             order by created_at desc, id desc limit $1",
+             order by created_at desc, id desc limit $1 + 0",
         );
         self.db.all(sql, (most,)).await
     }
@@ -204,7 +204,7 @@ impl Store {
     pub async fn charges_in_need(&self, most: i64) -> sqlx::Result<Vec<(String, Option<String>, i64)>> {
         let sql = both(
             "select invoice_id, message, updated_at from charge
-             where state = 'needs_attention' order by id desc limit $1",
+             where state = 'needs_attention' order by id desc limit $1 + 0",
         );
         self.db.all(sql, (most,)).await
     }
@@ -221,7 +221,7 @@ impl Store {
             "select id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at from incident
              where resolved_at is null
                and (subject = $1 or subject in (select id from invoice where customer_id = $1))
-             order by id desc limit $2",
+             order by id desc limit $2 + 0",
         );
         let rows = self.db.all(sql, (customer_id, most)).await?;
         Ok(rows.into_iter().map(super::incidents::incident).collect())

@@ -106,7 +106,7 @@ impl Store {
                      and billing_cycle.version > billing_cycle.synced_version
                      and billing_cycle.cycle <= invoice.cycle))
              group by invoice.customer_id
-             order by invoice.customer_id limit $3",
+             order by invoice.customer_id limit $3 + 0",
         );
         self.db.all(sql, (after, now, most, true)).await
     }

@@ -31,7 +31,8 @@ pub struct Sql {
     lite: &'static str,
 }
 
-/// One SQL text that both databases understand.
+/// One SQL text that both databases understand. A bound limit is written `limit $1 + 0`: SQLite plans for the value of a
+/// bare `limit $1`, and so prepares the statement anew for every one.
 pub const fn both(sql: &'static str) -> Sql {
     Sql { pg: sql, lite: sql }
 }
@@ -356,11 +357,15 @@ fn sqlite_options() -> SqliteConnectOptions {
         .statement_cache_capacity(STATEMENTS)
 }
 
+/// Connections within this process do not break, so none is tried out before it is used.
+fn pool_of(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false)
+}
+
 async fn open_file(path: &Path) -> sqlx::Result<Db> {
     let options = sqlite_options().filename(path).create_if_missing(true);
-    let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(SQLITE_READERS)
+    let write = pool_of(1).connect_with(options.clone()).await?;
+    let read = pool_of(SQLITE_READERS)
         .connect_with(options.pragma("query_only", "true").pragma("cache_size", "-16384"))
         .await?;
     Ok(Db::Lite { read, write })
@@ -370,13 +375,8 @@ async fn open_file(path: &Path) -> sqlx::Result<Db> {
 async fn open_memory() -> sqlx::Result<Db> {
     let options = SqliteConnectOptions::from_str("sqlite::memory:")?;
     let options = options.foreign_keys(true).statement_cache_capacity(STATEMENTS);
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .min_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(options)
-        .await?;
+    let pool =
+        pool_of(1).min_connections(1).idle_timeout(None).max_lifetime(None).connect_with(options).await?;
     Ok(Db::Lite { read: pool.clone(), write: pool })
 }
 

@@ -16,7 +16,7 @@ impl Store {
             "where stripe_invoice_id is not null and state <> 'deleted'
                and (state in ('draft', 'open', 'uncollectible') or updated_at >= $1)
                and id > $2
-             order by id limit $3"
+             order by id limit $3 + 0"
         );
         self.db.all(sql, (since, after, most)).await
     }

@@ -104,7 +104,7 @@ impl Store {
             "select line, first_line
              from (select line, min(line) over (partition by external_id) as first_line
                    from customer_import_row where import_id = $1) named
-             where line > first_line order by line limit $2",
+             where line > first_line order by line limit $2 + 0",
         );
         self.db.all(sql, (import_id, most)).await
     }
@@ -118,7 +118,7 @@ impl Store {
     ) -> sqlx::Result<Vec<ImportRow>> {
         let sql = both(
             "select line, external_id, wanted from customer_import_row
-             where import_id = $1 and line > $2 order by line limit $3",
+             where import_id = $1 and line > $2 order by line limit $3 + 0",
         );
         self.db.all(sql, (import_id, after_line, most)).await
     }
@@ -183,9 +183,9 @@ impl Tx {
     pub async fn next_import_rows(&mut self, import_id: &str, most: i64) -> sqlx::Result<Vec<ImportRow>> {
         let sql = split(
             "select line, external_id, wanted from customer_import_row
-             where import_id = $1 order by line limit $2 for update skip locked",
+             where import_id = $1 order by line limit $2 + 0 for update skip locked",
             "select line, external_id, wanted from customer_import_row
-             where import_id = $1 order by line limit $2",
+             where import_id = $1 order by line limit $2 + 0",
         );
         self.all(sql, (import_id, most)).await
     }

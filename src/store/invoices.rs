@@ -150,7 +150,7 @@ impl Store {
         before_id: &str,
         most: i64,
     ) -> sqlx::Result<Vec<Invoice>> {
-        let sql = select_invoice!("where customer_id = $1 and id < $2 order by id desc limit $3");
+        let sql = select_invoice!("where customer_id = $1 and id < $2 order by id desc limit $3 + 0");
         self.db.all(sql, (customer_id, before_id, most)).await
     }
 

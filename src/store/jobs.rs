@@ -112,6 +112,14 @@ impl Tx {
 }
 
 impl Store {
+    /// Whether somebody has this tick of the schedule: a read, so that whoever comes second never takes the writer.
+    pub async fn slot_is_taken(&self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
+        let sql = both("select 1 from schedule_slot where name = $1 and slot_at = $2");
+        // Integers are 32 bits wide where nothing says otherwise.
+        let found: Option<(i32,)> = self.db.opt(sql, (name, slot_at)).await?;
+        Ok(found.is_some())
+    }
+
     /// Enqueues on its own, where there is no change that it belongs to.
     pub async fn enqueue(&self, job: &NewJob<'_>) -> sqlx::Result<String> {
         let mut tx = self.db.begin().await?;
@@ -140,7 +148,7 @@ impl Store {
                  where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
                    and ($4 = '' or kind = $4) and kind <> $5
                    and ($6 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
-                 order by deadline, id limit $3
+                 order by deadline, id limit $3 + 0
                  for update skip locked)
              returning ", job_columns!()),
             concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
@@ -149,7 +157,7 @@ impl Store {
                  where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
                    and ($4 = '' or kind = $4) and kind <> $5
                    and ($6 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
-                 order by deadline, id limit $3)
+                 order by deadline, id limit $3 + 0)
              returning ", job_columns!()),
         );
         let mut tx = self.db.begin().await?;
@@ -230,7 +238,7 @@ impl Store {
             "select ",
             job_columns!(),
             "
-             from job where state = $1 order by id desc limit $2"
+             from job where state = $1 order by id desc limit $2 + 0"
         ));
         self.db.all(sql, (state, most)).await
     }

@@ -243,7 +243,7 @@ impl Store {
         most: i64,
     ) -> sqlx::Result<Vec<WebhookDelivery>> {
         let sql = both(select_delivery!(
-            "where endpoint_id = $1 and state = 'pending' and next_at <= $2 order by id limit $3"
+            "where endpoint_id = $1 and state = 'pending' and next_at <= $2 order by id limit $3 + 0"
         ));
         self.db.all(sql, (endpoint_id, now, most)).await
     }

@@ -38,8 +38,10 @@ impl Page {
 macro_rules! paged {
     ($page:expr, $sql:expr) => {
         match $page.before.is_empty() {
-            true => $crate::store::both(concat!($sql, " and ($1 = '' or id < $1) order by id desc limit $2")),
-            false => $crate::store::both(concat!($sql, " and id > $1 order by id limit $2")),
+            true => {
+                $crate::store::both(concat!($sql, " and ($1 = '' or id < $1) order by id desc limit $2 + 0"))
+            }
+            false => $crate::store::both(concat!($sql, " and id > $1 order by id limit $2 + 0")),
         }
     };
 }

@@ -151,7 +151,8 @@ impl Store {
 
     /// Events in a state (or in any), newest first.
     pub async fn stripe_events(&self, state: Option<&str>, most: i64) -> sqlx::Result<Vec<StripeEvent>> {
-        let sql = select_event!("where ($1 = '' or state = $1) order by received_at desc, id desc limit $2");
+        let sql =
+            select_event!("where ($1 = '' or state = $1) order by received_at desc, id desc limit $2 + 0");
         self.db.all(sql, (state.unwrap_or(""), most)).await
     }
 }

@@ -153,6 +153,13 @@ pub const SCENARIOS: &[Scenario] = &[
         settle(story, 4);
         Ok(())
     }),
+    scenario("months_pass_while_nobody_is_there", one, |story| {
+        with_a_draft(story);
+        story.kill(0);
+        story.world.pass(Duration::days(50));
+        settle(story, 3);
+        Ok(())
+    }),
     scenario("the_highest_value_of_each_day_counts", peak, |story| {
         for (day, quantity) in [(0, 5), (0, 3), (1, 4)] {
             let at = story.world.now() - Duration::days(day);

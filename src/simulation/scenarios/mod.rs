@@ -68,6 +68,10 @@ fn passed(
     let gates = Gates::new(Chance::new(1), Rates::none(), trace);
     let world = World::new(engine, shape, gates)?;
     let mut story = Story::begin(world, &(scenario.plans)())?;
+    // What the schedule does is the same in all of them.
+    if scenario.name != SCENARIOS[0].name {
+        story.ticks_at_least(|_| false);
+    }
     // Every fault at every gate is thousands of histories: they end where everything has to be right again.
     let to_the_end = shot.is_none();
     gates::with(|gates| {
