@@ -37,15 +37,64 @@ pub enum Pool {
 }
 
 impl Pool {
-    /// The only kind, and the one to leave out; empty for none. And 1 for none but what is under way.
-    fn kinds(self) -> (&'static str, &'static str, i64) {
+    /// The kind that it is about; empty for all.
+    fn kind(self) -> &'static str {
         match self {
-            Pool::All => ("", "", 0),
-            Pool::But(kind) => ("", kind, 0),
-            Pool::Only(kind) => (kind, "", 0),
-            Pool::UnderWay(kind) => (kind, "", 1),
+            Pool::All => "",
+            Pool::But(kind) | Pool::Only(kind) | Pool::UnderWay(kind) => kind,
         }
     }
+}
+
+/// One text for each pool, so that each is planned for what it asks: thousands may be due. `$2` is the pool's kind.
+macro_rules! of_pool {
+    ($pool:expr, $sql:ident) => {
+        match $pool {
+            Pool::All => $sql!("and $2 = ''"),
+            Pool::But(_) => $sql!("and kind <> $2"),
+            Pool::Only(_) => $sql!("and kind = $2"),
+            Pool::UnderWay(_) => $sql!(
+                "and kind = $2 and subject in (select invoice_id from charge where charge.state = 'in_progress')"
+            ),
+        }
+    };
+}
+
+macro_rules! anything_due {
+    ($pool:literal) => {
+        both(concat!(
+            "select 1 from job where state = 'queued' and run_at <= $1 ",
+            $pool,
+            " union all select 1 from job where state = 'running' and lease_until <= $1 ",
+            $pool,
+            " limit 1"
+        ))
+    };
+}
+
+/// What is queued and what a dead worker has left, each by an index of its own.
+macro_rules! claim {
+    ($pool:literal) => {
+        split(claim!($pool, " for update skip locked"), claim!($pool, ""))
+    };
+    ($pool:literal, $lock:literal) => {
+        concat!(
+            "with due as (select id, deadline from job where state = 'queued' and run_at <= $1 ",
+            $pool,
+            " order by deadline, id limit $4 + 0",
+            $lock,
+            "), left_over as (select id, deadline from job where state = 'running' and lease_until <= $1 ",
+            $pool,
+            " order by deadline, id limit $4 + 0",
+            $lock,
+            ") update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $3
+             where id in (
+                 select id from (select * from due union all select * from left_over) as next
+                 order by deadline, id limit $4 + 0)
+             returning ",
+            job_columns!()
+        )
+    };
 }
 
 /// The columns of a [`Job`].
@@ -141,28 +190,8 @@ impl Store {
         lease_until: i64,
         most: i64,
     ) -> sqlx::Result<Vec<Job>> {
-        let sql = split(
-            concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
-             where id in (
-                 select id from job
-                 where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
-                   and ($4 = '' or kind = $4) and kind <> $5
-                   and ($6 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
-                 order by deadline, id limit $3 + 0
-                 for update skip locked)
-             returning ", job_columns!()),
-            concat!("update job set state = 'running', token = token + 1, attempts = attempts + 1, lease_until = $2
-             where id in (
-                 select id from job
-                 where ((state = 'queued' and run_at <= $1) or (state = 'running' and lease_until <= $1))
-                   and ($4 = '' or kind = $4) and kind <> $5
-                   and ($6 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
-                 order by deadline, id limit $3 + 0)
-             returning ", job_columns!()),
-        );
         let mut tx = self.db.begin().await?;
-        let (only, but, under_way) = pool.kinds();
-        let mut jobs: Vec<Job> = tx.all(sql, (now, lease_until, most, only, but, under_way)).await?;
+        let mut jobs: Vec<Job> = tx.all(of_pool!(pool, claim), (now, pool.kind(), lease_until, most)).await?;
         tx.commit().await?;
         jobs.sort_by(|a, b| (a.deadline, &a.id).cmp(&(b.deadline, &b.id)));
         Ok(jobs)
@@ -259,17 +288,8 @@ impl Store {
 
     /// Whether a claim would find anything: a read, so that idle workers never take the writer.
     pub async fn anything_due(&self, pool: Pool, now: i64) -> sqlx::Result<bool> {
-        let sql = both(
-            "select 1 from job where state = 'queued' and run_at <= $1 and ($2 = '' or kind = $2) and kind <> $3
-                 and ($4 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
-             union all
-             select 1 from job where state = 'running' and lease_until <= $1 and ($2 = '' or kind = $2) and kind <> $3
-                 and ($4 = 0 or subject in (select invoice_id from charge where charge.state = 'in_progress'))
-             limit 1",
-        );
-        let (only, but, under_way) = pool.kinds();
         // Integers are 32 bits wide where nothing says otherwise.
-        let found: Option<(i32,)> = self.db.opt(sql, (now, only, but, under_way)).await?;
+        let found: Option<(i32,)> = self.db.opt(of_pool!(pool, anything_due), (now, pool.kind())).await?;
         Ok(found.is_some())
     }
 
