@@ -169,16 +169,21 @@ pub const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     scenario("nobody_hears_of_a_customer_for_two_days", one, |story| {
-        unheard_for_two_days(story, "POST /v1/customers");
+        unheard_for_two_days(story, "POST /v1/customers", |_| ());
         Ok(())
     }),
     scenario("nobody_hears_of_a_draft_for_two_days", one, |story| {
-        unheard_for_two_days(story, "POST /v1/invoices");
+        unheard_for_two_days(story, "POST /v1/invoices", |_| ());
         Ok(())
     }),
     scenario("nobody_hears_of_a_line_for_two_days", one, |story| {
         settle(story, 1);
-        unheard_for_two_days(story, "POST /v1/invoices/");
+        unheard_for_two_days(story, "POST /v1/invoices/", |_| ());
+        Ok(())
+    }),
+    scenario("somebody_finalizes_what_nobody_heard_of", one, |story| {
+        with_a_draft(story);
+        unheard_for_two_days(story, "POST /v1/invoices/", |story| story.finalize_by_hand(0));
         Ok(())
     }),
     scenario("a_failure_to_make_a_customer_is_stored", one, |story| {

@@ -42,9 +42,9 @@ pub fn familiar(story: &mut Story<'_>, tell: impl FnOnce(&mut Story<'_>)) {
     gates::with(|gates| gates.familiar = false);
 }
 
-/// A write takes effect and its process dies before it hears of that. When the next one looks, Stripe has forgotten the
-/// key.
-pub fn unheard_for_two_days(story: &mut Story<'_>, write: &str) {
+/// A write takes effect and its process dies before it hears of that, and then something else happens. When the next one
+/// looks, Stripe has forgotten the key.
+pub fn unheard_for_two_days(story: &mut Story<'_>, write: &str, happens: impl FnOnce(&mut Story<'_>)) {
     let sent = |story: &Story<'_>| {
         let calls = story.world.sandbox.call_counts();
         calls.iter().filter(|(call, _)| call.starts_with(write)).map(|(_, times)| times).sum::<u64>()
@@ -54,13 +54,17 @@ pub fn unheard_for_two_days(story: &mut Story<'_>, write: &str) {
         uses(story, 0, 5);
         story.send_unanswered(0);
         story.run_all();
-        story.tick(0);
+        story.ask_for_sync(0, 0);
         story.run_all();
         story.work(0);
         while story.world.actors() > 0 && sent(story) == before {
             story.step(0);
         }
+        if sent(story) == before {
+            story.world.wrong(1, format!("nothing was sent to {write}, so this tells nothing"));
+        }
         story.kill(0);
+        happens(story);
         story.world.pass(Duration::hours(48));
         settle(story, 2);
         let known = story.world.stripe_list("/customers").len();
