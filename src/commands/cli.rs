@@ -40,6 +40,7 @@ enum Command {
     #[command(subcommand)]
     Customers(customers::CustomersCommand),
     /// Bring draft invoices in step with what is owed, now
+    #[command(after_help = sync::EXIT_CODES)]
     Sync(sync::SyncArgs),
     /// Compare ledger and drafts with what Stripe holds, to the cent
     #[command(after_help = reconcile::EXIT_CODES)]

@@ -4,18 +4,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
 use super::open;
+use super::work_off::{all_settled, say_what_failed, with_workers};
 use crate::app::App;
 use crate::commands::out::say;
 use crate::config::{Config, duration};
-use crate::jobs::work;
 use crate::store::Job;
-use crate::workflows::ask::{ask_for_changed, settled};
+use crate::workflows::ask::ask_for_changed;
 use crate::workflows::generate::{self, Generated, count_amounts};
 use crate::workflows::imports::first_of;
-use crate::workflows::reads;
 
 /// What scripts may rely on.
 pub const EXIT_CODES: &str = "Exit codes: 0: every draft is in step and every amount is known. 1: something is not, and \
@@ -53,23 +51,15 @@ pub async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<Exit
         print(&found, &[], args.json);
         return Ok(ExitCode::SUCCESS);
     }
-    // Beside a server its workers do the same jobs; without one ours do.
-    let stop = CancellationToken::new();
-    let workers = tokio::spawn(work(app.clone(), stop.clone()));
-    let done = carry_out(&app, &args).await;
-    stop.cancel();
-    workers.await?;
-    reads::record(&app).await?;
-    let (found, failed) = done?;
+    let (found, failed) = with_workers(&app, carry_out(&app, &args)).await?;
     print(&found, &failed, args.json);
     let whole = failed.is_empty() && found.amounts_asking + found.amounts_missing == 0;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 async fn carry_out(app: &App, args: &GenerateArgs) -> anyhow::Result<(Generated, Vec<Job>)> {
-    let patience = Duration::from_secs(3_600);
     let (mut found, jobs) = generate::generate(app, &args.month, false).await?;
-    let mut all = settled(app, &jobs, patience).await?;
+    let mut all = all_settled(app, &jobs, "customers").await?;
     let looks = args.wait.as_millis() / LOOK_EVERY.as_millis();
     for _ in 0..=looks {
         count_amounts(app, &mut found).await?;
@@ -78,15 +68,13 @@ async fn carry_out(app: &App, args: &GenerateArgs) -> anyhow::Result<(Generated,
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    all.extend(settled(app, &ask_for_changed(app).await?, patience).await?);
+    all.extend(all_settled(app, &ask_for_changed(app).await?, "drafts").await?);
     all.retain(|job| job.state != "done");
     Ok((found, all))
 }
 
 fn print(found: &Generated, failed: &[Job], json: bool) {
-    for job in failed {
-        eprintln!("{}: {}", job.subject, job.last_error.as_deref().unwrap_or("still running"));
-    }
+    say_what_failed(failed);
     if json {
         let mut shown = serde_json::json!(found);
         shown["not_in_step"] = failed.len().into();

@@ -1,10 +1,13 @@
 //! `opentab invoices`: see which invoices are paid, and do by hand what the ladders do not.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
+use super::work_off::{all_settled, say_what_failed, until_none_is_due, with_workers};
 use super::{generate, open};
 use crate::app::App;
 use crate::billing::cycle::month_span;
@@ -13,9 +16,15 @@ use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{Charge, ChargeFilter, Page};
+use crate::workflows::ask::ask_for_due;
 use crate::workflows::by::By;
 use crate::workflows::charge::{self, Asked, ManualError};
 use crate::workflows::reads;
+
+const FINALIZE_EXIT_CODES: &str = "Exit codes: 0 nothing is left that is due, 1 something is, and is told, 2 it could not \
+                                   run to the end; again is safe.";
+const CHARGE_EXIT_CODES: &str = "Exit codes: 0 paid, 1 something is not, and is told, 2 it could not run to the end; again \
+                                 is safe.";
 
 #[derive(Debug, Subcommand)]
 pub enum InvoicesCommand {
@@ -24,10 +33,25 @@ pub enum InvoicesCommand {
     /// See to it that everybody who is billed for a month has their amounts and their draft; safe however often
     #[command(after_help = generate::EXIT_CODES)]
     Generate(generate::GenerateArgs),
-    /// Charge one invoice now, and say what came of it
+    /// Finalize every draft whose cycle and grace are over, now
+    #[command(after_help = FINALIZE_EXIT_CODES)]
+    Finalize {
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Charge one invoice now, or all that are due, and say what came of it
+    #[command(after_help = CHARGE_EXIT_CODES)]
     Charge {
         /// ot_inv_…
-        id: String,
+        #[arg(required_unless_present = "due")]
+        id: Option<String>,
+        /// Everything that is past due, and failed charges whose next try is due
+        #[arg(long, conflicts_with = "id")]
+        due: bool,
+        /// For scripts
+        #[arg(long, requires = "due")]
+        json: bool,
     },
     /// Have failed charges tried now: one invoice, or all that failed, by reason and month
     Retry(RetryArgs),
@@ -110,7 +134,9 @@ pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Resul
         InvoicesCommand::Generate(_) => ExitCode::SUCCESS,
         InvoicesCommand::List(args) => list(&app, args).await?,
         InvoicesCommand::Retry(args) => retry(&app, args, &by).await?,
-        InvoicesCommand::Charge { id } => say_what_came(charge::pay(&app, &id, &by).await)?,
+        InvoicesCommand::Finalize { json } => finalize(&app, json).await?,
+        InvoicesCommand::Charge { id: Some(id), .. } => say_what_came(charge::pay(&app, &id, &by).await)?,
+        InvoicesCommand::Charge { id: None, json, .. } => charge_due(&app, json).await?,
         InvoicesCommand::Void { id } => say_what_came(charge::void(&app, &id, &by).await)?,
         InvoicesCommand::MarkUncollectible { id } => {
             say_what_came(charge::mark_uncollectible(&app, &id, &by).await)?
@@ -127,6 +153,51 @@ pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Resul
         reads::record(&app).await?;
     }
     Ok(code)
+}
+
+/// What the schedule does every minute.
+async fn finalize(app: &App, json: bool) -> anyhow::Result<ExitCode> {
+    let (due, jobs) = with_workers(app, async {
+        let due = app.store.customers_to_close(app.clock.now_ms()).await?.len();
+        Ok((due, all_settled(app, &ask_for_due(app).await?, "invoices").await?))
+    })
+    .await?;
+    say_what_failed(&jobs);
+    let left = app.store.customers_to_close(app.clock.now_ms()).await?.len();
+    let done = due.saturating_sub(left);
+    match json {
+        true => say!("{}", json!({ "finalized": done, "not_finalized": left })),
+        false => say!("{done} finalized, {left} not"),
+    }
+    Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What the schedule does on the first of the month.
+async fn charge_due(app: &App, json: bool) -> anyhow::Result<ExitCode> {
+    let asked = with_workers(app, async {
+        let asked = charge::ask_for_due(app, "").await?;
+        until_none_is_due(app, &[charge::CHARGE], "charges").await?;
+        Ok(asked)
+    })
+    .await?;
+    let mut states: BTreeMap<String, usize> = BTreeMap::new();
+    for id in &asked {
+        let charge = app.store.charge(id).await?;
+        *states.entry(charge.map_or_else(|| "gone".to_owned(), |charge| charge.state)).or_default() += 1;
+    }
+    let all_paid = states.keys().all(|state| state == "paid");
+    match json {
+        true => say!("{}", json!({ "charged": asked.len(), "states": states })),
+        false => {
+            let each: Vec<String> = states.iter().map(|(state, times)| format!("{times} {state}")).collect();
+            say!(
+                "{} charged: {}",
+                asked.len(),
+                if each.is_empty() { "none was due".to_owned() } else { each.join(", ") }
+            );
+        }
+    }
+    Ok(if all_paid { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// 0: it is as it was asked for. 1: Stripe said no, or nobody knows yet.
@@ -194,7 +265,7 @@ fn as_text(charge: &Charge, amount: &str) -> String {
 }
 
 fn as_json(charge: &Charge, amount: &str) -> String {
-    serde_json::json!({
+    json!({
         "invoice": charge.invoice_id, "customer": charge.customer_id, "amount": amount, "status": charge.state,
         "reason": charge.reason, "tries": charge.tries, "collection": charge.collection,
         "due_at": from_ms(charge.due_at), "next_attempt_at": charge.next_attempt_at.map(from_ms),

@@ -24,5 +24,6 @@ mod simulate;
 mod sync;
 pub mod usage;
 mod webhooks;
+mod work_off;
 
 pub use cli::{Cli, run};

@@ -4,20 +4,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio_util::sync::CancellationToken;
 
 use super::open;
+use super::work_off::{all_settled, say_what_failed, with_workers};
 use crate::app::App;
 use crate::billing::Money;
 use crate::commands::out::say;
 use crate::config::Config;
-use crate::jobs::work;
-use crate::store::Job;
 use crate::store::customers::Customer;
-use crate::workflows::ask::{Asked, ask_for_changed, settled, sync_now};
+use crate::workflows::ask::{Asked, ask_for_changed, sync_now};
 use crate::workflows::preview::{Preview, preview};
-use crate::workflows::reads;
+
+/// What scripts may rely on.
+pub const EXIT_CODES: &str = "Exit codes: 0 every draft is in step, 1 one is not, and is told, 2 it could not run to the end; again is safe.";
+const PATIENCE: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 pub struct SyncArgs {
@@ -27,9 +27,11 @@ pub struct SyncArgs {
     /// Show the difference, change nothing
     #[arg(long)]
     dry_run: bool,
+    /// For scripts
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
 }
 
-/// 0: in step. 1: something did not go through, and is shown.
 pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
     if !args.dry_run {
         open::need_stripe_key(&config)?;
@@ -45,44 +47,23 @@ pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         return show(&app, customer).await;
     }
-    // Beside a server its workers do the same jobs; without one ours do.
-    let stop = CancellationToken::new();
-    let workers = tokio::spawn(work(app.clone(), stop.clone()));
-    let code = carry_out(&app, customer).await;
-    stop.cancel();
-    workers.await?;
-    reads::record(&app).await?;
-    code
-}
-
-async fn carry_out(app: &App, customer: Option<Customer>) -> anyhow::Result<ExitCode> {
-    let patience = Duration::from_secs(3_600);
-    let jobs = match customer {
-        Some(customer) => match sync_now(app, &customer.id, patience).await? {
-            Asked::Done(job) | Asked::Running(job) | Asked::NotYet(job) => vec![job],
-        },
-        None => all(app, patience).await?,
-    };
-    let failed: Vec<&Job> = jobs.iter().filter(|job| job.state != "done").collect();
-    for job in &failed {
-        eprintln!("{}: {}", job.subject, job.last_error.as_deref().unwrap_or("still running"));
+    let jobs = with_workers(&app, async {
+        let ids = match customer {
+            None => ask_for_changed(&app).await?,
+            Some(customer) => match sync_now(&app, &customer.id, PATIENCE).await? {
+                Asked::Done(job) | Asked::Running(job) | Asked::NotYet(job) => return Ok(vec![job]),
+            },
+        };
+        all_settled(&app, &ids, "drafts").await
+    })
+    .await?;
+    let failed = say_what_failed(&jobs);
+    let in_step = jobs.len() - failed;
+    match args.json {
+        true => say!("{}", serde_json::json!({ "in_step": in_step, "not_in_step": failed })),
+        false => say!("{in_step} in step, {failed} not"),
     }
-    say!("{} in step, {} not", jobs.len() - failed.len(), failed.len());
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// Everything that changed, with a progress bar where somebody watches.
-async fn all(app: &App, patience: Duration) -> anyhow::Result<Vec<Job>> {
-    let asked = ask_for_changed(app).await?;
-    let bar = ProgressBar::new(asked.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} drafts  {per_sec}  {eta} left")?);
-    let mut jobs = Vec::with_capacity(asked.len());
-    for id in asked {
-        jobs.extend(settled(app, &[id], patience).await?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(jobs)
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 async fn show(app: &App, customer: Option<Customer>) -> anyhow::Result<ExitCode> {

@@ -6,13 +6,15 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::open;
+use super::work_off::{until_none_is_due, with_workers};
 use crate::app::App;
 use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::jobs::run_one;
 use crate::store::StripeEvent;
-use crate::workflows::ask::settled;
+use crate::workflows::ask::{SYNC, settled};
+use crate::workflows::poll::poll_events;
 use crate::workflows::receive;
 
 /// How long to wait for a server that was faster.
@@ -32,6 +34,12 @@ pub enum WebhooksCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Ask Stripe for every event that never arrived, and react to it; for those who run no server
+    Poll {
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
     /// React to an event again; harmless, however often
     Replay {
         /// evt_…
@@ -47,9 +55,27 @@ pub async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Resul
                 say!("{}", if json { as_json(&event) } else { as_text(&event) });
             }
         }
+        WebhooksCommand::Poll { json } => return poll(&app, json).await,
         WebhooksCommand::Replay { id } => replay(&app, &id).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// 0: everything that was found has been reacted to. 1: something has not.
+async fn poll(app: &App, json: bool) -> anyhow::Result<ExitCode> {
+    open::need_stripe_key(&app.config)?;
+    let found = with_workers(app, async {
+        let found = poll_events(app).await?;
+        until_none_is_due(app, &[receive::REACT, SYNC], "events").await?;
+        Ok(found)
+    })
+    .await?;
+    let waiting = app.store.waiting(app.clock.now_ms()).await?.stripe_events_pending;
+    match json {
+        true => say!("{}", serde_json::json!({ "found": found, "waiting": waiting })),
+        false => say!("{found} events had not arrived; {waiting} wait to be reacted to"),
+    }
+    Ok(if waiting == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Reacts to one event and to nothing else: what else is due is the server's.

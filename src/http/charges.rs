@@ -255,7 +255,7 @@ pub async fn run(
     let reason = body.reason.as_deref().unwrap_or("");
     check_reason("/reason", reason)?;
     let asked = match body.what.as_str() {
-        "due" => charge::ask_for_due(&app, reason).await?,
+        "due" => charge::ask_for_due(&app, reason).await?.len(),
         "network" => charge::ask_for_failed(&app, Reason::Network.as_str(), due).await?,
         "failed" => charge::ask_for_failed(&app, reason, due).await?,
         _ => return Err(Problem::invalid("/what", "invalid_value", "must be one of due, network, failed")),

@@ -293,6 +293,16 @@ impl Store {
         Ok(found.is_some())
     }
 
+    /// How many jobs of a kind are due or under way.
+    pub async fn due_jobs(&self, kind: &str, now: i64) -> sqlx::Result<i64> {
+        let sql = both(
+            "select count(*) from job
+             where kind = $1 and ((state = 'queued' and run_at <= $2) or state = 'running')",
+        );
+        let (due,): (i64,) = self.db.one(sql, (kind, now)).await?;
+        Ok(due)
+    }
+
     /// The job of this kind and subject that a worker has, if one does.
     pub async fn running_job(&self, kind: &str, subject: &str, now: i64) -> sqlx::Result<Option<Job>> {
         let sql = both(concat!(

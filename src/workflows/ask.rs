@@ -89,16 +89,18 @@ pub async fn ask_for_changed(app: &App) -> Result<Vec<String>, WorkflowError> {
     }
 }
 
-/// Asks for every customer whose invoice is due to be closed, and for those with a write that nobody answered.
-pub async fn ask_for_due(app: &App) -> Result<usize, WorkflowError> {
+/// Asks for every customer whose invoice is due to be closed, and for those with a write that nobody answered; answers
+/// their jobs.
+pub async fn ask_for_due(app: &App) -> Result<Vec<String>, WorkflowError> {
     let now = app.clock.now_ms();
     let mut customers = app.store.customers_to_close(now).await?;
     customers.extend(app.store.customers_with_open_intents().await?);
+    let mut jobs = Vec::with_capacity(customers.len());
     for (customer_id,) in &customers {
-        enqueue(app, customer_id, now).await?;
+        jobs.push(enqueue(app, customer_id, now).await?);
     }
     app.wake.notify_waiters();
-    Ok(customers.len())
+    Ok(jobs)
 }
 
 async fn enqueue(app: &App, customer_id: &str, now: i64) -> Result<String, WorkflowError> {

@@ -77,10 +77,10 @@ pub(in crate::workflows) async fn end_with_invoice(
 }
 
 /// Asks for every charge whose next try or look is due; with a reason, only for what failed for it and for tries under
-/// way. Answers how many. Each has a job of its own already: this finds the one that was lost.
-pub async fn ask_for_due(app: &App, reason: &str) -> Result<usize, WorkflowError> {
+/// way. Answers their invoices. Each has a job of its own already: this finds the one that was lost.
+pub async fn ask_for_due(app: &App, reason: &str) -> Result<Vec<String>, WorkflowError> {
     let now = app.clock.now_ms();
-    let (mut asked, mut after) = (0, String::new());
+    let (mut asked, mut after) = (Vec::new(), String::new());
     loop {
         let page = app.store.charges_due(now, &after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(asked) };
@@ -93,7 +93,7 @@ pub async fn ask_for_due(app: &App, reason: &str) -> Result<usize, WorkflowError
             let (id, subject) = (app.ids.new_id(prefix::JOB), charge.invoice_id.as_str());
             let new = NewJob { id: &id, kind: CHARGE, subject, run_at: now, deadline: charge.due_at, now };
             tx.enqueue(&new).await?;
-            asked += 1;
+            asked.push(charge.invoice_id.clone());
         }
         tx.commit().await?;
         app.wake_charges.notify_one();
