@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::simulate;
 use super::{
     amounts, customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open,
-    reconcile, sandbox, serve, sync, usage, webhooks,
+    prices, reconcile, sandbox, serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -62,6 +62,9 @@ enum Command {
     /// See which invoices are paid, and charge, retry, void or bill again by hand
     #[command(subcommand)]
     Invoices(invoices::InvoicesCommand),
+    /// Say what things cost
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
     /// Look at amounts that your own API gives, and ask again
     #[command(subcommand)]
     Amounts(amounts::AmountsCommand),
@@ -159,6 +162,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Link(args) => link::link(config, args).await,
         Command::Usage(command) => usage::usage(config, command).await,
         Command::Customers(command) => customers::customers(config, command).await,
+        Command::Prices(command) => prices::prices(config, command).await,
         Command::Amounts(command) => amounts::amounts(config, command).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Reconcile(args) => reconcile::reconcile(config, args).await,

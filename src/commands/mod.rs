@@ -16,6 +16,7 @@ pub mod link;
 mod log;
 pub mod open;
 mod out;
+mod prices;
 mod reconcile;
 mod sandbox;
 pub mod serve;

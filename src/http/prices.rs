@@ -155,6 +155,14 @@ impl PriceView {
     }
 }
 
+/// A price that may be created.
+#[derive(Debug)]
+pub struct NewPrice {
+    pub name: String,
+    pub meter_id: Option<String>,
+    pub terms: PriceTerms,
+}
+
 /// A price to be created. It never changes: a new price is a new service from a day on.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -338,6 +346,17 @@ const MOST_TIERS: usize = 100;
 
 impl CreatePrice {
     /// The terms, if every field can be read and they hold together.
+    /// What it says, checked.
+    pub async fn read(self, app: &App) -> Result<NewPrice, Problem> {
+        let terms = self.terms()?;
+        check_lookup(app, &terms)?;
+        let meter_id = match &self.meter {
+            None => None,
+            Some(id) => Some(meter_id(app, "/meter", id).await?),
+        };
+        Ok(NewPrice { name: self.name, meter_id, terms })
+    }
+
     fn terms(&self) -> Result<PriceTerms, Problem> {
         let mut reader = Reader(Checks::new());
         reader.0.line("/name", &self.name, 200);
@@ -488,13 +507,8 @@ pub async fn create(
     by: By,
     Json(body): Json<CreatePrice>,
 ) -> Result<(StatusCode, Answer<PriceView>), Problem> {
-    let terms = body.terms()?;
-    check_lookup(&app, &terms)?;
-    let meter_id = match &body.meter {
-        None => None,
-        Some(id) => Some(meter_id(&app, "/meter", id).await?),
-    };
-    let price = catalog::create_price(&app, body.name, meter_id, terms, &by).await?;
+    let new = body.read(&app).await?;
+    let price = catalog::create_price(&app, new.name, new.meter_id, new.terms, &by).await?;
     Ok((StatusCode::CREATED, view(&app, price, &Expand::default()).await?))
 }
 
