@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::simulate;
 use super::{
     amounts, customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open,
-    reconcile, sandbox, serve, sync, usage, webhooks,
+    reconcile, report, sandbox, serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -64,6 +64,9 @@ enum Command {
     /// Look at amounts that your own API gives, and ask again
     #[command(subcommand)]
     Amounts(amounts::AmountsCommand),
+    /// See what a month's invoices come to, and which amounts, e-mails and payments are awaited
+    #[command(after_help = report::EXIT_CODES)]
+    Report(report::ReportArgs),
     /// Look at what follows a charge that failed
     #[command(subcommand)]
     Dunning(dunning::DunningCommand),
@@ -159,6 +162,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Usage(command) => usage::usage(config, command).await,
         Command::Customers(command) => customers::customers(config, command).await,
         Command::Amounts(command) => amounts::amounts(config, command).await,
+        Command::Report(args) => report::report(config, args).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Reconcile(args) => reconcile::reconcile(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,

@@ -17,6 +17,7 @@ mod log;
 pub mod open;
 mod out;
 mod reconcile;
+mod report;
 mod sandbox;
 pub mod serve;
 #[cfg(feature = "simulation")]
