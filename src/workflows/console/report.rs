@@ -236,9 +236,9 @@ fn year(revenue: Revenue) -> RevenueLine {
     }
 }
 
-/// In whole per cent; of nothing no part can be said.
+/// In whole per cent; of nothing no part can be said, and a month without an invoice is none yet.
 fn change(before: i64, now: i64) -> Option<String> {
-    if before <= 0 {
+    if before <= 0 || now <= 0 {
         return None;
     }
     let percent = (i128::from(now) - i128::from(before)) * 100 / i128::from(before);
@@ -263,9 +263,17 @@ mod tests {
 
     #[test]
     fn a_change_is_said_against_the_month_before() {
-        let said = [(100, 112), (100, 100), (200, 100), (0, 5), (-5, 5), (3, 0)].map(|(b, n)| change(b, n));
-        let wanted =
-            [Some("12 % more"), Some("about as much"), Some("50 % less"), None, None, Some("100 % less")];
+        let said = [(100, 112), (100, 100), (200, 100), (0, 5), (-5, 5), (3, 0), (300, 1)]
+            .map(|(b, n)| change(b, n));
+        let wanted = [
+            Some("12 % more"),
+            Some("about as much"),
+            Some("50 % less"),
+            None,
+            None,
+            None,
+            Some("99 % less"),
+        ];
         assert_eq!(said.each_ref().map(Option::as_deref), wanted);
     }
 }

@@ -58,19 +58,26 @@ impl Verdict {
         fields
     }
 
-    /// What differs, with what it was and what it becomes; of a new customer what they begin with.
+    /// What differs, with what it was and what it becomes; of a new customer what is not as usual.
     pub fn values(&self) -> Vec<FieldChange> {
-        let (nobody, after) = (BTreeMap::new(), values_of(&self.after));
-        let before = self.before.as_ref().map_or(nobody, values_of);
-        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-        let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-        let mut all: Vec<FieldChange> = differs
+        let after = values_of(&self.after);
+        let before = self.before.as_ref().map_or_else(usual, values_of);
+        let find = |all: &[(String, String)], name: &str| {
+            all.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone())
+        };
+        let gone = before.iter().filter(|(name, _)| find(&after, name).is_none());
+        let names = after.iter().chain(gone).map(|(name, _)| name);
+        let mut all: Vec<FieldChange> = names
             .map(|name| FieldChange {
                 field: name.clone(),
-                before: before.get(name).cloned(),
-                after: after.get(name).cloned(),
+                before: find(&before, name),
+                after: find(&after, name),
             })
+            .filter(|change| change.before != change.after)
             .collect();
+        if self.before.is_none() {
+            all.iter_mut().for_each(|change| change.before = None);
+        }
         all.extend(self.services.iter().zip(&self.names).map(|(service, name)| FieldChange {
             field: "prices".to_owned(),
             before: None,
@@ -81,7 +88,7 @@ impl Verdict {
 }
 
 /// What a list can say of a customer, as people read it.
-fn values_of(customer: &Customer) -> BTreeMap<String, String> {
+fn values_of(customer: &Customer) -> Vec<(String, String)> {
     let day = |day: Option<NaiveDate>| day.map(|day| day.to_string());
     let known = [
         ("name", Some(customer.name.clone())),
@@ -99,6 +106,18 @@ fn values_of(customer: &Customer) -> BTreeMap<String, String> {
     let known = known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let metadata = customer.metadata.iter().map(|(key, value)| (format!("metadata.{key}"), value.clone()));
     known.chain(metadata).collect()
+}
+
+/// What a new customer is, where a list does not say it.
+fn usual() -> Vec<(String, String)> {
+    let usual = [
+        ("time_zone", "UTC"),
+        ("anchor_day", "1"),
+        ("collection_method", CollectionMethod::ChargeAutomatically.as_str()),
+        ("days_until_due", "30"),
+        ("locale", Locale::DEFAULT),
+    ];
+    usual.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 /// What is stored of the customers, ids and prices that some rows name.
