@@ -3,6 +3,8 @@
 create index invoice_of_month_by_amount on invoice (substr(cycle, 1, 7), currency, total, id);
 create index invoice_of_month_by_state on invoice (substr(cycle, 1, 7), state, id);
 create index invoice_of_cycle on invoice (customer_id, cycle);
+-- Enough to add up a year without looking at its invoices.
+create index invoice_by_cycle on invoice (cycle, currency, state, total);
 create index customer_by_name on customer (name, id);
 -- Money that is still expected, for the table of how long it is overdue.
 create index invoice_open on invoice (currency) where state = 'open';

@@ -35,10 +35,6 @@ impl ImportsPage<'_> {
 }
 
 impl ImportPage<'_> {
-    fn outcome(&self) -> String {
-        if self.sheet.waits { "waits for you".to_owned() } else { outcome(&self.sheet.line) }
-    }
-
     /// Customers that are, or would be, created or updated.
     fn changes(&self) -> i64 {
         self.sheet.line.created + self.sheet.line.updated
@@ -65,6 +61,7 @@ impl ImportPage<'_> {
 /// What came of a list, in a word or two.
 fn outcome(line: &ImportLine) -> String {
     match line.state.as_str() {
+        "checked" if line.waits => "waits for you".to_owned(),
         "checked" => "only checked".to_owned(),
         "done" => "imported".to_owned(),
         "applying" => format!("{} of {} rows", line.applied, line.rows),

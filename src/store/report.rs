@@ -96,21 +96,47 @@ pub struct Ageing {
     pub days_over_90: i64,
 }
 
-/// `$1` to `$7` are the filter.
-macro_rules! invoiced {
-    ($from:literal, $rest:expr) => {
-        concat!(
-            "select invoice.id as id, customer.id as customer_id, customer.name as customer_name, customer.external_id as external_id,
-                    invoice.cycle as cycle, invoice.currency as currency, invoice.id as invoice_id, invoice.number as number, invoice.state as status,
-                    charge.state as charge_state,
-                    case when charge.state in ('failed', 'needs_attention') then charge.reason end as charge_reason,
-                    case when invoice.sealed_at is null
+/// What we have put on an invoice.
+macro_rules! put {
+    () => {
+        "case when invoice.sealed_at is null
                          then (select cast(coalesce(sum(item.amount), 0) as bigint) from item
                                where item.invoice_id = invoice.id
                                  and (item.put_amount is null or item.stripe_line_id is not null))
                          else (select cast(coalesce(sum(invoice_line.amount), 0) as bigint) from invoice_line
                                where invoice_line.invoice_id = invoice.id)
-                    end as amount,
+                    end"
+    };
+}
+
+/// Which invoices: `$1` to `$7` are the filter.
+macro_rules! wanted {
+    () => {
+        "substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted'
+               and ($2 = '' or invoice.state = $2) and ($3 = '' or invoice.currency = $3)
+               and ($4 = '' or invoice.customer_id = $4)
+               and (not $5 or exists (select 1 from looked_up_amount
+                                      where customer_id = invoice.customer_id and cycle = invoice.cycle
+                                        and state <> 'known'))
+               and (not $6 or exists (select 1 from email
+                                      where email.invoice_id = invoice.id and email.kind = 'invoice'
+                                        and email.state <> 'sent'))
+               and (not $7 or invoice.state = 'open') "
+    };
+}
+
+/// Invoices with everything that is known of them.
+macro_rules! invoiced {
+    ($from:literal, $rest:expr) => {
+        concat!(
+            "select invoice.id as id, customer.id as customer_id, customer.name as customer_name,
+                    customer.external_id as external_id, invoice.cycle as cycle, invoice.currency as currency,
+                    invoice.id as invoice_id, invoice.number as number, invoice.state as status,
+                    charge.state as charge_state,
+                    case when charge.state in ('failed', 'needs_attention') then charge.reason end as charge_reason,
+                    ",
+            put!(),
+            " as amount,
                     invoice.total as total, invoice.amount_due as amount_due, invoice.amount_paid as amount_paid,
                     invoice.amount_remaining as amount_remaining,
                     coalesce(invoice.due_at, charge.due_at) as due_at, invoice.finalized_at as finalized_at,
@@ -123,17 +149,8 @@ macro_rules! invoiced {
              from ",
             $from,
             " left join charge on charge.invoice_id = invoice.id
-             where customer.id = invoice.customer_id and substr(invoice.cycle, 1, 7) = $1
-               and invoice.state <> 'deleted'
-               and ($2 = '' or invoice.state = $2) and ($3 = '' or invoice.currency = $3)
-               and ($4 = '' or invoice.customer_id = $4)
-               and (not $5 or exists (select 1 from looked_up_amount
-                                      where customer_id = invoice.customer_id and cycle = invoice.cycle
-                                        and state <> 'known'))
-               and (not $6 or exists (select 1 from email
-                                      where email.invoice_id = invoice.id and email.kind = 'invoice'
-                                        and email.state <> 'sent'))
-               and (not $7 or invoice.state = 'open') ",
+             where customer.id = invoice.customer_id and ",
+            wanted!(),
             $rest
         )
     };
@@ -144,7 +161,8 @@ macro_rules! not_invoiced {
     ($rest:expr) => {
         concat!(
             "select customer.id as id, customer.id as customer_id, customer.name as customer_name,
-                    customer.external_id as external_id, awaited.cycle as cycle, customer.currency as currency, cast(null as text) as invoice_id, cast(null as text) as number,
+                    customer.external_id as external_id, awaited.cycle as cycle, customer.currency as currency,
+                    cast(null as text) as invoice_id, cast(null as text) as number,
                     'not_invoiced' as status, cast(null as text) as charge_state,
                     cast(null as text) as charge_reason, cast(0 as bigint) as amount, cast(0 as bigint) as total,
                     cast(0 as bigint) as amount_due, cast(0 as bigint) as amount_paid,
@@ -160,29 +178,20 @@ macro_rules! not_invoiced {
                                where invoice.customer_id = customer.id and substr(invoice.cycle, 1, 7) = $1
                                  and invoice.state <> 'deleted')
                and ($2 = '' or $2 = 'not_invoiced') and ($3 = '' or customer.currency = $3)
-               and ($4 = '' or customer.id = $4) and not $6 and not $7 ",
+               and ($4 = '' or customer.id = $4) and ($5 or not $5) and not $6 and not $7 ",
             $rest
         )
     };
 }
 
-/// A page: `$8` is the number of rows. Each half is cut first, in the order of its index, so that whatever lies behind
-/// the page costs nothing.
+/// A page of invoices: `$8` is the number of rows, `$9` to `$11` the place of the row before it.
 macro_rules! page {
-    ($from:literal, $ours:expr, $theirs:expr, $order:literal) => {
-        both(concat!(
-            "select * from (select * from (",
-            invoiced!($from, concat!($ours, " order by ", $order, " limit $8")),
-            ") as invoiced union all select * from (",
-            not_invoiced!(concat!($theirs, " order by ", $order, " limit $8")),
-            ") as awaited) as listed order by ",
-            $order,
-            " limit $8"
-        ))
+    ($from:literal, $rest:expr) => {
+        both(invoiced!($from, concat!($rest, " limit $8")))
     };
 }
 
-/// The first page, and the pages after a row, upwards and downwards: `$9` to `$11` are that row's place.
+/// The first page, and the pages after a row, upwards and downwards.
 struct Pages {
     first: Sql,
     after: Sql,
@@ -190,59 +199,55 @@ struct Pages {
     before: Sql,
 }
 
-// A cross join keeps its order: the outer table is walked along the index of the order.
+// A cross join keeps its order: the outer table is walked along the index of the order, and whatever lies behind the page
+// costs nothing.
 const BY_NAME: Pages = Pages {
-    first: page!("customer cross join invoice", "", "", "customer_name, customer_id, id"),
+    first: page!("customer cross join invoice", "order by customer_name, customer_id, id"),
     after: page!(
         "customer cross join invoice",
         "and (customer.name, customer.id) >= ($9, $10)
-         and ((customer.name, customer.id) > ($9, $10) or invoice.id > $11)",
-        "and (customer.name, customer.id, customer.id) > ($9, $10, $11)",
-        "customer_name, customer_id, id"
+         and ((customer.name, customer.id) > ($9, $10) or invoice.id > $11)
+         order by customer_name, customer_id, id"
     ),
-    last: page!("customer cross join invoice", "", "", "customer_name desc, customer_id desc, id desc"),
+    last: page!("customer cross join invoice", "order by customer_name desc, customer_id desc, id desc"),
     before: page!(
         "customer cross join invoice",
         "and (customer.name, customer.id) <= ($9, $10)
-         and ((customer.name, customer.id) < ($9, $10) or invoice.id < $11)",
-        "and (customer.name, customer.id, customer.id) < ($9, $10, $11)",
-        "customer_name desc, customer_id desc, id desc"
+         and ((customer.name, customer.id) < ($9, $10) or invoice.id < $11)
+         order by customer_name desc, customer_id desc, id desc"
     ),
 };
 
 const BY_AMOUNT: Pages = Pages {
-    first: page!("invoice cross join customer", "", "", "currency, total, id"),
+    first: page!("invoice cross join customer", "order by currency, total, id"),
     after: page!(
         "invoice cross join customer",
-        "and (invoice.currency, invoice.total, invoice.id) > ($9, $10, $11)",
-        "and (customer.currency, cast(0 as bigint), customer.id) > ($9, $10, $11)",
-        "currency, total, id"
+        "and (invoice.currency, invoice.total, invoice.id) > ($9, $10, $11) order by currency, total, id"
     ),
-    last: page!("invoice cross join customer", "", "", "currency desc, total desc, id desc"),
+    last: page!("invoice cross join customer", "order by currency desc, total desc, id desc"),
     before: page!(
         "invoice cross join customer",
-        "and (invoice.currency, invoice.total, invoice.id) < ($9, $10, $11)",
-        "and (customer.currency, cast(0 as bigint), customer.id) < ($9, $10, $11)",
-        "currency desc, total desc, id desc"
+        "and (invoice.currency, invoice.total, invoice.id) < ($9, $10, $11)
+         order by currency desc, total desc, id desc"
     ),
 };
 
 const BY_STATUS: Pages = Pages {
-    first: page!("invoice cross join customer", "", "", "status, id"),
+    first: page!("invoice cross join customer", "order by status, id"),
     after: page!(
         "invoice cross join customer",
-        "and (invoice.state, invoice.id) > ($9, $10)",
-        "and ('not_invoiced', customer.id) > ($9, $10)",
-        "status, id"
+        "and (invoice.state, invoice.id) > ($9, $10) order by status, id"
     ),
-    last: page!("invoice cross join customer", "", "", "status desc, id desc"),
+    last: page!("invoice cross join customer", "order by status desc, id desc"),
     before: page!(
         "invoice cross join customer",
-        "and (invoice.state, invoice.id) < ($9, $10)",
-        "and ('not_invoiced', customer.id) < ($9, $10)",
-        "status desc, id desc"
+        "and (invoice.state, invoice.id) < ($9, $10) order by status desc, id desc"
     ),
 };
+
+/// One customer's, which are few: in the order in which they began.
+const OF_CUSTOMER: Sql =
+    page!("customer cross join invoice", "and customer.id = $4 and invoice.id > $9 order by id");
 
 const ONE: Sql = both(concat!(
     invoiced!("invoice cross join customer", "and invoice.id = $8"),
@@ -251,14 +256,40 @@ const ONE: Sql = both(concat!(
 ));
 
 impl Store {
-    /// The rows after this one, or the first ones.
+    /// The rows after this one, or the first ones. Customers without an invoice come last, by name: only whoever has come
+    /// to the end waits until they are found.
     pub async fn report_rows(
+        &self,
+        filter: &ReportFilter,
+        order: (ReportSort, bool),
+        after: Option<&ReportRow>,
+        most: i64,
+    ) -> sqlx::Result<Vec<ReportRow>> {
+        let behind_invoices = after.is_some_and(|row| row.invoice_id.is_none());
+        let mut rows = match behind_invoices {
+            true => Vec::new(),
+            false => self.report_invoices(filter, order, after, most).await?,
+        };
+        let room = most - i64::try_from(rows.len()).unwrap_or(most);
+        if room > 0 {
+            let after = after.filter(|_| behind_invoices);
+            rows.extend(self.report_awaited(filter, after, room).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn report_invoices(
         &self,
         filter: &ReportFilter,
         (sort, descending): (ReportSort, bool),
         after: Option<&ReportRow>,
         most: i64,
     ) -> sqlx::Result<Vec<ReportRow>> {
+        let (a, b, c, d, e, f, g) = filter.args();
+        if !filter.customer_id.is_empty() {
+            let id = after.map_or("", |row| &row.id);
+            return self.db.all(OF_CUSTOMER, (a, b, c, d, e, f, g, most, id)).await;
+        }
         let pages = match sort {
             ReportSort::Name => BY_NAME,
             ReportSort::Amount => BY_AMOUNT,
@@ -268,7 +299,6 @@ impl Store {
             false => (pages.first, pages.after),
             true => (pages.last, pages.before),
         };
-        let (a, b, c, d, e, f, g) = filter.args();
         let Some(row) = after else { return self.db.all(first, (a, b, c, d, e, f, g, most)).await };
         let (name, currency, status) = (&*row.customer_name, &*row.currency, &*row.status);
         let (customer, id) = (&*row.customer_id, &*row.id);
@@ -281,6 +311,20 @@ impl Store {
         }
     }
 
+    async fn report_awaited(
+        &self,
+        filter: &ReportFilter,
+        after: Option<&ReportRow>,
+        most: i64,
+    ) -> sqlx::Result<Vec<ReportRow>> {
+        let sql = both(not_invoiced!(
+            "and (customer.name, customer.id) > ($8, $9) order by customer_name, id limit $10"
+        ));
+        let (name, id) = after.map_or(("", ""), |row| (&*row.customer_name, &*row.id));
+        let (a, b, c, d, e, f, g) = filter.args();
+        self.db.all(sql, (a, b, c, d, e, f, g, name, id, most)).await
+    }
+
     /// One row of a month, by its id.
     pub async fn report_row(&self, month: &str, id: &str) -> sqlx::Result<Option<ReportRow>> {
         let filter = ReportFilter { month: month.to_owned(), ..ReportFilter::default() };
@@ -291,15 +335,22 @@ impl Store {
     /// What the rows come to, by currency and status.
     pub async fn report_totals(&self, filter: &ReportFilter) -> sqlx::Result<Vec<ReportTotal>> {
         let sql = both(concat!(
-            "select currency, status, count(*) as invoices, cast(sum(amount) as bigint) as amount,
-                    cast(sum(total) as bigint) as total, cast(sum(amount_due) as bigint) as amount_due,
-                    cast(sum(amount_paid) as bigint) as amount_paid,
-                    cast(sum(amount_remaining) as bigint) as amount_remaining
+            "select invoice.currency as currency, invoice.state as status, count(*) as invoices,
+                    cast(sum(",
+            put!(),
+            ") as bigint) as amount, cast(sum(invoice.total) as bigint) as total,
+                    cast(sum(invoice.amount_due) as bigint) as amount_due,
+                    cast(sum(invoice.amount_paid) as bigint) as amount_paid,
+                    cast(sum(invoice.amount_remaining) as bigint) as amount_remaining
+             from invoice where ",
+            wanted!(),
+            "group by invoice.currency, invoice.state
+             union all
+             select currency, status, count(*), cast(0 as bigint), cast(0 as bigint), cast(0 as bigint),
+                    cast(0 as bigint), cast(0 as bigint)
              from (",
-            invoiced!("invoice cross join customer", ""),
-            " union all ",
             not_invoiced!(""),
-            ") as listed group by currency, status order by currency, status"
+            ") as awaited group by currency, status order by currency, status"
         ));
         self.db.all(sql, filter.args()).await
     }
@@ -329,12 +380,13 @@ impl Store {
     /// What finalized invoices of some months come to at Stripe, void ones left out: (month, currency, minor units).
     pub async fn revenue(&self, from: &str, until: &str) -> sqlx::Result<Vec<(String, String, i64)>> {
         let sql = both(
-            "select substr(cycle, 1, 7) as month, currency, cast(sum(total) as bigint) from invoice
-             where substr(cycle, 1, 7) >= $1 and substr(cycle, 1, 7) <= $2
-               and state in ('open', 'paid', 'uncollectible')
+            "select substr(cycle, 1, 7) as month, currency, cast(sum(total) as bigint)
+             from (select cycle, currency, state, sum(total) as total from invoice
+                   where cycle >= $1 and cycle <= $2 group by cycle, currency, state) as sums
+             where state in ('open', 'paid', 'uncollectible')
              group by substr(cycle, 1, 7), currency order by currency, month",
         );
-        self.db.all(sql, (from, until)).await
+        self.db.all(sql, (format!("{from}-01"), format!("{until}-31"))).await
     }
 
     /// What is expected as of a time, by currency.

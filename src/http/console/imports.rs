@@ -73,7 +73,7 @@ pub async fn import(
     let missing = || Problem::not_found("There is no such customer list.");
     let sheet = sheets::import(&app, &id).await?.ok_or_else(missing)?;
     let shell = shell(&app, &key, TAB, None);
-    let changed = query.changed && sheet.waits;
+    let changed = query.changed && sheet.line.waits;
     Ok(html(StatusCode::OK, rendered(&ImportPage { shell, sheet: &sheet, changed })))
 }
 

@@ -23,14 +23,14 @@ pub struct ImportLine {
     pub unchanged: i64,
     pub errors: i64,
     pub applied: i64,
+    /// Whether its rows wait for a yes.
+    pub waits: bool,
 }
 
 /// One list.
 #[derive(Clone, Debug)]
 pub struct ImportSheet {
     pub line: ImportLine,
-    /// Whether its rows wait for a yes.
-    pub waits: bool,
     /// The first hundred.
     pub faults: Vec<Fault>,
     /// The first hundred.
@@ -43,7 +43,11 @@ pub struct ImportSheet {
 /// The database did not answer.
 pub async fn imports(app: &App, page: &Page) -> sqlx::Result<Slice<ImportLine>> {
     let rows = app.store.customer_imports(page).await?;
-    Ok(Slice::new(page, rows, |row| row.id.clone()).map(|row| line(app, row)))
+    let mut all = Slice::new(page, rows, |row| row.id.clone()).map(|row| line(app, row));
+    for row in &mut all.rows {
+        row.waits = waits(app, row).await?;
+    }
+    Ok(all)
 }
 
 /// One list; none where there is no such one.
@@ -52,9 +56,14 @@ pub async fn imports(app: &App, page: &Page) -> sqlx::Result<Slice<ImportLine>> 
 /// The database did not answer.
 pub async fn import(app: &App, id: &str) -> sqlx::Result<Option<ImportSheet>> {
     let Some(import) = app.store.customer_import(id).await? else { return Ok(None) };
-    let waits = import.state == "checked" && app.store.import_is_kept(id).await?;
     let told = report(&import);
-    Ok(Some(ImportSheet { waits, faults: told.faults, changes: told.changes, line: line(app, import) }))
+    let mut line = line(app, import);
+    line.waits = waits(app, &line).await?;
+    Ok(Some(ImportSheet { line, faults: told.faults, changes: told.changes }))
+}
+
+async fn waits(app: &App, line: &ImportLine) -> sqlx::Result<bool> {
+    Ok(line.state == "checked" && app.store.import_is_kept(&line.id).await?)
 }
 
 fn line(app: &App, import: CustomerImport) -> ImportLine {
@@ -71,5 +80,6 @@ fn line(app: &App, import: CustomerImport) -> ImportLine {
         unchanged: import.unchanged_count,
         errors: import.error_count,
         applied: import.applied_count,
+        waits: false,
     }
 }
