@@ -1,4 +1,5 @@
-//! Sheet: the rows of a CSV file with the lines on which they stand, read from pieces of any size in constant memory.
+//! Sheet: the rows of a CSV file with the lines on which they stand, read from pieces of any size in constant memory; and
+//! rows to write, of which no spreadsheet makes formulas.
 
 use std::fmt;
 
@@ -241,9 +242,88 @@ impl Reader {
     }
 }
 
+/// What a spreadsheet takes for the begin of a formula, also in the wide form of some keyboards.
+const FORMULA: &[char] = &['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
+/// Adds a field of the row that is being written. A text that a spreadsheet would calculate gets an apostrophe before it; one
+/// that is a plain number stays one.
+pub fn write_text(out: &mut String, text: &str) {
+    let calculates = text.starts_with(FORMULA) && !is_number(text);
+    let quoted = calculates || text.contains([',', '"', '\r', '\n', ';', '\t']) || text.trim() != text;
+    if quoted {
+        out.push('"');
+    }
+    if calculates {
+        out.push('\'');
+    }
+    match quoted {
+        true => {
+            *out += &text.replace('"', "\"\"");
+            *out += "\",";
+        }
+        false => {
+            *out += text;
+            out.push(',');
+        }
+    }
+}
+
+/// Adds a number of ours, as it is.
+pub fn write_number(out: &mut String, number: &str) {
+    *out += number;
+    out.push(',');
+}
+
+/// Ends the row.
+pub fn end_row(out: &mut String) {
+    if out.ends_with(',') {
+        out.pop();
+    }
+    *out += "\r\n";
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    [whole, fraction].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_text_becomes_a_formula_and_numbers_stay_numbers() {
+        let written = |text: &str| {
+            let mut out = String::new();
+            write_text(&mut out, text);
+            end_row(&mut out);
+            out
+        };
+        for text in [
+            "=1+1", "+1+cmd", "-1-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "-", "+49 30 1", "-1.",
+            "=\"a\"",
+        ] {
+            let expected = format!("\"'{}\"\r\n", text.replace('"', "\"\""));
+            assert_eq!(written(text), expected);
+        }
+        for text in ["Ada", "-5", "+12.50", "", "ünï", "ot_cus_1", "a=b"] {
+            assert_eq!(written(text), format!("{text}\r\n"));
+        }
+        for text in ["a,b", "a\"b", "a\nb", " a", "a;b"] {
+            assert_eq!(written(text), format!("\"{}\"\r\n", text.replace('"', "\"\"")));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut out = String::new();
+        let fields = ["a,\"b\"", "two\r\nlines", "", "plain", "last;"];
+        fields.iter().for_each(|field| write_text(&mut out, field));
+        end_row(&mut out);
+        let (rows, error) = read_in(out.as_bytes(), 3);
+        assert_eq!((rows, error), (vec![(1, fields.map(str::to_owned).to_vec(), false)], None));
+    }
 
     type Read = Vec<(u64, Vec<String>, bool)>;
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::simulate;
 use super::{
     amounts, customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open,
-    prices, reconcile, sandbox, serve, sync, usage, webhooks,
+    prices, reconcile, report, sandbox, serve, sync, usage, webhooks,
 };
 use crate::commands::out::say;
 use crate::config::{Config, SETTINGS, duration, toml_key};
@@ -68,6 +68,9 @@ enum Command {
     /// Look at amounts that your own API gives, and ask again
     #[command(subcommand)]
     Amounts(amounts::AmountsCommand),
+    /// See what a month's invoices come to, and which amounts, e-mails and payments are awaited
+    #[command(after_help = report::EXIT_CODES)]
+    Report(report::ReportArgs),
     /// Look at what follows a charge that failed
     #[command(subcommand)]
     Dunning(dunning::DunningCommand),
@@ -164,6 +167,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Customers(command) => customers::customers(config, command).await,
         Command::Prices(command) => prices::prices(config, command).await,
         Command::Amounts(command) => amounts::amounts(config, command).await,
+        Command::Report(args) => report::report(config, args).await,
         Command::Sync(args) => sync::sync(config, args).await,
         Command::Reconcile(args) => reconcile::reconcile(config, args).await,
         Command::Keys(command) => manage_keys(config, command).await,

@@ -88,6 +88,7 @@ async fn import(app: &App, args: ImportArgs) -> anyhow::Result<ExitCode> {
     let options = ImportOptions {
         file_name: name_of(&args.file),
         dry_run: args.dry_run,
+        keep: false,
         month: args.month,
         maps: args.maps,
     };
@@ -139,7 +140,7 @@ fn print(import: &CustomerImport, json: bool) {
     if json {
         return say!("{}", as_json(import));
     }
-    let imports::Report { faults, changes } = report(import);
+    let imports::Report { faults, changes, .. } = report(import);
     for fault in &faults {
         let column = fault.column.as_deref().map(|column| format!(" {column}:")).unwrap_or_default();
         eprintln!("line {}:{column} {}", fault.line, fault.detail);

@@ -18,6 +18,7 @@ pub mod open;
 mod out;
 mod prices;
 mod reconcile;
+mod report;
 mod sandbox;
 pub mod serve;
 #[cfg(feature = "simulation")]

@@ -11,7 +11,16 @@ pub(crate) use say;
 
 /// Prints a line.
 pub fn line(text: Arguments<'_>) {
-    match write(&mut io::stdout().lock(), text) {
+    end_unless(write(&mut io::stdout().lock(), text));
+}
+
+/// Prints a text as it is, with the lines that it has; ends as [`line`] does.
+pub fn write_or_end(text: &str) {
+    end_unless(heard(io::stdout().lock().write_all(text.as_bytes())));
+}
+
+fn end_unless(written: io::Result<bool>) {
+    match written {
         Ok(true) => {}
         // Whatever is under way goes on at the next start, as after a crash.
         Ok(false) => std::process::exit(0),
@@ -24,7 +33,11 @@ pub fn line(text: Arguments<'_>) {
 
 /// False where nobody reads any more.
 fn write(out: &mut impl Write, text: Arguments<'_>) -> io::Result<bool> {
-    match writeln!(out, "{text}") {
+    heard(writeln!(out, "{text}"))
+}
+
+fn heard(written: io::Result<()>) -> io::Result<bool> {
+    match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error),

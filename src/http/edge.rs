@@ -21,6 +21,7 @@ use super::problem::{self, Problem};
 use super::{RequestId, auth, html, imports, kind};
 use crate::app::App;
 use crate::clock::prefix;
+use crate::pages::imports::UPLOAD;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
@@ -66,7 +67,7 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Result<Response, P
     let Ok(_room) = edge.room.try_acquire() else {
         return Err(overloaded("Too many requests are being answered at once."));
     };
-    let uploads = request.uri().path() == imports::PATH;
+    let uploads = [imports::PATH, UPLOAD].contains(&request.uri().path());
     let running = AssertUnwindSafe(next.run(request)).catch_unwind();
     let patience = if uploads { edge.limits.upload } else { edge.limits.answer };
     match timeout(patience, running).await {

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::clock::{from_ms, prefix};
 use crate::store::CustomerImport;
 use crate::workflows::by::By;
-use crate::workflows::imports::{self, Change, Fault, ImportOptions, Upload, carry_on};
+use crate::workflows::imports::{self, Change, Fault, FieldChange, ImportOptions, Upload, carry_on};
 
 /// Where files are sent.
 pub(super) const PATH: &str = "/v1/customers/import";
@@ -92,6 +92,20 @@ pub struct ChangeView {
     pub outcome: String,
     /// What differs from before.
     pub fields: Vec<String>,
+    /// The same with what it was and what it becomes; of a new customer what they begin with.
+    pub values: Vec<FieldChangeView>,
+}
+
+/// What becomes of one field.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CustomerImportFieldChange)]
+pub struct FieldChangeView {
+    #[schema(example = "email")]
+    pub field: String,
+    /// Null where there was nothing.
+    pub before: Option<String>,
+    /// Null where nothing is left.
+    pub after: Option<String>,
 }
 
 impl From<Fault> for FaultView {
@@ -103,8 +117,16 @@ impl From<Fault> for FaultView {
 
 impl From<Change> for ChangeView {
     fn from(change: Change) -> ChangeView {
-        let Change { line, external_id, outcome, fields } = change;
-        ChangeView { line, external_id, outcome, fields }
+        let Change { line, external_id, outcome, fields, values } = change;
+        let values = values.into_iter().map(FieldChangeView::from).collect();
+        ChangeView { line, external_id, outcome, fields, values }
+    }
+}
+
+impl From<FieldChange> for FieldChangeView {
+    fn from(change: FieldChange) -> FieldChangeView {
+        let FieldChange { field, before, after } = change;
+        FieldChangeView { field, before, after }
     }
 }
 
@@ -200,6 +222,7 @@ pub async fn create(
     let options = ImportOptions {
         file_name: query.file_name,
         dry_run: query.dry_run,
+        keep: false,
         month: query.month,
         maps: query.map,
     };

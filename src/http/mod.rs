@@ -34,6 +34,7 @@ pub mod meters;
 pub mod openapi;
 pub mod prices;
 pub mod problem;
+pub mod reports;
 pub mod routes;
 pub mod serve;
 pub mod services;
@@ -43,6 +44,7 @@ pub mod webhook_deliveries;
 pub mod webhook_endpoints;
 pub(crate) mod webhooks;
 
+use axum::extract::DefaultBodyLimit;
 use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
@@ -50,6 +52,7 @@ use axum::{Extension, Router};
 use utoipa_axum::routes as handlers;
 
 use crate::app::App;
+use crate::pages::imports::UPLOAD;
 use crate::store::api_keys::Scope;
 use crate::workflows::console::session;
 use extract::Limits;
@@ -87,6 +90,7 @@ fn routes(routes: Routes) -> Routes {
         .add(READ, handlers!(amounts::list))
         .add(WRITE, handlers!(amounts::retry))
         .add(WRITE, handlers!(amounts::accept))
+        .add(READ, handlers!(reports::invoices))
         .add(READ, handlers!(incidents::list))
         .add(WRITE, handlers!(incidents::resolve))
         .add(READ, handlers!(emails::list))
@@ -137,6 +141,13 @@ fn routes(routes: Routes) -> Routes {
         .page(LOOK, "/console/invoices/{id}", get(console::invoice))
         .page(LOOK, "/console/customers", get(console::customers))
         .page(LOOK, "/console/customers/{id}", get(console::customer))
+        .page(LOOK, "/console/report", get(console::report))
+        .page(LOOK, "/console/report.csv", get(console::report_csv))
+        .page(LOOK, "/console/report.json", get(console::report_json))
+        .page(LOOK, "/console/import", get(console::imports))
+        .page(LOOK, "/console/import/{id}", get(console::import))
+        .page(PRESS, UPLOAD, post(console::upload).layer(DefaultBodyLimit::disable()))
+        .page(PRESS, "/console/press/import/{id}", post(console::apply))
         .page(PRESS, "/console/press", post(console::press))
         .page(LOOK, "/console/sign-out", post(console::sign_out))
         .page(

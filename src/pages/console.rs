@@ -9,8 +9,13 @@ use crate::workflows::console::one::{Confirmed, CustomerSheet, InvoiceSheet};
 use crate::workflows::remedy::Action;
 
 /// The tabs: where each leads, and what stands on it.
-pub const TABS: &[(&str, &str)] =
-    &[("/console", "What needs you"), ("/console/invoices", "Invoices"), ("/console/customers", "Customers")];
+pub const TABS: &[(&str, &str)] = &[
+    ("/console", "What needs you"),
+    ("/console/invoices", "Invoices"),
+    ("/console/customers", "Customers"),
+    ("/console/report", "Report"),
+    ("/console/import", "Import"),
+];
 
 /// How customers can be filtered: the name in the address, and what stands in the list.
 pub const STANDINGS: &[(&str, &str)] = &[
@@ -158,7 +163,7 @@ impl CustomersPage<'_> {
 }
 
 /// An address with its query; what is empty is left out.
-fn address(path: &str, pairs: &[(&str, &str)]) -> String {
+pub(super) fn address(path: &str, pairs: &[(&str, &str)]) -> String {
     let given = pairs.iter().filter(|(_, value)| !value.is_empty());
     let given: Vec<String> = given.map(|(name, value)| format!("{name}={}", percent(value))).collect();
     format!("{path}?{}", given.join("&"))
@@ -172,17 +177,17 @@ fn percent(text: &str) -> String {
 }
 
 /// The class of a state's colour.
-fn tone(state: &str) -> &'static str {
+pub(super) fn tone(state: &str) -> &'static str {
     match state {
         "paid" | "sent" | "done" | "delivered" => "good",
         "failed" | "needs_attention" | "unknown" | "refused" | "no_answer" => "bad",
-        "pending" | "in_progress" | "under way" | "queued" | "open" => "wait",
+        "pending" | "in_progress" | "under way" | "queued" | "open" | "applying" | "not_invoiced" => "wait",
         _ => "plain",
     }
 }
 
 /// A stored word as people write it.
-fn words(word: &str) -> String {
+pub(super) fn words(word: &str) -> String {
     word.replace('_', " ")
 }
 

@@ -2,6 +2,8 @@
 
 pub mod billing;
 pub mod console;
+pub mod imports;
+pub mod report;
 
 use std::sync::LazyLock;
 

@@ -123,12 +123,20 @@ impl Store {
         self.db.all(sql, (import_id, after_line, most)).await
     }
 
-    /// Forgets the rows of imports that nobody has gone on with since a time, and says so of them.
+    /// Whether rows of an import are kept.
+    pub async fn import_is_kept(&self, import_id: &str) -> sqlx::Result<bool> {
+        let sql = both("select line from customer_import_row where import_id = $1 limit 1");
+        let row: Option<(i64,)> = self.db.opt(sql, (import_id,)).await?;
+        Ok(row.is_some())
+    }
+
+    /// Forgets the rows of imports that nobody has gone on with since a time, and says so of them; kept dry runs stay what
+    /// they were.
     pub async fn abandon_imports(&self, before: i64) -> sqlx::Result<()> {
         let mut tx = self.db.begin().await?;
         let rows = both(
             "delete from customer_import_row where import_id in
-             (select id from customer_import where state = 'reading' and updated_at < $1)",
+             (select id from customer_import where state in ('reading', 'checked') and updated_at < $1)",
         );
         tx.run(rows, (before,)).await?;
         let sql = both(
@@ -155,7 +163,7 @@ impl Tx {
         let sql = both(
             "update customer_import
              set state = $2, row_count = $3, created_count = $4, updated_count = $5, unchanged_count = $6,
-                 error_count = $7, report = $8, updated_at = $9,
+                 error_count = $7, report = $8, updated_at = $9, dry_run = $10,
                  finished_at = case when $2 = 'applying' then null else $9 end
              where id = $1 and state = 'reading'",
         );
@@ -169,8 +177,19 @@ impl Tx {
             import.error_count,
             &import.report,
             now,
+            import.dry_run,
         );
         Ok(self.run(sql, args).await? == 1)
+    }
+
+    /// Goes on with a dry run whose rows were kept, in somebody's name; false where there is no such one.
+    pub async fn confirm_import(&mut self, id: &str, actor: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update customer_import set state = 'reading', actor = $2, updated_at = $3, finished_at = null
+             where id = $1 and state = 'checked'
+               and exists (select 1 from customer_import_row where import_id = $1)",
+        );
+        Ok(self.run(sql, (id, actor, now)).await? == 1)
     }
 
     /// Forgets every row of an import.

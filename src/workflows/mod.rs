@@ -31,6 +31,7 @@ pub mod read_back;
 pub mod reads;
 pub mod receive;
 pub mod remedy;
+pub mod report;
 pub mod seal;
 pub mod services;
 pub mod silence;

@@ -713,3 +713,199 @@ async fn invoices_are_found_by_status_reason_customer_and_month() {
         desk.get("/console/invoices/ot_inv_nothing").await.body.contains("<h1>There is nothing here</h1>")
     );
 }
+
+impl Desk<'_> {
+    /// Sends a customer list as the page's form does; where it leads.
+    async fn uploads(&self, list: &str, month: &str) -> Reply {
+        let part = |head: &str, text: &str| {
+            format!("--cut\r\ncontent-disposition: form-data; {head}\r\n\r\n{text}\r\n")
+        };
+        let form = part("name=\"month\"", month)
+            + &part("name=\"map\"", "Kunde=external_id, Notes=")
+            + &part("name=\"file\"; filename=\"<i>list</i>.csv\"\r\ncontent-type: text/csv", list)
+            + "--cut--\r\n";
+        let request = Request::post("/console/press/import")
+            .header("host", "opentab.test")
+            .header("cookie", &self.cookie)
+            .header("sec-fetch-site", "same-origin")
+            .header("content-type", "multipart/form-data; boundary=cut");
+        let answer = self.web.clone().oneshot(request.body(Body::from(form)).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
+        Reply { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    /// The address of the preview of a list.
+    async fn previews(&self, list: &str) -> String {
+        let reply = self.uploads(list, "").await;
+        assert_eq!(reply.status, 303, "{}", reply.body);
+        reply.header("location").to_owned()
+    }
+
+    async fn says_yes(&self, preview: &str) -> Reply {
+        let id = preview.rsplit('/').next().unwrap();
+        let origin = [("cookie", &*self.cookie), ("sec-fetch-site", "same-origin")];
+        self.send("POST", &format!("/console/press/import/{id}"), &origin, "").await
+    }
+
+    async fn name_of(&self, external_id: &str) -> Option<String> {
+        let found = self.tab.app.store.customer_by_any_id(external_id).await.unwrap();
+        found.map(|customer| customer.name)
+    }
+}
+
+#[tokio::test]
+async fn exactly_the_list_that_was_shown_is_imported() {
+    let t = Tab::new().await;
+    let desk = Desk::of(&t).await;
+    t.customer("Ada").await;
+    let list = "Kunde,name,currency,email,Notes\nada,<b>Ada</b>,usd,-,x\neve,Eve,eur,,\n";
+    let preview = desk.previews(list).await;
+    let page = desk.page(&preview).await;
+    for shown in [
+        "<del>Ada</del>",
+        "<ins>&#60;b&#62;Ada&#60;/b&#62;</ins>",
+        "<del>ada@example.com</del>",
+        "removed",
+        "<ins>Eve</ins>",
+        "Import 2 changes",
+        "&#60;i&#62;list&#60;/i&#62;.csv",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert_eq!(desk.name_of("ada").await.as_deref(), Some("Ada"), "looking changes nothing");
+    assert_eq!(desk.name_of("eve").await, None);
+    let reply = desk.says_yes(&preview).await;
+    assert_eq!((reply.status, reply.header("location")), (303, &*preview));
+    jobs::run_due(&t.app).await.unwrap();
+    assert_eq!(desk.name_of("ada").await.as_deref(), Some("<b>Ada</b>"));
+    assert_eq!(desk.name_of("eve").await.as_deref(), Some("Eve"));
+    assert!(desk.page(&preview).await.contains("What has changed"));
+    // A second press, of somebody who went back, does nothing.
+    assert_eq!(desk.says_yes(&preview).await.status, 404);
+    assert!(desk.page("/console/import").await.contains("imported"));
+}
+
+#[tokio::test]
+async fn a_list_that_would_do_something_else_by_now_is_shown_again() {
+    let t = Tab::new().await;
+    let desk = Desk::of(&t).await;
+    t.customer("Ada").await;
+    let preview = desk.previews("external_id,name,currency\nada,Ada L,usd\neve,Eve,eur\n").await;
+    // In between somebody makes Eve.
+    t.customer_with("Eve", "eur", opentab::store::customers::CollectionMethod::SendInvoice).await;
+    let reply = desk.says_yes(&preview).await;
+    assert_eq!(reply.header("location"), format!("{preview}?changed=true"), "{}", reply.body);
+    assert_eq!(desk.name_of("ada").await.as_deref(), Some("Ada"), "nothing was imported");
+    let page = desk.page(reply.header("location")).await;
+    assert!(page.contains("Something was changed") && page.contains("Import 1 change<"), "{page}");
+    // What is shown now holds.
+    assert_eq!(desk.says_yes(&preview).await.header("location"), preview);
+    jobs::run_due(&t.app).await.unwrap();
+    assert_eq!(desk.name_of("ada").await.as_deref(), Some("Ada L"));
+    // Where a line has come to be at fault, all of it is refused.
+    let preview = desk.previews("external_id,name,currency\nada,Ada M,usd\nbob,Bob,eur\n").await;
+    t.customer("Bob").await;
+    desk.says_yes(&preview).await;
+    jobs::run_due(&t.app).await.unwrap();
+    let page = desk.page(&preview).await;
+    assert!(page.contains("Nothing was imported") && page.contains("<th scope=\"row\">3</th>"), "{page}");
+    assert_eq!(desk.name_of("ada").await.as_deref(), Some("Ada L"));
+}
+
+#[tokio::test]
+async fn a_preview_is_kept_for_a_day() {
+    let t = Tab::new().await;
+    let desk = Desk::of(&t).await;
+    let preview = desk.previews("external_id,name,currency\nada,Ada,usd\n").await;
+    t.pass(chrono::Duration::hours(23));
+    opentab::workflows::prune::prune(&t.app).await.unwrap();
+    assert!(Desk::of(&t).await.page(&preview).await.contains("Import 1 change"));
+    t.pass(chrono::Duration::hours(2));
+    opentab::workflows::prune::prune(&t.app).await.unwrap();
+    let desk = Desk::of(&t).await;
+    assert!(desk.page(&preview).await.contains("not kept any more"));
+    assert_eq!(desk.says_yes(&preview).await.status, 404);
+    assert_eq!(desk.name_of("ada").await, None);
+}
+
+#[tokio::test]
+async fn a_faulty_list_and_a_faulty_form_say_where() {
+    let t = Tab::new().await;
+    let desk = Desk::of(&t).await;
+    let page = desk.page(&desk.previews("Kunde,name,currency\nada,Ada,gold\nada,Ada,usd\n").await).await;
+    assert!(page.contains("At fault") && page.contains("<code>currency</code>"), "{page}");
+    assert!(!page.contains("class=\"button\">Import"), "{page}");
+    assert_eq!(desk.uploads("external_id\nada\n", "november").await.status, 422);
+    let form = desk.send("POST", "/console/press/import", &[("cookie", &desk.cookie)], "file=x").await;
+    assert_eq!(form.status, 415);
+    // Nothing of another site's is taken, nor of somebody who may only look.
+    let elsewhere = [("cookie", &*desk.cookie), ("sec-fetch-site", "cross-site")];
+    assert_eq!(desk.send("POST", "/console/press/import", &elsewhere, "").await.status, 403);
+    let reader = Desk::with(&t, &[Scope::BillingRead]).await;
+    assert_eq!(reader.uploads("external_id,name,currency\nada,Ada,usd\n", "").await.status, 403);
+    assert!(!reader.page("/console/import").await.contains("type=\"file\""));
+    assert_eq!(t.audited("customers.import_checked").await, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_is_not_taken() {
+    let t = Tab::new().await;
+    let mut desk = Desk::of(&t).await;
+    let limits = http::extract::Limits { upload_bytes: 1_000, ..Default::default() };
+    desk.web = http::router_with(t.app.clone(), limits);
+    assert_eq!(desk.uploads(&"x".repeat(900), "").await.status, 303);
+    assert_eq!(desk.uploads(&"x".repeat(1_100), "").await.status, 413);
+}
+
+#[tokio::test]
+async fn the_report_is_a_page_of_links_and_escapes_what_it_shows() {
+    let payday = Payday::setup("stripe", None, &[]).await;
+    let payday = payday.begins().await;
+    let t = &payday.t;
+    let evil = t
+        .customer_like("<script>alert(1)</script>", |new| {
+            new.external_id = Some("evil".to_owned());
+            new.email = None;
+        })
+        .await;
+    t.flat_fee(&evil, "Fee", 700).await;
+    t.settle().await;
+    let desk = Desk::with(t, &[Scope::BillingRead]).await;
+    let page = desk.page("/console/report?month=2026-12").await;
+    assert!(page.contains("&#60;script&#62;") && !page.contains("<script"), "{page}");
+    assert!(!page.contains("style=") && !page.contains("onclick="), "the policy forbids it");
+    let page = desk.page("/console/report?month=2026-11").await;
+    for shown in [
+        "$2.00",
+        "Revenue by month",
+        "<svg",
+        "What is open now",
+        "<strong class=\"some\">1</strong> not paid",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    // Every link of it leads somewhere.
+    let mut links: Vec<String> = page
+        .split("href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().replace("&#38;", "&").replace("&amp;", "&"))
+        .filter(|link| link.starts_with("/console/"))
+        .collect();
+    links.sort();
+    links.dedup();
+    assert!(links.len() > 12, "{links:?}");
+    for link in &links {
+        assert_eq!(desk.get(link).await.status, 200, "{link}");
+    }
+    let csv = desk.get("/console/report.csv?month=2026-11&status=open").await;
+    assert_eq!(csv.header("content-disposition"), "attachment; filename=\"invoices-2026-11.csv\"");
+    assert_eq!(csv.body.lines().count(), 2);
+    let json: serde_json::Value =
+        serde_json::from_str(&desk.get("/console/report.json?month=2026-11").await.body).unwrap();
+    assert_eq!((&json["data"][0]["total"], &json["totals"][0]["total"]), (&json!(200), &json!(200)));
+    let empty = desk.get("/console/report.json?month=2020-01").await.body;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&empty).unwrap()["data"], json!([]));
+    assert!(desk.page("/console/report?month=2026-11&awaited=not_paid&customer=ada").await.contains("$2.00"));
+    assert!(desk.page("/console/report?month=2026-11&customer=nobody").await.contains("no such invoices"));
+}

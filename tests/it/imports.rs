@@ -72,6 +72,14 @@ async fn a_list_creates_updates_and_leaves_alone_and_says_which() {
     let told: Vec<_> =
         changes.iter().map(|c| (c.line, &*c.external_id, &*c.outcome, c.fields.join(","))).collect();
     assert_eq!(told, [(3, "bob", "updated", "name".to_owned()), (4, "eve", "created", String::new())]);
+    let values: Vec<_> = changes
+        .iter()
+        .flat_map(|change| &change.values)
+        .map(|value| (&*value.field, value.before.as_deref(), value.after.as_deref()))
+        .collect();
+    let expected =
+        [("name", Some("Bob"), Some("Robert")), ("name", None, Some("Eve")), ("currency", None, Some("jpy"))];
+    assert_eq!(values, expected);
     let bob = customer(&tab, "bob").await;
     assert_eq!((bob.name.as_str(), bob.id, bob.created_at), ("Robert", before.id, before.created_at));
     for id in ["ada", "bob", "eve"] {

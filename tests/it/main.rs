@@ -22,6 +22,7 @@ mod payday;
 mod quarter;
 mod refusals;
 mod replicas;
+mod report;
 mod routes;
 mod server;
 mod silence;

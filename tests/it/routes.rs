@@ -12,6 +12,7 @@ use crate::server::Server;
 fn method(route: &RouteInfo) -> &'static str {
     match route.method {
         // A page is read, but for those that are a button.
+        "*" if route.path.starts_with("/console/press/") => "POST",
         "*" if ["/sign-out", "/sign-in", "/press"].iter().any(|end| route.path.ends_with(end)) => "POST",
         "*" => "GET",
         method => method,

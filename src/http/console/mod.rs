@@ -6,8 +6,10 @@
 //! another site reaches its handler.
 
 mod customers;
+mod imports;
 mod invoices;
 mod needs;
+mod report;
 mod sign_in;
 
 use axum::extract::Request;
@@ -17,8 +19,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 pub use customers::{customer, customers};
+pub use imports::{apply, import, imports, upload};
 pub use invoices::{invoice, invoices};
 pub use needs::{needs, press};
+pub use report::{report, report_csv, report_json};
 pub use sign_in::{SignIns, sign_in, sign_out};
 
 use super::auth::Caller;

@@ -16,7 +16,7 @@ pub struct Slice<T> {
 
 impl<T> Slice<T> {
     /// Of a page that the store has cut: `id` names a row.
-    fn new(page: &Page, (rows, has_more): (Vec<T>, bool), id: impl Fn(&T) -> String) -> Slice<T> {
+    pub(super) fn new(page: &Page, (rows, has_more): (Vec<T>, bool), id: impl Fn(&T) -> String) -> Slice<T> {
         let backwards = !page.before.is_empty();
         let (more_older, more_newer) = match backwards {
             true => (true, has_more),
@@ -27,7 +27,7 @@ impl<T> Slice<T> {
         Slice { rows, older, newer }
     }
 
-    fn map<U>(self, shown: impl Fn(T) -> U) -> Slice<U> {
+    pub(super) fn map<U>(self, shown: impl Fn(T) -> U) -> Slice<U> {
         let Slice { rows, older, newer } = self;
         Slice { rows: rows.into_iter().map(shown).collect(), older, newer }
     }

@@ -1,9 +1,11 @@
 //! The operator's console: who is signed in, what needs a human, what came of each invoice, and what a button does.
 
+pub mod imports;
 pub mod lists;
 pub mod needs;
 pub mod one;
 pub mod press;
+pub mod report;
 pub mod session;
 
 use chrono::{DateTime, Utc};

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 
+use super::FieldChange;
 use super::row::{Fault, Wanted};
 use crate::app::App;
 use crate::clock::prefix;
@@ -33,6 +34,8 @@ pub(super) struct Verdict {
     pub after: Customer,
     /// What they pay from now on as well.
     pub services: Vec<Service>,
+    /// The names of these prices.
+    names: Vec<String>,
 }
 
 impl Verdict {
@@ -54,6 +57,67 @@ impl Verdict {
         }
         fields
     }
+
+    /// What differs, with what it was and what it becomes; of a new customer what is not as usual.
+    pub fn values(&self) -> Vec<FieldChange> {
+        let after = values_of(&self.after);
+        let before = self.before.as_ref().map_or_else(usual, values_of);
+        let find = |all: &[(String, String)], name: &str| {
+            all.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone())
+        };
+        let gone = before.iter().filter(|(name, _)| find(&after, name).is_none());
+        let names = after.iter().chain(gone).map(|(name, _)| name);
+        let mut all: Vec<FieldChange> = names
+            .map(|name| FieldChange {
+                field: name.clone(),
+                before: find(&before, name),
+                after: find(&after, name),
+            })
+            .filter(|change| change.before != change.after)
+            .collect();
+        if self.before.is_none() {
+            all.iter_mut().for_each(|change| change.before = None);
+        }
+        all.extend(self.services.iter().zip(&self.names).map(|(service, name)| FieldChange {
+            field: "prices".to_owned(),
+            before: None,
+            after: Some(format!("{name} from {}", service.from)),
+        }));
+        all
+    }
+}
+
+/// What a list can say of a customer, as people read it.
+fn values_of(customer: &Customer) -> Vec<(String, String)> {
+    let day = |day: Option<NaiveDate>| day.map(|day| day.to_string());
+    let known = [
+        ("name", Some(customer.name.clone())),
+        ("email", customer.email.clone()),
+        ("currency", Some(customer.currency.to_string())),
+        ("time_zone", Some(customer.time_zone.name().to_owned())),
+        ("anchor_day", Some(customer.anchor_day.to_string())),
+        ("collection_method", Some(customer.collection_method.as_str().to_owned())),
+        ("days_until_due", Some(customer.days_until_due.to_string())),
+        ("stripe_customer_id", customer.stripe_customer_id.clone()),
+        ("locale", Some(customer.locale.clone())),
+        ("active_from", day(customer.active_from)),
+        ("active_until", day(customer.active_until)),
+    ];
+    let known = known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let metadata = customer.metadata.iter().map(|(key, value)| (format!("metadata.{key}"), value.clone()));
+    known.chain(metadata).collect()
+}
+
+/// What a new customer is, where a list does not say it.
+fn usual() -> Vec<(String, String)> {
+    let usual = [
+        ("time_zone", "UTC"),
+        ("anchor_day", "1"),
+        ("collection_method", CollectionMethod::ChargeAutomatically.as_str()),
+        ("days_until_due", "30"),
+        ("locale", Locale::DEFAULT),
+    ];
+    usual.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 /// What is stored of the customers, ids and prices that some rows name.
@@ -155,9 +219,9 @@ impl Known {
             None => created(app, external_id, &wanted, now, &mut fault),
         };
         let Some(after) = after else { return Err(faults) };
-        let services = self.services(app, &after, &wanted, now, &mut fault);
+        let (services, names) = self.services(app, &after, &wanted, now, &mut fault);
         match faults.is_empty() {
-            true => Ok(Verdict { before: before.cloned(), after, services }),
+            true => Ok(Verdict { before: before.cloned(), after, services, names }),
             false => Err(faults),
         }
     }
@@ -170,14 +234,14 @@ impl Known {
         wanted: &Wanted,
         now: DateTime<Utc>,
         fault: &mut impl FnMut(&str, &str, String),
-    ) -> Vec<Service> {
+    ) -> (Vec<Service>, Vec<String>) {
         let today = customer.cycle_rule().day_of(now).to_string();
         let held = self.held.get(&customer.id).map_or(&[][..], Vec::as_slice);
         let pays = |price: &str| {
             let goes_on = |until: &Option<String>| until.as_ref().is_none_or(|until| *until > today);
             held.iter().any(|(id, until)| id == price && goes_on(until))
         };
-        let mut services: Vec<Service> = Vec::new();
+        let (mut services, mut names): (Vec<Service>, Vec<String>) = Default::default();
         for name in &wanted.prices {
             let price = match self.prices.get(name).map(Vec::as_slice) {
                 Some([price]) => price,
@@ -201,12 +265,15 @@ impl Known {
                 until: None,
             };
             match begun(app.ids.new_id(prefix::SERVICE), &new, customer, price, now) {
-                Ok(service) => services.push(service),
+                Ok(service) => {
+                    services.push(service);
+                    names.push(price.name.clone());
+                }
                 Err(ChangeError::Refused("/from", code, why)) => fault("services_from", code, why),
                 Err(why) => fault("prices", "refused", format!("`{name}`: {why}")),
             }
         }
-        services
+        (services, names)
     }
 }
 
