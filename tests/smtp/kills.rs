@@ -202,10 +202,7 @@ async fn judge(company: &Company, wanted: usize) -> usize {
         unknown += usize::from(state == "unknown");
     }
     company
-        .until(
-            "select count(*) from incident where kind = 'email_unknown' and resolved_at is null",
-            unknown,
-        )
+        .until("select count(*) from incident where kind = 'email_unknown' and resolved_at is null", unknown)
         .await;
     unknown
 }
@@ -238,8 +235,10 @@ async fn whoever_is_killed_at_any_step_of_sending_sends_no_invoice_twice() {
     company.until("select count(*) from email where state = 'sent'", STEPS.len()).await;
     for step in STEPS {
         let took = company.mail.took(&format!("{step}@x.example"));
-        let ids: std::collections::BTreeSet<&str> =
-            took.iter().filter_map(|text| text.lines().find(|line| line.starts_with("Message-ID:"))).collect();
+        let ids: std::collections::BTreeSet<&str> = took
+            .iter()
+            .filter_map(|text| text.lines().find(|line| line.starts_with("Message-ID:")))
+            .collect();
         let twice = ["taken", "quit"].contains(&step);
         assert_eq!((took.len(), ids.len()), (1 + usize::from(twice), 1), "{step}");
     }
