@@ -73,6 +73,11 @@ pub type CarryFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 pub trait Carrier: Send + Sync + fmt::Debug {
     /// Tries once.
     fn carry(&self, email: Email) -> CarryFuture<'_>;
+
+    /// Until when trying is of no use, in unix milliseconds, since the server could not be reached; none where it may be.
+    fn rests_until(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// E-mail out of the house. Cloned freely; every clone is the same mailer.
@@ -130,6 +135,11 @@ impl Mailer {
     pub fn message_id(&self, email_id: &str) -> String {
         let domain = self.from.as_ref().map_or("opentab.invalid", |from| from.email.domain());
         format!("{email_id}@{domain}")
+    }
+
+    /// Until when nobody should try, in unix milliseconds: the server could not be reached a moment ago.
+    pub fn rests_until(&self) -> Option<i64> {
+        self.carrier.as_ref()?.rests_until()
     }
 
     /// Room for one more e-mail on its way, until it is dropped; none where so many are that another waits its turn.

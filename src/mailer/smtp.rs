@@ -170,4 +170,9 @@ impl Carrier for Smtp {
     fn carry(&self, email: Email) -> CarryFuture<'_> {
         Box::pin(async move { self.deliver(&email).await })
     }
+
+    fn rests_until(&self) -> Option<i64> {
+        let until = self.not_before.load(Ordering::SeqCst);
+        Some(until).filter(|until| self.clock.now_ms() < *until)
+    }
 }

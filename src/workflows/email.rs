@@ -28,6 +28,8 @@ const PATIENCE_MS: i64 = 3_600_000;
 const TRIES: i64 = 68;
 const FIRST_PAUSE_MS: i64 = 60_000;
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
+/// After a server's rest, not everybody comes at once.
+const SPREAD_MS: i64 = 2_000;
 
 /// Our own mail server carries it.
 pub(super) const SMTP: &str = "smtp";
@@ -99,6 +101,10 @@ pub async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
         ("queued", _) => {}
         ("sending", _) => return settle(app, &email, email.token, interrupted()).await,
         _ => return Ok(None),
+    }
+    if let Some(until) = app.mailer.rests_until() {
+        // Not a try: nobody was asked.
+        return Ok(Some(until + app.ids.any_up_to(SPREAD_MS)));
     }
     let Some(_room) = app.mailer.room() else { return Ok(Some(soon(app))) };
     let ready = ready(app, &email).await?;

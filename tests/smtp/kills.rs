@@ -123,7 +123,23 @@ impl Company {
             if count == wanted as i64 {
                 return;
             }
-            assert!(began.elapsed() < PATIENCE, "{sql}: {count} and not {wanted}");
+            if began.elapsed() > PATIENCE {
+                let sql_of_jobs =
+                    both("select kind, state, subject, last_error from job where state <> 'done'");
+                let jobs: Vec<(String, String, String, Option<String>)> =
+                    self.db.all(sql_of_jobs, ()).await.unwrap();
+                let emails: Vec<(String, String, i64, Option<String>)> = self
+                    .db
+                    .all(
+                        both(
+                            "select recipient, state, attempts, last_error from email where state <> 'sent'",
+                        ),
+                        (),
+                    )
+                    .await
+                    .unwrap();
+                panic!("{sql}: {count} and not {wanted}; {jobs:#?}, {emails:#?}");
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
