@@ -52,7 +52,7 @@ pub async fn bounced(
     let is_new = tx.email_bounced(id, reason, app.clock.now_ms()).await?;
     let flagged = kind == BounceKind::Hard && flag(&mut tx, &email).await?;
     if is_new {
-        report(app, &mut tx, &email, kind, reason).await?;
+        tell_operator(app, &mut tx, &email, kind, reason).await?;
     }
     if is_new || flagged {
         let detail = json!({ "kind": kind.as_str(), "reason": reason, "was": email.state });
@@ -73,7 +73,7 @@ async fn flag(tx: &mut Tx, email: &StoredEmail) -> sqlx::Result<bool> {
     }
 }
 
-async fn report(
+async fn tell_operator(
     app: &App,
     tx: &mut Tx,
     email: &StoredEmail,

@@ -268,7 +268,7 @@ pub async fn resend(app: &App, id: &str, by: &By) -> Result<Resent, ChangeError>
     let mut tx = app.store.db.begin().await?;
     let recipient = recipient_now(app, &mut tx, &email).await?;
     if recipient.is_empty() && email.carrier == SMTP {
-        return Err(ChangeError::Refused("/id", "no_address", NO_ADDRESS.to_owned()));
+        return Err(ChangeError::Refused("/id", "no_address", NOWHERE.to_owned()));
     }
     let now = app.clock.now_ms();
     if tx.requeue_email(id, &email.state, &recipient, now).await? {
@@ -285,7 +285,7 @@ pub async fn resend(app: &App, id: &str, by: &By) -> Result<Resent, ChangeError>
 }
 
 /// Why an e-mail cannot be sent again.
-const NO_ADDRESS: &str = "there is no address that it could go to: set one on the customer";
+const NOWHERE: &str = "there is no address that it could go to: set one on the customer";
 
 fn is_undelivered(email: &StoredEmail) -> bool {
     matches!(email.state.as_str(), "failed" | "unknown" | "bounced")

@@ -52,10 +52,10 @@ pub(super) async fn facts(
     locale: &Locale,
 ) -> Result<Value, WorkflowError> {
     let mut facts = common(app, customer);
-    if let (Some(id), Some(customer)) = (&email.invoice_id, customer) {
-        if let Some(invoice) = app.store.invoice(id).await? {
-            facts["invoice"] = invoice_facts(app, &invoice, customer, locale).await?;
-        }
+    if let (Some(id), Some(customer)) = (&email.invoice_id, customer)
+        && let Some(invoice) = app.store.invoice(id).await?
+    {
+        facts["invoice"] = invoice_facts(app, &invoice, customer, locale).await?;
     }
     if email.subject.starts_with(prefix::INCIDENT) {
         let mut tx = app.store.db.begin().await?;

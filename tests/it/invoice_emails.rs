@@ -12,8 +12,8 @@ use opentab::http::extract::Limits;
 use opentab::jobs;
 use opentab::mailer::{Email, Outcome};
 use opentab::sandbox::Fault;
-use opentab::store::EmailFilter;
 use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::store::{EmailFilter, both};
 use opentab::workflows::by::By;
 use opentab::workflows::customers::{self, CustomerChange};
 use opentab::workflows::email::{self, Resent, Undelivered};
@@ -101,6 +101,21 @@ async fn an_invoice_is_emailed_once_however_often_stripe_says_that_it_is_finaliz
     t.december_ends().await;
     assert_eq!((t.invoices_mailed().len(), t.sealed(&ada).await.len()), (2, 2));
     assert_eq!(t.emails().await[0].month, "2026-11");
+}
+
+#[tokio::test]
+async fn an_invoice_is_in_the_ledger_with_its_email_or_not_at_all() {
+    let t = by_smtp().await;
+    let ada = t.payer("Ada").await;
+    t.settle().await;
+    t.app.store.db.run(both("alter table email rename to email_away"), ()).await.unwrap();
+    t.at("2026-12-01T02:00:00Z");
+    t.settle().await;
+    assert_eq!(t.sealed(&ada).await.len(), 0);
+    t.app.store.db.run(both("alter table email_away rename to email"), ()).await.unwrap();
+    t.recover().await;
+    assert_eq!((t.sealed(&ada).await.len(), t.invoices_mailed().len()), (1, 1));
+    assert_eq!(t.billed(&ada).await, 1_000);
 }
 
 #[tokio::test]
