@@ -16,7 +16,7 @@ use crate::billing::{Reason, Strategies, Strategy};
 use crate::store::Location;
 
 pub use lookup::{AmountUnit, Lookup, MissingAmount};
-pub use mail::{Encryption, MailSettings, SmtpServer};
+pub use mail::{Encryption, InvoiceEmails, InvoicePdf, MailSettings, SmtpServer};
 
 /// One setting. `--help`, the README and the check for typos all read this list.
 #[derive(Debug)]
@@ -123,6 +123,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("OPENTAB_EMAIL_FROM", "", "Who e-mail is from, such as Acme Billing <billing@acme.example>"),
     setting("OPENTAB_EMAIL_REPLY_TO", "", "Where answers to e-mail go; default: who it is from"),
     setting("OPENTAB_OPERATOR_EMAIL", "", "Who hears of each incident by e-mail"),
+    setting(
+        "OPENTAB_INVOICE_EMAILS",
+        "off",
+        "Who e-mails finalized invoices: off, smtp, by OPENTAB_SMTP_URL, or stripe, where they are sent and not charged",
+    ),
+    setting("OPENTAB_INVOICE_PDF", "link", "Stripe's PDF in an invoice's e-mail: link or attach"),
+    setting(
+        "OPENTAB_EMAIL_UNSUBSCRIBE",
+        "",
+        "List-Unsubscribe of e-mails to customers: an address or an https:// URL; without it they have none",
+    ),
     setting(
         "OPENTAB_TEMPLATES",
         "",
@@ -435,10 +446,19 @@ impl Values {
             reply_to: mailbox("OPENTAB_EMAIL_REPLY_TO")?,
             operator: mailbox("OPENTAB_OPERATOR_EMAIL")?,
             templates: self.optional("OPENTAB_TEMPLATES").map(Into::into),
+            invoices: self.parse("OPENTAB_INVOICE_EMAILS")?,
+            pdf: self.parse("OPENTAB_INVOICE_PDF")?,
+            unsubscribe: {
+                let way = self.optional("OPENTAB_EMAIL_UNSUBSCRIBE").map(mail::unsubscribe);
+                way.transpose().or_else(|why| bad("OPENTAB_EMAIL_UNSUBSCRIBE", why))?
+            },
         };
-        match settings.server.is_some() && settings.from.is_none() {
-            true => bad("OPENTAB_EMAIL_FROM", "must be set where OPENTAB_SMTP_URL is"),
-            false => Ok(settings),
+        match (&settings.server, &settings.from) {
+            (Some(_), None) => bad("OPENTAB_EMAIL_FROM", "must be set where OPENTAB_SMTP_URL is"),
+            (None, _) if settings.invoices == InvoiceEmails::Smtp => {
+                bad("OPENTAB_INVOICE_EMAILS", "is smtp, and OPENTAB_SMTP_URL names no mail server")
+            }
+            _ => Ok(settings),
         }
     }
 

@@ -79,6 +79,8 @@ bugs! {
     NoticeForEachTry = "notice_for_each_try", "Whoever is told of a failed charge is told of every try.";
     RestoredNever = "restored_never", "Who has paid what they were suspended for stays suspended.";
     UnknownSentAgain = "unknown_sent_again", "An e-mail that may have arrived is sent again.";
+    InvoiceEmailForEachDelivery = "invoice_email_for_each_delivery", "An invoice is e-mailed for every delivery of the webhook that says it is finalized.";
+    InvoiceEmailAfterCommit = "invoice_email_after_commit", "An invoice is sealed, and only then is its e-mail queued.";
     SomebodyElsesData = "somebody_elses_data", "A look-up by id answers another customer.";
 }
 

@@ -1,7 +1,12 @@
 //! SMTP: the real mailer and a real mail server, which takes, puts off, refuses and falls silent as the address says.
 
+#[path = "smtp/kills.rs"]
+mod kills;
+#[path = "support/process.rs"]
+mod process;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -59,6 +64,23 @@ impl MailServer {
             }
         });
         Some(MailServer { process, port, took })
+    }
+
+    /// Where to send e-mail to it.
+    fn url(&self) -> String {
+        format!("smtp://opentab:{PASSWORD}@127.0.0.1:{}", self.port)
+    }
+
+    /// From now on it says when this step is reached next, and goes no further.
+    fn holds_at(&mut self, step: &str) {
+        writeln!(self.process.stdin.as_mut().unwrap(), "{step}").unwrap();
+        // It is told before anybody else is.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    /// How often it said that a step was reached.
+    fn steps(&self) -> usize {
+        self.took.lock().unwrap().iter().filter(|said| said["step"].is_string()).count()
     }
 
     /// The messages that it took for an address.
@@ -143,7 +165,7 @@ impl Sender {
 #[tokio::test]
 async fn a_real_server_gets_each_email_once_whatever_it_answers() {
     let Some(server) = MailServer::start() else { return };
-    let sender = Sender::to(format!("smtp://opentab:{PASSWORD}@127.0.0.1:{}", server.port)).await;
+    let sender = Sender::to(server.url()).await;
     let addresses =
         ["fine@x.example", "later@x.example", "full@x.example", "never@x.example", "unwanted@x.example"];
     for address in addresses {
@@ -173,7 +195,7 @@ async fn a_real_server_gets_each_email_once_whatever_it_answers() {
 #[tokio::test]
 async fn silence_after_the_message_is_unknown_and_only_a_person_sends_it_again() {
     let Some(server) = MailServer::start() else { return };
-    let sender = Sender::to(format!("smtp://opentab:{PASSWORD}@127.0.0.1:{}", server.port)).await;
+    let sender = Sender::to(server.url()).await;
     for address in ["silent@x.example", "drop@x.example"] {
         sender.writes_to(address).await;
         sender.works(3).await;

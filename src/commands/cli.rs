@@ -106,7 +106,7 @@ struct CreateKey {
     /// What it is for, such as the name of the service that will use it
     #[arg(long, default_value = "")]
     name: String,
-    /// What it may do; may be repeated. usage:write, billing:read, billing:write, sync, admin
+    /// What it may do; may be repeated. usage:write, billing:read, billing:write, sync, emails:bounces, admin
     #[arg(long = "scope", default_value = "admin")]
     scopes: Vec<Scope>,
     /// How long it is valid, such as 90d; for ever where it is not given

@@ -11,9 +11,9 @@ use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::mailer::KINDS;
-use crate::store::{EmailFilter, Page, StoredEmail};
+use crate::store::{EMAIL_STATES, EmailFilter, Invoice, Page, StoredEmail};
 use crate::workflows::by::By;
-use crate::workflows::email::{self, Resent};
+use crate::workflows::email::{self, Resent, Undelivered};
 
 #[derive(Debug, Subcommand)]
 pub enum EmailsCommand {
@@ -21,8 +21,8 @@ pub enum EmailsCommand {
     List {
         #[command(flatten)]
         which: Which,
-        /// queued, sending, sent, failed or unknown
-        #[arg(long)]
+        /// queued, sending, sent, failed, unknown, bounced or canceled
+        #[arg(long, value_parser = EMAIL_STATES)]
         status: Option<String>,
         /// How many
         #[arg(long, default_value_t = 50)]
@@ -31,16 +31,22 @@ pub enum EmailsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Send an e-mail again that failed or whose ending is unknown, under the same Message-ID
+    /// Send an e-mail again that failed, came back or whose ending is unknown, under the same Message-ID
     Resend {
         /// ot_eml_…
-        #[arg(conflicts_with = "month", required_unless_present = "month")]
+        #[arg(conflicts_with_all = ["month", "all", "status"], required_unless_present = "month")]
         id: Option<String>,
-        /// Everything of --month that has this status: failed or unknown
-        #[arg(long, default_value = "failed", value_parser = ["failed", "unknown"])]
-        status: String,
+        /// Everything of --month that was certainly not delivered and has an address that takes e-mail. So without --status
+        #[arg(long, requires = "month")]
+        all: bool,
+        /// Only what has this status: failed, bounced, or unknown, which may be the second one that somebody gets
+        #[arg(long, conflicts_with = "all", value_parser = ["failed", "bounced", "unknown"])]
+        status: Option<String>,
         #[command(flatten)]
         which: Which,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
     /// Show what an e-mail would say, without sending anything
     Preview {
@@ -49,7 +55,7 @@ pub enum EmailsCommand {
         /// ot_cus_… or your own id
         #[arg(long)]
         customer: String,
-        /// ot_inv_…
+        /// ot_inv_…; the newest one that is finalized where it is not given
         #[arg(long)]
         invoice: Option<String>,
         /// The HTML in place of the text
@@ -79,6 +85,7 @@ impl Which {
     }
 }
 
+/// 0: done. 2: it cannot be done, and why.
 pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
@@ -88,14 +95,25 @@ pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<Ex
                 say!("{}", if json { as_json(&email) } else { as_text(&email) });
             }
         }
-        EmailsCommand::Resend { id: Some(id), .. } => match email::resend(&app, &id, &By::operator()).await {
-            Ok(Resent::Queued(email)) => say!("{} is queued; a running server sends it.", email.id),
-            Ok(Resent::NotNow(email)) => bail!("{id} is {}: it was sent, or is on its way", email.state),
-            Err(error) => return Err(error).with_context(|| format!("{id} cannot be sent again")),
-        },
-        EmailsCommand::Resend { id: None, status, which } => {
-            let queued = email::resend_all(&app, &which.filter(Some(status)), &By::operator()).await?;
-            say!("{queued} e-mails are queued; a running server sends them.");
+        EmailsCommand::Resend { id: Some(id), json, .. } => {
+            match email::resend(&app, &id, &By::operator()).await {
+                Ok(Resent::Queued(email)) if json => say!("{}", as_json(&email)),
+                Ok(Resent::Queued(email)) => say!("{} is queued; a running server sends it.", email.id),
+                Ok(Resent::NotNow(email)) => bail!("{id} is {}: it was sent, or is on its way", email.state),
+                Err(error) => return Err(error).with_context(|| format!("{id} cannot be sent again")),
+            }
+        }
+        EmailsCommand::Resend { id: None, status, which, json, .. } => {
+            let undelivered = match status.as_deref() {
+                Some("unknown") => Undelivered::OrUnknown,
+                _ => Undelivered::Certainly,
+            };
+            let filter = which.filter(status);
+            let queued = email::resend_all(&app, &filter, undelivered, &By::operator()).await?;
+            match json {
+                true => say!("{}", serde_json::json!({ "queued": queued })),
+                false => say!("{queued} e-mails are queued; a running server sends them."),
+            }
         }
         EmailsCommand::Preview { kind, customer, invoice, html } => {
             preview(&app, &kind, &customer, invoice.as_deref(), html).await?;
@@ -118,15 +136,25 @@ async fn preview(
     let found = app.store.customer_by_any_id(customer).await?;
     let customer = found.with_context(|| format!("there is no customer {customer}"))?;
     let invoice = match invoice {
-        Some(id) => app.store.invoice(id).await?.filter(|invoice| invoice.customer_id == customer.id),
-        None => None,
+        Some(id) => {
+            let found = app.store.invoice(id).await?.filter(|invoice| invoice.customer_id == customer.id);
+            Some(found.with_context(|| format!("{} has no invoice {id}", customer.name))?)
+        }
+        None => newest(app, &customer.id).await?,
     };
-    let said = email::preview(app, kind, &customer, invoice.as_ref()).map_err(anyhow::Error::msg)?;
+    let said = email::preview(app, kind, &customer, invoice.as_ref()).await.map_err(anyhow::Error::msg)?;
     match html {
         true => say!("{}", said.html),
         false => say!("Subject: {}\n\n{}", said.subject, said.text.trim_end()),
     }
     Ok(())
+}
+
+/// The newest invoice of a customer that is finalized.
+async fn newest(app: &App, customer_id: &str) -> sqlx::Result<Option<Invoice>> {
+    // Greater than every id of an invoice, in every collation. Beside the draft, the first is a finalized one as a rule.
+    let newest = app.store.invoices_of(customer_id, "ot_inv_z", 20).await?;
+    Ok(newest.into_iter().find(|invoice| invoice.sealed_at.is_some()))
 }
 
 fn as_text(email: &StoredEmail) -> String {
@@ -147,6 +175,7 @@ fn as_json(email: &StoredEmail) -> String {
         "id": email.id,
         "kind": email.kind,
         "status": email.state,
+        "carrier": email.carrier,
         "subject": email.subject,
         "customer": email.customer_id,
         "invoice": email.invoice_id,
@@ -157,6 +186,7 @@ fn as_json(email: &StoredEmail) -> String {
         "last_error": email.last_error,
         "created_at": from_ms(email.created_at),
         "sent_at": email.sent_at.map(from_ms),
+        "bounced_at": email.bounced_at.map(from_ms),
     })
     .to_string()
 }

@@ -1,6 +1,7 @@
 //! Mail settings: which server takes our e-mail, and who they are from.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
@@ -20,6 +21,57 @@ pub struct MailSettings {
     pub operator: Option<Mailbox>,
     /// Templates of the owner's, used before our own.
     pub templates: Option<PathBuf>,
+    /// Who e-mails finalized invoices.
+    pub invoices: InvoiceEmails,
+    /// How an invoice's e-mail brings Stripe's PDF.
+    pub pdf: InvoicePdf,
+    /// What stands in `List-Unsubscribe`: a `mailto:` or `https:` URL. None: no such header.
+    pub unsubscribe: Option<String>,
+}
+
+/// Who e-mails finalized invoices to customers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvoiceEmails {
+    /// Nobody here. Stripe may by its own settings.
+    Off,
+    /// Opentab, through the mail server.
+    Smtp,
+    /// Stripe, when Opentab asks it to: those that it sends and does not charge.
+    Stripe,
+}
+
+impl FromStr for InvoiceEmails {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<InvoiceEmails, Self::Err> {
+        match text {
+            "off" => Ok(InvoiceEmails::Off),
+            "smtp" => Ok(InvoiceEmails::Smtp),
+            "stripe" => Ok(InvoiceEmails::Stripe),
+            _ => Err("must be off, smtp or stripe"),
+        }
+    }
+}
+
+/// How an invoice's e-mail brings Stripe's PDF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvoicePdf {
+    /// As a link to it.
+    Link,
+    /// In the e-mail itself.
+    Attach,
+}
+
+impl FromStr for InvoicePdf {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<InvoicePdf, Self::Err> {
+        match text {
+            "link" => Ok(InvoicePdf::Link),
+            "attach" => Ok(InvoicePdf::Attach),
+            _ => Err("must be link or attach"),
+        }
+    }
 }
 
 /// A mail server.
@@ -103,6 +155,22 @@ pub fn mailbox(text: &str) -> Result<Mailbox, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address such as Acme <billing@acme.example>"))
 }
 
+/// Where somebody can say that they want no more e-mail: an address, or an `https:` URL.
+pub fn unsubscribe(text: &str) -> Result<String, String> {
+    let wrong =
+        || format!("`{text}` is neither an address nor a URL such as https://acme.example/unsubscribe");
+    let url = match text.contains("://") {
+        true => Url::parse(text).ok().filter(|url| url.scheme() == "https"),
+        false => {
+            let address: lettre::Address =
+                text.strip_prefix("mailto:").unwrap_or(text).parse().map_err(|_| wrong())?;
+            Url::parse(&format!("mailto:{address}")).ok()
+        }
+    };
+    // As the URL's own writing has it: nothing in there can end the header.
+    url.map(String::from).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +193,16 @@ mod tests {
         assert_eq!(server.login, Some(("a@b.c".to_owned(), Secret("p:/@".to_owned()))));
         assert_eq!((server.host.as_str(), server.port), ("::1", 465));
         assert!(!format!("{server:?}").contains("p:/@"));
+    }
+
+    #[test]
+    fn a_way_to_unsubscribe_is_an_address_or_a_url_and_never_a_second_header() {
+        assert_eq!(unsubscribe("bye@acme.example").unwrap(), "mailto:bye@acme.example");
+        assert_eq!(unsubscribe("https://acme.example/bye?x=1").unwrap(), "https://acme.example/bye?x=1");
+        for wrong in ["http://acme.example/", "bye", "a@b.example>\r\nBcc: eve@example.com", "mailto:"] {
+            assert!(unsubscribe(wrong).is_err(), "{wrong}");
+        }
+        assert!(!unsubscribe("https://a.example/>\r\nBcc:%20x").unwrap().contains(['>', '\r', '\n']));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct CustomerView {
     pub object: &'static str,
     pub name: String,
     pub email: Option<String>,
+    /// Whether e-mail to this address came back for good: nothing is sent there by itself until it is another one.
+    pub email_bounces: bool,
     /// Your own id for this customer.
     pub external_id: Option<String>,
     /// What every amount of this customer is in. Never changes.
@@ -79,10 +81,12 @@ pub struct CustomerView {
 impl CustomerView {
     /// How the API shows a customer.
     pub fn new(app: &App, customer: Customer) -> CustomerView {
+        let email_bounces = customer.email_bounces();
         CustomerView {
             id: customer.id,
             object: "customer",
             name: customer.name,
+            email_bounces,
             email: customer.email,
             external_id: customer.external_id,
             currency: customer.currency.as_str().to_owned(),

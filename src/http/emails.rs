@@ -1,18 +1,20 @@
-//! E-mails over HTTP: what was sent to whom, what became of it, and once more.
+//! E-mails over HTTP: what was sent to whom, what became of it, once more, and what came back.
 
 use axum::Json as Answer;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{FromQuery, Pairs, Path, Query, expect_id};
+use super::check::Checks;
+use super::extract::{FromQuery, Json, Pairs, Path, Query, expect_id};
 use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
 use crate::clock::{from_ms, prefix};
-use crate::store::{EmailFilter, StoredEmail};
+use crate::store::{EMAIL_STATES, EmailFilter, StoredEmail};
+use crate::workflows::bounce::{self, BounceKind};
 use crate::workflows::by::By;
 use crate::workflows::email::{self, Resent};
 
@@ -27,12 +29,17 @@ pub struct EmailView {
     pub object: &'static str,
     #[schema(example = "payment_failed")]
     pub kind: String,
-    /// `queued`, `sending`, `sent`, `failed`, or `unknown` where nobody knows whether it has arrived.
+    /// `queued`, `sending`, `sent`, `failed`, `unknown` where nobody knows whether it has arrived, `bounced` where it came
+    /// back, or `canceled` where its invoice was voided before.
     pub status: String,
+    /// Who delivers it: `smtp`, which is the mail server, or `stripe`.
+    #[schema(example = "smtp")]
+    pub carrier: String,
     pub customer: Option<String>,
     pub invoice: Option<String>,
     /// The id of whom or what it is about.
     pub subject: String,
+    /// Empty where there is no address that takes e-mail.
     pub recipient: String,
     /// The same, however often it is sent.
     pub message_id: String,
@@ -42,6 +49,7 @@ pub struct EmailView {
     pub last_error: Option<String>,
     pub created_at: DateTime<Utc>,
     pub sent_at: Option<DateTime<Utc>>,
+    pub bounced_at: Option<DateTime<Utc>>,
 }
 
 impl From<StoredEmail> for EmailView {
@@ -51,6 +59,7 @@ impl From<StoredEmail> for EmailView {
             object: "email",
             kind: email.kind,
             status: email.state,
+            carrier: email.carrier,
             customer: email.customer_id,
             invoice: email.invoice_id,
             subject: email.subject,
@@ -61,6 +70,7 @@ impl From<StoredEmail> for EmailView {
             last_error: email.last_error,
             created_at: from_ms(email.created_at),
             sent_at: email.sent_at.map(from_ms),
+            bounced_at: email.bounced_at.map(from_ms),
         }
     }
 }
@@ -69,7 +79,7 @@ impl From<StoredEmail> for EmailView {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EmailQuery {
-    /// Only with this status: `queued`, `sending`, `sent`, `failed` or `unknown`.
+    /// Only with this status: `queued`, `sending`, `sent`, `failed`, `unknown`, `bounced` or `canceled`.
     #[param(value_type = Option<String>)]
     status: String,
     /// Only of this kind.
@@ -87,8 +97,8 @@ pub struct EmailQuery {
 impl FromQuery for EmailQuery {
     fn from_query(pairs: &mut Pairs) -> Result<EmailQuery, Problem> {
         let status = pairs.one("status")?.unwrap_or_default();
-        if !matches!(status.as_str(), "" | "queued" | "sending" | "sent" | "failed" | "unknown") {
-            let detail = "is queued, sending, sent, failed or unknown";
+        if !status.is_empty() && !EMAIL_STATES.contains(&status.as_str()) {
+            let detail = "is queued, sending, sent, failed, unknown, bounced or canceled";
             return Err(Problem::invalid("status", "invalid_value", detail));
         }
         Ok(EmailQuery {
@@ -120,7 +130,7 @@ pub async fn list(
 
 /// Send an e-mail again
 ///
-/// One that failed, or of which nobody knows whether it has arrived; under the same Message-ID, so that a mailbox can
+/// One that failed, came back, or of which nobody knows whether it has arrived; under the same Message-ID, so that a mailbox can
 /// tell. One that was sent is not sent again.
 #[utoipa::path(post, path = "/v1/emails/{id}/resend", tag = "E-mails",
     params(("id" = String, Path, description = "`ot_eml_…`")),
@@ -138,4 +148,50 @@ pub async fn resend(
             Err(Problem::new(&kind::INVALID_STATE, detail))
         }
     }
+}
+
+/// An e-mail that came back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BouncedEmail {
+    /// The Message-ID of what was sent, with or without angle brackets.
+    #[schema(example = "<ot_eml_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A@acme.example>")]
+    message_id: String,
+    /// `hard` where the address never takes it, `soft` where it may later.
+    kind: HowLong,
+    /// What the other mail server said.
+    #[schema(example = "550 5.1.1 no such user")]
+    reason: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum HowLong {
+    Hard,
+    Soft,
+}
+
+/// Say that an e-mail came back
+///
+/// For whatever reads the returned mail. The e-mail is `bounced` then, and an incident says so. After a hard bounce nothing
+/// is sent to that address of the customer by itself, until it is another one or a person sends again. Saying it twice
+/// changes nothing.
+#[utoipa::path(post, path = "/v1/emails/bounces", tag = "E-mails", request_body = BouncedEmail,
+    responses((status = 200, body = EmailView), (status = 404, description = "No e-mail has this Message-ID")))]
+pub async fn bounce(
+    State(app): State<App>,
+    by: By,
+    Json(body): Json<BouncedEmail>,
+) -> Result<Answer<EmailView>, Problem> {
+    let mut checks = Checks::new();
+    // What mail servers say goes over several lines.
+    let reason = body.reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    checks.line("/message_id", &body.message_id, 998);
+    checks.line("/reason", &reason, 1_000);
+    checks.done()?;
+    let kind = match body.kind {
+        HowLong::Hard => BounceKind::Hard,
+        HowLong::Soft => BounceKind::Soft,
+    };
+    Ok(Answer(bounce::bounced(&app, &body.message_id, kind, &reason, &by).await?.into()))
 }

@@ -95,6 +95,7 @@ fn routes(routes: Routes) -> Routes {
         .add(WRITE, handlers!(incidents::resolve))
         .add(READ, handlers!(emails::list))
         .add(WRITE, handlers!(emails::resend))
+        .add(Access::Key(Scope::EmailBounces), handlers!(emails::bounce))
         .add(WRITE, handlers!(webhook_endpoints::create))
         .add(READ, handlers!(webhook_endpoints::list))
         .add(READ, handlers!(webhook_endpoints::retrieve))

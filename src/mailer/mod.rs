@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
 use crate::config::MailSettings;
@@ -34,7 +35,23 @@ pub struct Email {
     /// Without its angle brackets. The same whenever this e-mail is sent again, so that a mailbox can tell.
     pub message_id: String,
     pub date: DateTime<Utc>,
+    pub attachment: Option<Attachment>,
+    /// What stands in `List-Unsubscribe`; none for no such header.
+    pub unsubscribe: Option<String>,
 }
+
+/// A file in an e-mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Letters, digits, `-` and `.`.
+    pub name: String,
+    /// Such as `application/pdf`.
+    pub content_type: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+/// So many e-mails are on their way at once, so that a slow mail server does not keep all workers from their work.
+const AT_ONCE: usize = 4;
 
 /// What became of an attempt, split by what may follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +73,11 @@ pub type CarryFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 pub trait Carrier: Send + Sync + fmt::Debug {
     /// Tries once.
     fn carry(&self, email: Email) -> CarryFuture<'_>;
+
+    /// Until when trying is of no use, in unix milliseconds, since the server could not be reached; none where it may be.
+    fn rests_until(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// E-mail out of the house. Cloned freely; every clone is the same mailer.
@@ -65,6 +87,8 @@ pub struct Mailer {
     from: Option<Mailbox>,
     reply_to: Option<Mailbox>,
     operator: Option<Mailbox>,
+    unsubscribe: Option<String>,
+    at_once: Arc<Semaphore>,
     /// What e-mails say.
     pub templates: Templates,
 }
@@ -79,6 +103,8 @@ impl Mailer {
             from: settings.from.clone(),
             reply_to: settings.reply_to.clone(),
             operator: settings.operator.clone(),
+            unsubscribe: settings.unsubscribe.clone(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
             templates: Templates::new(settings.templates.clone()),
         }
     }
@@ -111,11 +137,22 @@ impl Mailer {
         format!("{email_id}@{domain}")
     }
 
+    /// Until when nobody should try, in unix milliseconds: the server could not be reached a moment ago.
+    pub fn rests_until(&self) -> Option<i64> {
+        self.carrier.as_ref()?.rests_until()
+    }
+
+    /// Room for one more e-mail on its way, until it is dropped; none where so many are that another waits its turn.
+    pub fn room(&self) -> Option<SemaphorePermit<'_>> {
+        self.at_once.try_acquire().ok()
+    }
+
     /// Tries once to send what was rendered.
     pub async fn send(
         &self,
         to: Mailbox,
         said: Rendered,
+        attachment: Option<Attachment>,
         message_id: String,
         date: DateTime<Utc>,
     ) -> Outcome {
@@ -124,6 +161,10 @@ impl Mailer {
         };
         let Rendered { subject, text, html } = said;
         let (from, reply_to) = (from.clone(), self.reply_to.clone());
-        carrier.carry(Email { from, reply_to, to, subject, text, html, message_id, date }).await
+        let to_customer = self.operator.as_ref().is_none_or(|operator| operator.email != to.email);
+        let unsubscribe = self.unsubscribe.clone().filter(|_| to_customer);
+        let email =
+            Email { from, reply_to, to, subject, text, html, message_id, date, attachment, unsubscribe };
+        carrier.carry(email).await
     }
 }

@@ -10,7 +10,6 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::message::written;
@@ -18,8 +17,6 @@ use super::{Carrier, CarryFuture, Email, Outcome};
 use crate::clock::Clock;
 use crate::config::{Encryption, SmtpServer};
 
-/// Conversations at once.
-const AT_ONCE: usize = 4;
 /// After a server that cannot be reached, nobody waits for it again for so long.
 const PAUSE_MS: i64 = 15_000;
 const CONNECT: Duration = Duration::from_secs(10);
@@ -31,7 +28,6 @@ const GOOD_BYE: Duration = Duration::from_secs(2);
 pub struct Smtp {
     server: SmtpServer,
     clock: Clock,
-    at_once: Semaphore,
     /// Not before then, in unix milliseconds: it could not be reached.
     not_before: AtomicI64,
 }
@@ -39,16 +35,13 @@ pub struct Smtp {
 impl Smtp {
     /// Connects to nobody yet.
     pub fn new(server: SmtpServer, clock: Clock) -> Smtp {
-        Smtp { server, clock, at_once: Semaphore::new(AT_ONCE), not_before: AtomicI64::new(i64::MIN) }
+        Smtp { server, clock, not_before: AtomicI64::new(i64::MIN) }
     }
 
     async fn deliver(&self, email: &Email) -> Outcome {
         let (envelope, bytes) = match written(email) {
             Ok(written) => written,
             Err(why) => return Outcome::Refused(why),
-        };
-        let Ok(_turn) = self.at_once.acquire().await else {
-            return Outcome::TryLater("the mailer is closed".to_owned());
         };
         if self.clock.now_ms() < self.not_before.load(Ordering::SeqCst) {
             return Outcome::TryLater("the mail server could not be reached a moment ago".to_owned());
@@ -176,5 +169,10 @@ fn told(error: Error) -> String {
 impl Carrier for Smtp {
     fn carry(&self, email: Email) -> CarryFuture<'_> {
         Box::pin(async move { self.deliver(&email).await })
+    }
+
+    fn rests_until(&self) -> Option<i64> {
+        let until = self.not_before.load(Ordering::SeqCst);
+        Some(until).filter(|until| self.clock.now_ms() < *until)
     }
 }

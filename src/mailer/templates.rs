@@ -1,7 +1,7 @@
 //! Templates: what e-mails say, in the owner's words where there are any.
 //!
 //! `KIND.txt` is the e-mail: its first line the subject, the rest paragraphs. A paragraph such as `Pay: https://…` is a
-//! button in HTML, for which `layout.html` is the frame. In the owner's folder, `KIND.LOCALE.txt` comes before
+//! button in HTML, one with a tab in each of its lines a table; `layout.html` is the frame. In the owner's folder, `KIND.LOCALE.txt` comes before
 //! `KIND.LANGUAGE.txt`, and that before `KIND.txt`; a `KIND.html` there is used in place of the frame.
 
 use std::io::ErrorKind;
@@ -29,6 +29,17 @@ pub const KINDS: &[(&str, &str)] = &[
     ("provider_down", include_str!("templates/provider_down.txt")),
 ];
 
+/// What they say in other languages, by kind and language.
+const TRANSLATED: &[(&str, &str, &str)] = &[
+    ("payment_failed", "de", include_str!("templates/payment_failed.de.txt")),
+    ("insufficient_funds", "de", include_str!("templates/insufficient_funds.de.txt")),
+    ("authentication_required", "de", include_str!("templates/authentication_required.de.txt")),
+    ("payment_method_missing", "de", include_str!("templates/payment_method_missing.de.txt")),
+    ("suspended", "de", include_str!("templates/suspended.de.txt")),
+    ("restored", "de", include_str!("templates/restored.de.txt")),
+    ("invoice", "de", include_str!("templates/invoice.de.txt")),
+];
+
 const LAYOUT: &str = include_str!("templates/layout.html");
 
 /// Where an owner's template may take this much and no more.
@@ -49,6 +60,8 @@ struct Paragraph {
     text: String,
     /// Where a button leads.
     url: Option<String>,
+    /// Of a table: what, and how much.
+    rows: Vec<(String, String)>,
 }
 
 /// What e-mails say.
@@ -68,7 +81,7 @@ impl Templates {
     /// # Errors
     /// There is no such kind, or the owner's template is at fault: where, and why.
     pub fn render(&self, kind: &str, locale: &Locale, facts: &Value) -> Result<Rendered, String> {
-        let built_in = KINDS.iter().find(|(name, _)| *name == kind).map(|(_, text)| *text);
+        let built_in = built_in(kind, locale.language());
         let built_in = built_in.ok_or_else(|| format!("there is no e-mail of kind {kind}"))?;
         let names = [format!("{kind}.{}.txt", locale.tag()), format!("{kind}.{}.txt", locale.language())];
         let own =
@@ -79,7 +92,7 @@ impl Templates {
             return Err(format!("{name}: its first line, the subject, is empty"));
         }
         let html = self.html(kind, locale, facts, &subject, &text)?;
-        Ok(Rendered { subject, text, html })
+        Ok(Rendered { subject, text: aligned(&text), html })
     }
 
     fn html(
@@ -107,6 +120,12 @@ impl Templates {
         let Some(folder) = &self.folder else { return Ok(None) };
         read(&folder.join(name)).map(|text| text.map(|text| (name.to_owned(), text)))
     }
+}
+
+fn built_in(kind: &str, language: &str) -> Option<&'static str> {
+    let translated = TRANSLATED.iter().find(|(name, spoken, _)| (*name, *spoken) == (kind, language));
+    let usual = || KINDS.iter().find(|(name, _)| *name == kind).map(|(_, text)| *text);
+    translated.map(|(_, _, text)| *text).or_else(usual)
 }
 
 fn read(path: &Path) -> Result<Option<String>, String> {
@@ -144,15 +163,49 @@ fn paragraphs(text: &str) -> Vec<Paragraph> {
     blocks.map(paragraph).collect()
 }
 
-/// `Pay: https://…` alone on its line is a button.
+/// What and how much, where every line of a block says both, with a tab in between.
+fn rows(block: &str) -> Option<Vec<(String, String)>> {
+    let row = |line: &str| {
+        line.split_once('\t').map(|(what, amount)| (what.trim().to_owned(), amount.trim().to_owned()))
+    };
+    block.lines().map(row).collect()
+}
+
+/// In plain text, a table's columns stand below each other.
+fn aligned(text: &str) -> String {
+    let blocks = text.split("\n\n").map(|block| match rows(block) {
+        Some(rows) if block.contains('\t') => in_columns(&rows),
+        _ => block.to_owned(),
+    });
+    blocks.collect::<Vec<_>>().join("\n\n")
+}
+
+/// Wider than this, a column only makes lines break.
+const WIDEST: usize = 56;
+
+fn in_columns(rows: &[(String, String)]) -> String {
+    let widest = |lengths: Vec<usize>| lengths.into_iter().max().unwrap_or(0).min(WIDEST);
+    let left = widest(rows.iter().map(|(what, _)| what.chars().count()).collect());
+    let right = widest(rows.iter().map(|(_, amount)| amount.chars().count()).collect());
+    let lines = rows.iter().map(|(what, amount)| format!("{what:<left$}  {amount:>right$}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// `Pay: https://…` alone on its line is a button; lines with a tab in each are a table.
 fn paragraph(block: &str) -> Paragraph {
+    if let Some(rows) = rows(block) {
+        let text = in_columns(&rows);
+        return Paragraph { text, url: None, rows };
+    }
     let link = block.split_once(": ").filter(|(label, url)| {
         let is_link = url.starts_with("https://") || url.starts_with("http://");
         is_link && !url.contains(char::is_whitespace) && !label.contains('\n')
     });
     match link {
-        Some((label, url)) => Paragraph { text: label.to_owned(), url: Some(url.to_owned()) },
-        None => Paragraph { text: block.to_owned(), url: None },
+        Some((label, url)) => {
+            Paragraph { text: label.to_owned(), url: Some(url.to_owned()), rows: Vec::new() }
+        }
+        None => Paragraph { text: block.to_owned(), url: None, rows: Vec::new() },
     }
 }
 
@@ -165,6 +218,31 @@ mod tests {
         let found = paragraphs("Hello.\n\nPay: https://pay.example/1\n\nSee https://x.example now.");
         let urls: Vec<Option<&str>> = found.iter().map(|p| p.url.as_deref()).collect();
         assert_eq!(urls, [None, Some("https://pay.example/1"), None]);
+    }
+
+    #[test]
+    fn lines_with_a_tab_in_each_are_a_table_and_others_are_not() {
+        let text = "Hello.\n\nCalls\t12.50 USD\nTotal due\t1,012.50 USD\n\nOne\ttab\nand none.\n";
+        assert_eq!(
+            aligned(text),
+            "Hello.\n\nCalls         12.50 USD\nTotal due  1,012.50 USD\n\nOne\ttab\nand none.\n"
+        );
+        let found = paragraphs(text);
+        let rows: Vec<usize> = found.iter().map(|paragraph| paragraph.rows.len()).collect();
+        assert_eq!((rows, found[1].rows[0].1.as_str()), (vec![0, 2, 0], "12.50 USD"));
+    }
+
+    #[test]
+    fn what_is_translated_names_nothing_that_the_original_does_not() {
+        let names = |text: &str| -> std::collections::BTreeSet<String> {
+            let words = text.split(|c: char| !(c.is_alphanumeric() || c == '.' || c == '_'));
+            let facts = ["invoice.", "customer.", "line.", "incident."];
+            words.filter(|word| facts.iter().any(|fact| word.starts_with(fact))).map(str::to_owned).collect()
+        };
+        for (kind, language, text) in TRANSLATED {
+            let original = KINDS.iter().find(|(name, _)| name == kind).unwrap().1;
+            assert_eq!(names(text), names(original), "{kind}.{language}");
+        }
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Invoice {
             "number": number.or_else(|| self.settings.get("number")?.as_str().map(str::to_owned)),
             "hosted_invoice_url": self.sealed.as_ref().map(|_| format!("{link}?s=ap")),
             "invoice_pdf": self.sealed.as_ref().map(|_| {
-                format!("https://pay.stripe.com/invoice/{ACCOUNT}/{mode}_{}/pdf?s=ap", token(&self.id, 40))
+                format!("{}/invoice/{ACCOUNT}/{mode}_{}/pdf?s=ap", state.files, token(&self.id, 40))
             }),
             "livemode": state.livemode, "auto_advance": self.auto_advance,
             "attempt_count": self.attempt_count, "attempted": self.attempted,
@@ -829,7 +829,7 @@ fn send(state: &mut State, asked: &Asked) -> Answer {
     }
     if invoice.is_draft() {
         state.finalize_invoice(id, None)?;
-    } else if invoice.status != Status::Open {
+    } else if !matches!(invoice.status, Status::Open | Status::Paid) {
         return Err(not_open());
     }
     state.tell("invoice.sent", id);

@@ -68,6 +68,8 @@ pub struct Options {
     pub bulk_line_cap: usize,
     /// How many items an invoice may have.
     pub items_cap: usize,
+    /// Where the PDFs of invoices are, without a trailing slash; where nobody has put any by default.
+    pub files: String,
     /// The time in Unix milliseconds.
     pub now: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// What ids and chance are a function of.
@@ -84,6 +86,7 @@ impl Default for Options {
             limits: None,
             bulk_line_cap: 50,
             items_cap: 250,
+            files: "https://pay.stripe.com".to_owned(),
             now: Arc::new(system_now_ms),
             seed: 1,
             calls_kept: 100_000,

@@ -32,6 +32,7 @@ pub(super) const DEFAULT_CURRENCY: &str = "usd";
 #[derive(Default)]
 pub(super) struct State {
     pub livemode: bool,
+    pub files: String,
     pub bulk_line_cap: usize,
     pub items_cap: usize,
     pub seed: u64,
@@ -72,6 +73,7 @@ impl State {
     pub fn new(options: &Options) -> Self {
         Self {
             livemode: options.livemode,
+            files: options.files.clone(),
             bulk_line_cap: options.bulk_line_cap,
             items_cap: options.items_cap,
             seed: options.seed,

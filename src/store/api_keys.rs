@@ -22,14 +22,22 @@ pub enum Scope {
     BillingWrite,
     /// Start a sync.
     Sync,
+    /// Say that an e-mail came back.
+    EmailBounces,
     /// Everything.
     Admin,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Scope; 5] =
-        [Scope::UsageWrite, Scope::BillingRead, Scope::BillingWrite, Scope::Sync, Scope::Admin];
+    pub const ALL: [Scope; 6] = [
+        Scope::UsageWrite,
+        Scope::BillingRead,
+        Scope::BillingWrite,
+        Scope::Sync,
+        Scope::EmailBounces,
+        Scope::Admin,
+    ];
 
     /// As keys and errors name it.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +46,7 @@ impl Scope {
             Scope::BillingRead => "billing:read",
             Scope::BillingWrite => "billing:write",
             Scope::Sync => "sync",
+            Scope::EmailBounces => "emails:bounces",
             Scope::Admin => "admin",
         }
     }

@@ -25,6 +25,8 @@ pub struct Customer {
     pub external_id: Option<String>,
     pub name: String,
     pub email: Option<String>,
+    /// An address of theirs from which e-mail came back for good.
+    pub bounced_email: Option<String>,
     /// What every amount of this customer is in, for ever.
     pub currency: Currency,
     /// Whose midnights cut days and cycles, for ever.
@@ -55,6 +57,11 @@ pub struct Customer {
 }
 
 impl Customer {
+    /// Whether nothing is sent to their address by itself, because it came back for good.
+    pub fn email_bounces(&self) -> bool {
+        self.email.is_some() && self.email == self.bounced_email
+    }
+
     /// How this customer's time is cut into cycles and days.
     pub fn cycle_rule(&self) -> CycleRule {
         let zone = if planted(Bug::CycleInUtc) { Tz::UTC } else { self.time_zone };
@@ -129,6 +136,7 @@ struct Row {
     external_id: Option<String>,
     name: String,
     email: Option<String>,
+    bounced_email: Option<String>,
     currency: String,
     time_zone: String,
     anchor_day: i64,
@@ -151,7 +159,7 @@ struct Row {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "select no, id, external_id, name, email, currency, time_zone, anchor_day, collection_method, ",
+            "select no, id, external_id, name, email, bounced_email, currency, time_zone, anchor_day, collection_method, ",
             "days_until_due, stripe_customer_id, state, suspended_at, suspension_grace_days, locale, active_from, ",
             "active_until, last_imported_at, metadata, created_at, updated_at from customer ",
             $rest
@@ -170,6 +178,7 @@ fn customer(row: Row) -> sqlx::Result<Customer> {
         external_id: row.external_id,
         name: row.name,
         email: row.email,
+        bounced_email: row.bounced_email,
         currency: Currency::parse(&row.currency).map_err(|error| unreadable("currency", error))?,
         time_zone: row.time_zone.parse().map_err(|error| unreadable("time zone", error))?,
         anchor_day: u8::try_from(row.anchor_day).map_err(|error| unreadable("anchor day", error))?,

@@ -19,7 +19,7 @@ pub struct StoredEmail {
     pub message_id: String,
     /// `2026-11`: of the invoice's cycle, or of the day on which it was queued.
     pub month: String,
-    /// `queued`, `sending`, `sent`, `failed` or `unknown`.
+    /// One of [`STATES`].
     pub state: String,
     pub attempts: i64,
     /// Of the last attempt, so that a sender who slept through another's changes nothing.
@@ -28,7 +28,15 @@ pub struct StoredEmail {
     pub created_at: i64,
     pub updated_at: i64,
     pub sent_at: Option<i64>,
+    /// `smtp` or `stripe`.
+    pub carrier: String,
+    /// The write that asks Stripe to send it.
+    pub intent_id: Option<String>,
+    pub bounced_at: Option<i64>,
 }
+
+/// Every state of an e-mail.
+pub const STATES: [&str; 7] = ["queued", "sending", "sent", "failed", "unknown", "bounced", "canceled"];
 
 /// An e-mail to queue.
 #[derive(Clone, Debug)]
@@ -42,7 +50,22 @@ pub struct NewEmail<'a> {
     pub recipient: &'a str,
     pub message_id: &'a str,
     pub month: &'a str,
+    /// `smtp` or `stripe`.
+    pub carrier: &'a str,
+    /// Why it cannot go out as it is: it begins as failed then.
+    pub refused: Option<&'a str>,
     pub now: i64,
+}
+
+/// Whether a customer can be written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At this address.
+    At(String),
+    /// They have no address.
+    Nowhere,
+    /// What was sent to their address came back for good.
+    Bounced(String),
 }
 
 /// Which e-mails a list shows; an empty text is any.
@@ -59,7 +82,7 @@ macro_rules! select_email {
     ($rest:literal) => {
         concat!(
             "select id, kind, subject, cause, customer_id, invoice_id, recipient, message_id, month, state, ",
-            "attempts, token, last_error, created_at, updated_at, sent_at from email ",
+            "attempts, token, last_error, created_at, updated_at, sent_at, carrier, intent_id, bounced_at from email ",
             $rest
         )
     };
@@ -71,8 +94,9 @@ impl Tx {
     pub async fn queue_email(&mut self, new: &NewEmail<'_>) -> sqlx::Result<bool> {
         let sql = both(
             "insert into email (id, kind, subject, cause, customer_id, invoice_id, recipient, message_id, month,
-                                state, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'queued', $10, $10)
+                                state, created_at, updated_at, carrier, last_error)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+                     case when $12 is null then 'queued' else 'failed' end, $10, $10, $11, $12)
              on conflict do nothing",
         );
         let args = (
@@ -86,6 +110,8 @@ impl Tx {
             new.message_id,
             new.month,
             new.now,
+            new.carrier,
+            new.refused,
         );
         Ok(self.run(sql, args).await? == 1)
     }
@@ -117,7 +143,8 @@ impl Tx {
         now: i64,
     ) -> sqlx::Result<bool> {
         let sql = both(
-            "update email set state = 'queued', attempts = 0, recipient = $1, last_error = null, updated_at = $2
+            "update email set state = 'queued', attempts = 0, recipient = $1, last_error = null, intent_id = null,
+                 bounced_at = null, updated_at = $2
              where id = $3 and state = $4",
         );
         Ok(self.run(sql, (recipient, now, id, state)).await? == 1)
@@ -130,11 +157,72 @@ impl Tx {
         Ok(count)
     }
 
-    /// The customer's address; none where they have none.
-    pub async fn customer_address(&mut self, customer_id: &str) -> sqlx::Result<Option<String>> {
-        let row: Option<(Option<String>,)> =
-            self.opt(both("select email from customer where id = $1"), (customer_id,)).await?;
-        Ok(row.and_then(|(address,)| address))
+    /// One e-mail, as this transaction sees it.
+    pub async fn email(&mut self, id: &str) -> sqlx::Result<Option<StoredEmail>> {
+        self.opt(both(select_email!("where id = $1")), (id,)).await
+    }
+
+    /// Writes down that Stripe is about to be asked to send a queued e-mail, by which write; false where it is not queued.
+    pub async fn email_asked_of_stripe(&mut self, id: &str, intent_id: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update email set state = 'sending', token = token + 1, attempts = attempts + 1, intent_id = $1,
+                 updated_at = $2
+             where id = $3 and state = 'queued'",
+        );
+        Ok(self.run(sql, (intent_id, now, id)).await? == 1)
+    }
+
+    /// There is nothing to tell any more; false where the e-mail is not queued.
+    pub async fn cancel_email(&mut self, id: &str, why: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update email set state = 'canceled', last_error = $1, updated_at = $2 where id = $3 and state = 'queued'",
+        );
+        Ok(self.run(sql, (why, now, id)).await? == 1)
+    }
+
+    /// It came back; false where that is known.
+    pub async fn email_bounced(&mut self, id: &str, why: &str, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update email set state = 'bounced', bounced_at = $1, last_error = $2, updated_at = $1
+             where id = $3 and state <> 'bounced'",
+        );
+        Ok(self.run(sql, (now, why, id)).await? == 1)
+    }
+
+    /// Nothing is sent to this address of a customer by itself any more; none for: it is again. False where that is so.
+    pub async fn address_bounced(&mut self, customer_id: &str, address: Option<&str>) -> sqlx::Result<bool> {
+        let sql = both(
+            "update customer set bounced_email = $1 where id = $2 and coalesce(bounced_email, '') <> coalesce($1, '')",
+        );
+        Ok(self.run(sql, (address, customer_id)).await? == 1)
+    }
+
+    /// Whether the customer can be written to, and where.
+    pub async fn reach(&mut self, customer_id: &str) -> sqlx::Result<Reach> {
+        let sql = both("select email, bounced_email from customer where id = $1");
+        let row: Option<(Option<String>, Option<String>)> = self.opt(sql, (customer_id,)).await?;
+        Ok(match row.unwrap_or_default() {
+            (None, _) => Reach::Nowhere,
+            (Some(address), bounced) if bounced.as_ref() == Some(&address) => Reach::Bounced(address),
+            (Some(address), _) => Reach::At(address),
+        })
+    }
+
+    /// The customer's e-mails that wait for an address.
+    pub async fn emails_without_address(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String,)>> {
+        let sql = both(
+            "select id from email
+             where customer_id = $1 and state = 'failed' and recipient = '' and carrier = 'smtp' order by id",
+        );
+        self.all(sql, (customer_id,)).await
+    }
+
+    /// What is not on its way yet goes to this address.
+    pub async fn queued_emails_go_to(&mut self, customer_id: &str, address: &str) -> sqlx::Result<()> {
+        let sql = both(
+            "update email set recipient = $1 where customer_id = $2 and state = 'queued' and carrier = 'smtp'",
+        );
+        self.run(sql, (address, customer_id)).await.map(drop)
     }
 
     /// The first day of an invoice's cycle.

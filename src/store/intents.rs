@@ -25,6 +25,10 @@ pub enum Effect {
     },
     Finalize,
     DeletePendingItem,
+    /// Stripe e-mails an invoice.
+    SendInvoice {
+        email_id: String,
+    },
     /// A second draft of ours, opened by a write that had been given up.
     DeleteStrayDraft,
 }

@@ -37,7 +37,7 @@ pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing
 pub use console::{ChargeRow, CustomerFigures, CustomerSearch, Missed, NewSession};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Row, Sql, Tx, both, split};
-pub use emails::{EmailFilter, NewEmail, StoredEmail};
+pub use emails::{EmailFilter, NewEmail, Reach, STATES as EMAIL_STATES, StoredEmail};
 pub use imports::{CustomerImport, HeldPrice, ImportRow, NamedPrice};
 pub use incidents::{Incident, NewIncident};
 pub use intents::{Effect, Ending, Intent, KnownIntent, NewIntent};

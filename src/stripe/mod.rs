@@ -16,6 +16,6 @@ pub use requests::{
     DraftLine, Method, NewInvoice, Write, account, add_lines, all_pending_items, create_customer,
     create_invoice, customers_since, delete_draft, delete_item, events, finalize, invoice,
     invoice_with_payments, invoices_in, invoices_of, lines, mark_uncollectible, pay, pending_items,
-    remove_lines, set_due_date, update_lines, void,
+    remove_lines, send_invoice, sent_since, set_due_date, update_lines, void,
 };
 pub use transport::{HttpTransport, Request, Response, SendFuture, Transport};

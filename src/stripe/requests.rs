@@ -6,7 +6,7 @@ use stripe_billing::invoice::{
     AddLinesInvoice, AddLinesInvoiceLines, CreateInvoice, CreateInvoicePendingInvoiceItemsBehavior,
     DeleteInvoice, FinalizeInvoiceInvoice, ListInvoice, MarkUncollectibleInvoice, PayInvoice, Period,
     RemoveLinesInvoice, RemoveLinesInvoiceLines, RemoveLinesInvoiceLinesBehavior, RetrieveInvoice,
-    UpdateInvoice, UpdateLinesInvoice, UpdateLinesInvoiceLines, VoidInvoiceInvoice,
+    SendInvoiceInvoice, UpdateInvoice, UpdateLinesInvoice, UpdateLinesInvoiceLines, VoidInvoiceInvoice,
 };
 use stripe_billing::invoice_item::{DeleteInvoiceItem, ListInvoiceItem};
 use stripe_billing::invoice_line_item::ListInvoiceInvoiceLineItem;
@@ -172,6 +172,11 @@ pub fn pay(stripe_invoice_id: &str) -> Write {
     write(PayInvoice::new(stripe_invoice_id).off_session(true))
 }
 
+/// Has Stripe e-mail a finalized invoice. Each time it is asked under another key, it is another e-mail.
+pub fn send_invoice(stripe_invoice_id: &str) -> Write {
+    write(SendInvoiceInvoice::new(stripe_invoice_id))
+}
+
 /// Cancels a finalized invoice for ever.
 pub fn void(stripe_invoice_id: &str) -> Write {
     write(VoidInvoiceInvoice::new(stripe_invoice_id))
@@ -262,6 +267,15 @@ pub fn invoices_in(status: &str, since: i64, starting_after: Option<&str>) -> Li
 pub fn events(since: i64, only_undelivered: bool, starting_after: Option<&str>) -> ListEvent {
     let request = ListEvent::new().created(from(since)).limit(100);
     let request = if only_undelivered { request.delivery_success(false) } else { request };
+    match starting_after {
+        Some(id) => request.starting_after(id),
+        None => request,
+    }
+}
+
+/// A hundred events of invoices that were e-mailed since a time, in unix seconds.
+pub fn sent_since(since: i64, starting_after: Option<&str>) -> ListEvent {
+    let request = ListEvent::new().created(from(since)).type_("invoice.sent").limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
         None => request,

@@ -6,8 +6,9 @@ use serde_json::json;
 use super::by::By;
 use super::lease::begin_as_writer;
 use super::receive::ask_for_what_waits;
-use super::{WorkflowError, notice};
+use super::{WorkflowError, invoice_email, notice};
 use crate::app::App;
+use crate::mailer::Outcome;
 use crate::planted::{Bug, planted};
 use crate::store::{Effect, Ending, Intent, Item, Lease, NewIntent, Seen, Tx, customers};
 use crate::stripe::{InvoiceAnswer, Method, ObjectAnswer, Refusal, StripeError, Write};
@@ -126,6 +127,7 @@ pub fn what(effect: &Effect) -> &'static str {
         Effect::Finalize => "finalize the invoice",
         Effect::DeletePendingItem => "delete a pending item",
         Effect::DeleteStrayDraft => "delete a second draft",
+        Effect::SendInvoice { .. } => "e-mail the invoice",
     }
 }
 
@@ -149,6 +151,9 @@ async fn apply(app: &App, tx: &mut Tx, intent: &Intent, answer: &Bytes) -> Resul
     if let Effect::CreateCustomer = intent.effect {
         return customer_created(app, tx, intent, answer).await;
     }
+    if let Effect::SendInvoice { email_id } = &intent.effect {
+        invoice_email::ended(app, tx, email_id, &Outcome::Sent).await?;
+    }
     let Some(invoice_id) = &intent.invoice_id else { return Ok(Carried::Done) };
     let invoice = InvoiceAnswer::parse(answer).ok();
     match &intent.effect {
@@ -160,7 +165,10 @@ async fn apply(app: &App, tx: &mut Tx, intent: &Intent, answer: &Bytes) -> Resul
                 tx.drop_item(invoice_id, key).await?;
             }
         }
-        Effect::SetDueDate { .. } | Effect::DeletePendingItem | Effect::DeleteStrayDraft => {}
+        Effect::SetDueDate { .. }
+        | Effect::DeletePendingItem
+        | Effect::DeleteStrayDraft
+        | Effect::SendInvoice { .. } => {}
         // The seal follows. Should this process die before, the next run reads the invoice back and seals it.
         Effect::Finalize => tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?,
     }
@@ -284,6 +292,13 @@ async fn refused(
     let now = app.clock.now_ms();
     let mut tx = begin_as_writer(app, lease).await?;
     tx.settle_intent(&intent.id, Ending::Refused, Some(&refusal.to_string()), now).await?;
+    if let Effect::SendInvoice { email_id } = &intent.effect {
+        // That e-mail waits for a human, and nothing else does.
+        let outcome = Outcome::Refused(format!("Stripe refused: {refusal}"));
+        invoice_email::ended(app, &mut tx, email_id, &outcome).await?;
+        tx.commit().await?;
+        return Ok(Carried::Done);
+    }
     let carried = policy(intent, &refusal);
     match (&carried, &intent.invoice_id) {
         (Some(Carried::ReadBack(_)), Some(invoice_id)) => tx.read_invoice_back(invoice_id, now).await?,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::by::{By, ChangeError};
 use super::current::begin_invoice;
+use super::invoice_email;
 use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
@@ -82,6 +83,7 @@ fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
         external_id: new.external_id,
         name: new.name,
         email: new.email,
+        bounced_email: None,
         currency: new.currency,
         time_zone: new.time_zone,
         anchor_day: new.anchor_day,
@@ -133,6 +135,9 @@ pub(super) async fn record_change(
         begin_again(app, tx, after).await?;
     }
     mark_active_days(tx, before, after).await?;
+    if let Some(address) = after.email.as_ref().filter(|_| after.email != before.email) {
+        invoice_email::address_is_set(app, tx, &after.id, address).await?;
+    }
     let detail = json!({ "fields": changed_fields(before, after) });
     by.note(app, tx, "customer.updated", &after.id, detail).await
 }

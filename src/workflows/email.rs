@@ -1,17 +1,19 @@
 //! E-mail: send what was queued, once. An ending that nobody knows is `unknown`, and only a person sends it again.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::backoff::backoff_ms;
 use super::by::{By, ChangeError};
-use super::{WorkflowError, notice};
+use super::email_facts::{facts, locale};
+use super::{WorkflowError, bounce, invoice_email, notice};
 use crate::app::App;
-use crate::billing::{Currency, Money};
-use crate::clock::{from_ms, prefix};
-use crate::mailer::{Locale, Mailbox, Outcome, Rendered};
+use crate::clock::prefix;
+use crate::mailer::{Attachment, Mailbox, Outcome, Rendered};
 use crate::planted::{Bug, planted};
 use crate::store::customers::Customer;
-use crate::store::{EmailFilter, Incident, Invoice, NewEmail, NewJob, Page, StoredEmail, Tx};
+use crate::store::{EmailFilter, NewEmail, NewJob, Page, Reach, StoredEmail, Tx};
+
+pub use super::email_facts::preview;
 
 /// The job that sends one e-mail.
 pub const SEND: &str = "send_email";
@@ -26,8 +28,13 @@ const PATIENCE_MS: i64 = 3_600_000;
 const TRIES: i64 = 68;
 const FIRST_PAUSE_MS: i64 = 60_000;
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
-/// Of open incidents, so many are in a digest.
-const IN_A_DIGEST: i64 = 50;
+/// After a server's rest, not everybody comes at once.
+const SPREAD_MS: i64 = 2_000;
+
+/// Our own mail server carries it.
+pub(super) const SMTP: &str = "smtp";
+/// Stripe does.
+pub(super) const STRIPE: &str = "stripe";
 
 /// An e-mail to queue.
 #[derive(Clone, Debug)]
@@ -41,12 +48,17 @@ pub struct Letter<'a> {
     pub recipient: &'a str,
     /// `2026-11`
     pub month: String,
+    /// [`SMTP`] or [`STRIPE`].
+    pub carrier: &'a str,
+    /// Why it cannot go out as it is; none where it can.
+    pub refused: Option<&'a str>,
     /// Not before then, in unix milliseconds.
     pub run_at: i64,
 }
 
-/// Queues an e-mail, unless this subject, kind and cause has one.
-pub(super) async fn queue(app: &App, tx: &mut Tx, letter: &Letter<'_>) -> Result<(), WorkflowError> {
+/// Queues an e-mail, unless this subject, kind and cause has one; false where it has. One that cannot go out is written
+/// down all the same, so that it can later.
+pub(super) async fn queue(app: &App, tx: &mut Tx, letter: &Letter<'_>) -> sqlx::Result<bool> {
     let id = app.ids.new_id(prefix::EMAIL);
     let message_id = app.mailer.message_id(&id);
     let new = NewEmail {
@@ -59,15 +71,19 @@ pub(super) async fn queue(app: &App, tx: &mut Tx, letter: &Letter<'_>) -> Result
         recipient: letter.recipient,
         message_id: &message_id,
         month: &letter.month,
+        carrier: letter.carrier,
+        refused: letter.refused,
         now: app.clock.now_ms(),
     };
-    match tx.queue_email(&new).await? {
-        true => enqueue(app, tx, &id, letter.run_at).await,
-        false => Ok(()),
+    let is_new = tx.queue_email(&new).await?;
+    if is_new && letter.refused.is_none() {
+        enqueue(app, tx, &id, letter.run_at).await?;
     }
+    Ok(is_new)
 }
 
-async fn enqueue(app: &App, tx: &mut Tx, email_id: &str, run_at: i64) -> Result<(), WorkflowError> {
+/// The job that sends it.
+pub(super) async fn enqueue(app: &App, tx: &mut Tx, email_id: &str, run_at: i64) -> sqlx::Result<()> {
     let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
     let job = NewJob { id: &id, kind: SEND, subject: email_id, run_at, deadline: run_at + PATIENCE_MS, now };
     tx.enqueue_anew(&job).await?;
@@ -79,73 +95,124 @@ async fn enqueue(app: &App, tx: &mut Tx, email_id: &str, run_at: i64) -> Result<
 /// knows that nobody knows. Answers when to try again.
 pub async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
     let Some(email) = app.store.email(id).await? else { return Ok(None) };
-    match email.state.as_str() {
-        "queued" => {}
-        "sending" => return settle(app, &email, email.token, interrupted()).await,
+    match (email.state.as_str(), email.carrier.as_str()) {
+        ("queued", _) if invoice_email::is_pointless(app, &email).await? => return Ok(None),
+        ("queued" | "sending", STRIPE) => return invoice_email::send_by_stripe(app, &email).await,
+        ("queued", _) => {}
+        ("sending", _) => return settle(app, &email, email.token, interrupted()).await,
         _ => return Ok(None),
     }
+    if let Some(until) = app.mailer.rests_until() {
+        // Not a try: nobody was asked.
+        return Ok(Some(until + app.ids.any_up_to(SPREAD_MS)));
+    }
+    let Some(_room) = app.mailer.room() else { return Ok(Some(soon(app))) };
     let ready = ready(app, &email).await?;
     let Some(token) = app.store.claim_email(id, app.clock.now_ms()).await? else { return Ok(None) };
     let outcome = match ready {
-        Ok((to, said)) => app.mailer.send(to, said, email.message_id.clone(), app.clock.now()).await,
-        Err(why) => Outcome::Refused(why),
+        Ok(Ready { to, said, attachment }) => {
+            app.mailer.send(to, said, attachment, email.message_id.clone(), app.clock.now()).await
+        }
+        Err(outcome) => outcome,
     };
     settle(app, &email, token, outcome).await
+}
+
+/// So many are on their way that this one waits its turn.
+fn soon(app: &App) -> i64 {
+    app.clock.now_ms() + 200 + app.ids.any_up_to(800)
 }
 
 fn interrupted() -> Outcome {
     Outcome::Unknown("the server that was sending it stopped in the middle".to_owned())
 }
 
-/// Whom it goes to and what it says; or why it cannot go out as it is.
-async fn ready(app: &App, email: &StoredEmail) -> Result<Result<(Mailbox, Rendered), String>, WorkflowError> {
+/// Whom it goes to and what it says.
+struct Ready {
+    to: Mailbox,
+    said: Rendered,
+    attachment: Option<Attachment>,
+}
+
+/// What is to be sent; or why it cannot go out as it is.
+async fn ready(app: &App, email: &StoredEmail) -> Result<Result<Ready, Outcome>, WorkflowError> {
     let customer = match &email.customer_id {
         Some(id) => app.store.customer(id).await?,
         None => None,
     };
+    if customer.as_ref().is_some_and(|customer| customer.bounced_email.as_ref() == Some(&email.recipient)) {
+        return Ok(Err(Outcome::Refused(bounce::GONE.to_owned())));
+    }
     let name = customer.as_ref().map(|customer| customer.name.clone());
     let to = match email.recipient.parse() {
         Ok(address) => Mailbox::new(name, address),
-        Err(_) => return Ok(Err("the recipient is not an e-mail address".to_owned())),
+        Err(_) => {
+            return Ok(Err(Outcome::Refused("the recipient is not an e-mail address".to_owned())));
+        }
     };
     let locale = locale(customer.as_ref());
     let facts = facts(app, email, customer.as_ref(), &locale).await?;
-    Ok(app.mailer.templates.render(&email.kind, &locale, &facts).map(|said| (to, said)))
+    let said = match app.mailer.templates.render(&email.kind, &locale, &facts) {
+        Ok(said) => said,
+        Err(why) => return Ok(Err(Outcome::Refused(why))),
+    };
+    Ok(match invoice_email::attachment(app, email).await? {
+        Ok(attachment) => Ok(Ready { to, said, attachment }),
+        // Without what belongs to it, it does not go out.
+        Err(why) => Err(Outcome::TryLater(why)),
+    })
 }
 
-/// Records how an attempt ended, and what a person has to know of it.
+/// Records how an attempt ended. Answers when the next one is.
 async fn settle(
     app: &App,
     email: &StoredEmail,
     token: i64,
     outcome: Outcome,
 ) -> Result<Option<i64>, WorkflowError> {
+    let mut tx = app.store.db.begin().await?;
+    let state = settle_in(app, &mut tx, email, token, &outcome).await?;
+    tx.commit().await?;
     let now = app.clock.now_ms();
-    let tries = email.attempts + 1;
-    let (state, error) = match &outcome {
+    let again = |tries| now + backoff_ms(app, tries, FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
+    Ok((state == Some("queued")).then(|| again(email.attempts + 1)))
+}
+
+/// The same in the transaction of whoever learned it: the state, and what a person has to know of it. None where another
+/// attempt began meanwhile, or it has ended already.
+pub(super) async fn settle_in(
+    app: &App,
+    tx: &mut Tx,
+    email: &StoredEmail,
+    token: i64,
+    outcome: &Outcome,
+) -> Result<Option<&'static str>, WorkflowError> {
+    let now = app.clock.now_ms();
+    let (state, error) = match outcome {
         Outcome::Sent => ("sent", None),
-        Outcome::TryLater(why) if tries < TRIES => ("queued", Some(why)),
+        Outcome::TryLater(why) if email.attempts + 1 < TRIES => ("queued", Some(why)),
         Outcome::TryLater(why) | Outcome::Refused(why) => ("failed", Some(why)),
         Outcome::Unknown(why) if planted(Bug::UnknownSentAgain) => ("queued", Some(why)),
         Outcome::Unknown(why) => ("unknown", Some(why)),
     };
-    let mut tx = app.store.db.begin().await?;
     if !tx.settle_email(&email.id, token, state, error.map(String::as_str), now).await? {
         return Ok(None);
     }
     match (state, error) {
-        ("sent", _) => settled(&mut tx, &email.id, now).await?,
-        ("failed" | "unknown", Some(why)) => report(app, &mut tx, email, state, why).await?,
+        ("sent", _) => settled(tx, &email.id, now).await?,
+        ("failed" | "unknown", Some(why)) => report(app, tx, email, state, why).await?,
         _ => {}
     }
-    tx.commit().await?;
     tracing::info!(email.id = %email.id, email.kind = %email.kind, "E-mail {} is {state}", email.id);
-    Ok((state == "queued").then(|| now + backoff_ms(app, tries, FIRST_PAUSE_MS, LONGEST_PAUSE_MS)))
+    Ok(Some(state))
 }
 
+/// Nobody has to look at it any more.
 async fn settled(tx: &mut Tx, email_id: &str, now: i64) -> sqlx::Result<()> {
-    tx.resolve_incident(UNKNOWN, email_id, now).await?;
-    tx.resolve_incident(FAILED, email_id, now).await
+    for kind in [UNKNOWN, FAILED, bounce::BOUNCED] {
+        tx.resolve_incident(kind, email_id, now).await?;
+    }
+    Ok(())
 }
 
 /// An incident. That the operator's own e-mail does not arrive is no reason to write them another.
@@ -188,30 +255,52 @@ pub enum Resent {
     NotNow(StoredEmail),
 }
 
-/// Sends an e-mail again that failed, or of which nobody knows. A customer's goes to the address that they have now.
+/// Sends an e-mail again that failed, came back, or of which nobody knows. A customer's goes to the address that they have
+/// now, also where others came back from there: a person says that it is good again.
 ///
 /// # Errors
-/// `Gone` where there is no such e-mail.
+/// `Gone` where there is no such e-mail, `Refused` where there is no address for it.
 pub async fn resend(app: &App, id: &str, by: &By) -> Result<Resent, ChangeError> {
     let email = app.store.email(id).await?.ok_or(ChangeError::Gone)?;
-    if !matches!(email.state.as_str(), "failed" | "unknown") {
+    if !is_undelivered(&email) {
         return Ok(Resent::NotNow(email));
     }
     let mut tx = app.store.db.begin().await?;
-    let address = match &email.customer_id {
-        Some(id) => tx.customer_address(id).await?,
-        None => app.mailer.operator().map(|operator| operator.email.to_string()),
-    };
+    let recipient = recipient_now(app, &mut tx, &email).await?;
+    if recipient.is_empty() && email.carrier == SMTP {
+        return Err(ChangeError::Refused("/id", "no_address", NOWHERE.to_owned()));
+    }
     let now = app.clock.now_ms();
-    let recipient = address.unwrap_or_else(|| email.recipient.clone());
     if tx.requeue_email(id, &email.state, &recipient, now).await? {
+        if let Some(customer_id) = &email.customer_id {
+            tx.address_bounced(customer_id, None).await?;
+        }
         settled(&mut tx, id, now).await?;
         by.note(app, &mut tx, "email.resent", id, json!({ "was": email.state })).await?;
-        enqueue(app, &mut tx, id, now).await.map_err(storage)?;
+        enqueue(app, &mut tx, id, now).await?;
         tx.commit().await?;
     }
     let email = app.store.email(id).await?.ok_or(ChangeError::Gone)?;
     Ok(Resent::Queued(email))
+}
+
+/// Why an e-mail cannot be sent again.
+const NOWHERE: &str = "there is no address that it could go to: set one on the customer";
+
+fn is_undelivered(email: &StoredEmail) -> bool {
+    matches!(email.state.as_str(), "failed" | "unknown" | "bounced")
+}
+
+/// Where it goes today: the address of today, or the one that it was for.
+async fn recipient_now(app: &App, tx: &mut Tx, email: &StoredEmail) -> sqlx::Result<String> {
+    let address = match &email.customer_id {
+        Some(id) => match tx.reach(id).await? {
+            Reach::At(address) | Reach::Bounced(address) => Some(address),
+            Reach::Nowhere => None,
+        },
+        None => app.mailer.operator().map(|operator| operator.email.to_string()),
+    };
+    Ok(address.unwrap_or_else(|| email.recipient.clone()))
 }
 
 /// Enqueueing asks the database and nobody else.
@@ -222,14 +311,34 @@ pub(super) fn storage(error: WorkflowError) -> ChangeError {
     }
 }
 
-/// Sends again what is in this state of a month. Answers how many.
-pub async fn resend_all(app: &App, filter: &EmailFilter, by: &By) -> Result<usize, ChangeError> {
+/// Which e-mails of a month are sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// What the mail server refused, what had no address, and what came back from another address than today's.
+    Certainly,
+    /// Also that of which nobody knows: it may be the second one that somebody gets.
+    OrUnknown,
+}
+
+/// Sends again what was not delivered, of any state or of the filter's. Answers how many: what still has no address that
+/// can be used stays as it is.
+pub async fn resend_all(
+    app: &App,
+    filter: &EmailFilter,
+    which: Undelivered,
+    by: &By,
+) -> Result<usize, ChangeError> {
     let mut page = Page { limit: 500, after: String::new(), before: String::new() };
     let mut queued = 0;
     loop {
         let (emails, has_more) = app.store.emails(&page, filter).await?;
         for email in &emails {
-            queued += usize::from(matches!(resend(app, &email.id, by).await?, Resent::Queued(_)));
+            if is_undelivered(email)
+                && (email.state != "unknown" || which == Undelivered::OrUnknown)
+                && can_arrive(app, email).await?
+            {
+                queued += usize::from(matches!(resend(app, &email.id, by).await?, Resent::Queued(_)));
+            }
         }
         match emails.last() {
             Some(last) if has_more => page.after = last.id.clone(),
@@ -238,104 +347,16 @@ pub async fn resend_all(app: &App, filter: &EmailFilter, by: &By) -> Result<usiz
     }
 }
 
-/// What an e-mail of this kind would say to a customer.
-///
-/// # Errors
-/// Why it says nothing, for people.
-pub fn preview(
-    app: &App,
-    kind: &str,
-    customer: &Customer,
-    invoice: Option<&Invoice>,
-) -> Result<Rendered, String> {
-    let locale = locale(Some(customer));
-    let mut facts = common(app, Some(customer));
-    facts["invoice"] = invoice.map_or(Value::Null, |invoice| invoice_facts(invoice, customer, &locale));
-    facts["incident"] = json!({
-        "id": "ot_inc_…", "kind": "example", "subject": customer.id, "message": "What happened and what to do.",
-        "opened_at": shown_time(app.clock.now_ms()),
-    });
-    (facts["incidents"], facts["incidents_open"]) = (json!([facts["incident"]]), json!(1));
-    app.mailer.templates.render(kind, &locale, &facts)
-}
-
-fn locale(customer: Option<&Customer>) -> Locale {
-    Locale::new(customer.map_or(Locale::DEFAULT, |customer| customer.locale.as_str()))
-}
-
-/// Everything that a template can name. What there is none of is null.
-async fn facts(
-    app: &App,
-    email: &StoredEmail,
-    customer: Option<&Customer>,
-    locale: &Locale,
-) -> Result<Value, WorkflowError> {
-    let mut facts = common(app, customer);
-    if let (Some(id), Some(customer)) = (&email.invoice_id, customer) {
-        let invoice = app.store.invoice(id).await?;
-        facts["invoice"] = invoice.map_or(Value::Null, |invoice| invoice_facts(&invoice, customer, locale));
-    }
-    if email.subject.starts_with(prefix::INCIDENT) {
-        let mut tx = app.store.db.begin().await?;
-        let incident = tx.incident(&email.subject).await?;
-        facts["incident"] = incident.as_ref().map_or(Value::Null, incident_facts);
-    }
-    if email.kind == "incident_digest" {
-        let page = Page { limit: IN_A_DIGEST, after: String::new(), before: String::new() };
-        let (incidents, _) = app.store.open_incidents(&page).await?;
-        facts["incidents"] = incidents.iter().map(incident_facts).collect();
-        facts["incidents_open"] = json!(app.store.count_incidents().await?);
-    }
-    Ok(facts)
-}
-
-fn common(app: &App, customer: Option<&Customer>) -> Value {
-    let customer = customer.map(
-        |customer| json!({ "id": customer.id, "name": customer.name, "external_id": customer.external_id }),
-    );
-    json!({
-        "sender": app.mailer.sender_name(),
-        "public_url": app.config.public_url,
-        "customer": customer,
-        "invoice": null,
-        "incident": null,
-        "incidents": [],
-        "incidents_open": 0,
-    })
-}
-
-fn incident_facts(incident: &Incident) -> Value {
-    json!({
-        "id": incident.id,
-        "kind": incident.kind,
-        "subject": incident.subject,
-        "message": incident.message,
-        "opened_at": shown_time(incident.opened_at.timestamp_millis()),
-    })
-}
-
-fn shown_time(ms: i64) -> String {
-    from_ms(ms).format("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-/// An invoice as its customer reads it.
-fn invoice_facts(invoice: &Invoice, customer: &Customer, locale: &Locale) -> Value {
-    let money = |minor_units| match Currency::parse(&invoice.currency) {
-        Ok(currency) => locale.money(Money::new(minor_units, currency)),
-        Err(_) => format!("{minor_units} {}", invoice.currency),
+/// Whether there is an address for it from which nothing came back.
+async fn can_arrive(app: &App, email: &StoredEmail) -> sqlx::Result<bool> {
+    let customer = match &email.customer_id {
+        Some(id) => app.store.customer(id).await?,
+        None => None,
     };
-    let day = |ms| locale.day(from_ms(ms).with_timezone(&customer.time_zone).date_naive());
-    json!({
-        "id": invoice.id,
-        "number": invoice.number.as_deref().unwrap_or(&invoice.id),
-        "total": money(invoice.total),
-        "amount_due": money(invoice.amount_due),
-        "amount_paid": money(invoice.amount_paid),
-        "amount_remaining": money(invoice.amount_remaining),
-        // The end is the first moment that is no longer in it.
-        "period": format!("{} – {}", day(invoice.period_start), day(invoice.period_end - 1)),
-        "due": invoice.due_at.map(day),
-        "hosted_url": invoice.hosted_invoice_url,
-        "pdf_url": invoice.invoice_pdf,
+    Ok(match customer {
+        _ if email.carrier == STRIPE => true,
+        Some(customer) if customer.email_bounces() => false,
+        Some(Customer { email: None, .. }) => !email.recipient.is_empty(),
+        _ => true,
     })
 }

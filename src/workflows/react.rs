@@ -6,10 +6,11 @@ use super::ask::SYNC;
 use super::by::By;
 use super::charge::{self, Followed};
 use super::receive::why_ignored;
-use super::{WorkflowError, notice};
+use super::{WorkflowError, invoice_email, notice};
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::clock::prefix;
+use crate::mailer;
 use crate::planted::{Bug, planted};
 use crate::store::customers;
 use crate::store::{Effect, Invoice, KnownIntent, NewIntent, NewJob, StripeEvent, Tx};
@@ -102,6 +103,12 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
         Some(key) if key.starts_with(prefix::INTENT) => tx.intent_named(key).await?,
         _ => None,
     };
+    if let (Some(Effect::SendInvoice { email_id }), "invoice.sent") =
+        (write.as_ref().map(|write| &write.effect), read.kind.as_ref())
+    {
+        invoice_email::ended(app, tx, email_id, &mailer::Outcome::Sent).await?;
+        return Ok(Outcome::Handled("Stripe has e-mailed the invoice"));
+    }
     let Some(invoice) = tx.invoice_named(&answer.id, answer.our_id().unwrap_or("")).await? else {
         return match write.filter(|write| read.kind == "invoice.created" && write.was_given_up()) {
             Some(write) => stray_draft(app, tx, &write, &answer).await,
@@ -189,6 +196,9 @@ async fn follow(
     kind: &str,
     answer: &InvoiceAnswer,
 ) -> Result<Outcome, WorkflowError> {
+    if kind == "invoice.finalized" && planted(Bug::InvoiceEmailForEachDelivery) {
+        invoice_email::queue(app, tx, invoice, "smtp", &app.ids.new_id(prefix::EMAIL)).await?;
+    }
     let seen = answer.status.as_deref().and_then(|status| status.parse::<InvoiceState>().ok());
     let moved = |seen: InvoiceState| match planted(Bug::PayloadIsBelieved) {
         true => Some(seen).filter(|seen| *seen != state),

@@ -12,7 +12,7 @@ use super::receive::ask_for_what_waits;
 use super::seal::seal;
 use super::sync::{Round, Run};
 use super::unsure::Unsure;
-use super::{WorkflowError, notice};
+use super::{WorkflowError, invoice_email, notice};
 use crate::billing::InvoiceState;
 use crate::planted::{Bug, planted};
 use crate::store::{Effect, Ending, Intent, Invoice, Item, Tx};
@@ -288,6 +288,9 @@ async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
 
 /// Settles a write that nobody answered for too long by reading what became of it. Never sends it again.
 pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), WorkflowError> {
+    if let Effect::SendInvoice { email_id } = &intent.effect {
+        return invoice_email::look(run.app, run.lease, intent, email_id).await;
+    }
     let found = match &intent.effect {
         Effect::CreateCustomer if !planted(Bug::BlindCustomer) => find_customer(run, intent).await?,
         Effect::OpenInvoice if !planted(Bug::BlindCreate) => {

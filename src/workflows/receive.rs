@@ -14,6 +14,7 @@ pub const REACTED_TO: &[&str] = &[
     "invoice.updated",
     "invoice.finalized",
     "invoice.finalization_failed",
+    "invoice.sent",
     "invoice.paid",
     "invoice.payment_succeeded",
     "invoice.payment_failed",

@@ -369,6 +369,9 @@ remedies! {
     "customer_without_email" "A notice has no address"
         "Set an e-mail address on the customer, and tell them by other means what this one was about."
         [Resolve]
+    "invoice_without_address" "Invoices have no address to go to"
+        "Set an e-mail address on the customer: what waits for it goes out then, and this closes by itself."
+        [Resolve]
     "customers_not_told" "Nobody tells customers that a payment failed"
         "Set OPENTAB_SMTP_URL, or have your application hear of charge.failed. What was not sent is not made up for."
         [Resolve]
@@ -401,6 +404,9 @@ remedies! {
         [Resend, Resolve]
     "email_failed" "An e-mail was not delivered"
         "Put right what the mail server complained of, often the address, then send it again."
+        [Resend, Resolve]
+    "email_bounced" "An e-mail came back"
+        "Ask the customer for another address and set it, then send it again. Where the same one is good again, just send it."
         [Resend, Resolve]
     "job_failed" "A job waits for you"
         "It failed so often that it is not tried by itself any more. Read why, put it right, then run it again."

@@ -12,7 +12,7 @@ use super::read_back::all_lines;
 use super::receive::ask_for_what_waits;
 use super::sync::{FOLD_KEY, Run};
 use super::unsure::Unsure;
-use super::{WorkflowError, charge, notice};
+use super::{WorkflowError, charge, invoice_email, notice};
 use crate::billing::InvoiceState;
 use crate::planted::{Bug, planted};
 use crate::store::{Invoice, Item, LedgerLine, Tx};
@@ -43,6 +43,11 @@ pub(super) async fn seal(
         report_override(run, &mut tx, &invoice, change).await?;
     }
     tx.commit().await?;
+    if planted(Bug::InvoiceEmailAfterCommit) {
+        let mut tx = run.app.store.db.begin().await?;
+        invoice_email::begin(run.app, &mut tx, &invoice, answer, InvoiceState::Open).await?;
+        tx.commit().await?;
+    }
     run.app.metrics.invoice_finalized();
     run.synced.finalized.push(invoice.id.clone());
     run.looks = 0;
@@ -173,6 +178,9 @@ async fn mark_sealed(
         notice::voided(run.app, tx, &invoice.id).await?;
     }
     charge::begin(run.app, tx, invoice, answer, state).await?;
+    if !planted(Bug::InvoiceEmailAfterCommit) {
+        invoice_email::begin(run.app, tx, invoice, answer, state).await?;
+    }
     finalized_by_hand(run, tx, invoice).await
 }
 

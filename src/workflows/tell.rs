@@ -4,11 +4,11 @@
 use chrono::Datelike;
 use serde_json::{Value, json};
 
-use super::email::{self, Letter};
+use super::email::{self, Letter, SMTP};
 use super::{WorkflowError, notice, outgoing};
 use crate::app::App;
 use crate::clock::from_ms;
-use crate::store::{NewIncident, Tx};
+use crate::store::{NewIncident, Reach, Tx};
 
 /// Stripe has finalized an invoice, and its lines are in the ledger.
 pub const INVOICE_FINALIZED: &str = "invoice.finalized";
@@ -45,8 +45,8 @@ const NOT_TOLD: &str = "customers_not_told";
 /// What nobody is told by.
 const BY_EMAIL: &str = "e-mail";
 
-/// Writes to a customer, once per kind and cause: about an invoice, or about themselves. A customer without an address is
-/// an incident. Where no mail server is set nobody is written to, then or later, and the operator sees it.
+/// Writes to a customer, once per kind and cause: about an invoice, or about themselves. A customer without an address that
+/// takes e-mail is an incident. Where no mail server is set nobody is written to, then or later, and the operator sees it.
 pub async fn customer(
     app: &App,
     tx: &mut Tx,
@@ -59,12 +59,19 @@ pub async fn customer(
         return not_told(app, tx).await;
     }
     tx.resolve_incident(NOT_TOLD, BY_EMAIL, app.clock.now_ms()).await?;
-    let Some(address) = tx.customer_address(customer_id).await? else {
-        let message = format!(
-            "There is a notice ({kind}) for this customer, who has no e-mail address: set one on the customer, and \
-             tell them by other means what it was about."
-        );
-        return notice::report(app, tx, "customer_without_email", customer_id, &message).await;
+    let address = match tx.reach(customer_id).await? {
+        Reach::At(address) => address,
+        nowhere => {
+            let why = match nowhere {
+                Reach::Bounced(_) => "whose e-mail has come back",
+                _ => "who has no e-mail address",
+            };
+            let message = format!(
+                "There is a notice ({kind}) for this customer, {why}: set an address on the customer, and tell them by \
+                 other means what it was about."
+            );
+            return notice::report(app, tx, "customer_without_email", customer_id, &message).await;
+        }
     };
     let month = match invoice_id {
         Some(id) => tx.cycle_of_invoice(id).await?.map(|cycle| cycle.chars().take(7).collect()),
@@ -78,9 +85,12 @@ pub async fn customer(
         invoice_id,
         recipient: &address,
         month: month.unwrap_or_else(|| this_month(app)),
+        carrier: SMTP,
+        refused: None,
         run_at: app.clock.now_ms(),
     };
-    email::queue(app, tx, &letter).await
+    email::queue(app, tx, &letter).await?;
+    Ok(())
 }
 
 /// Unless the user's own application hears of it, and tells them.
@@ -158,9 +168,12 @@ pub(super) async fn incident_opened(
         invoice_id: None,
         recipient: operator.email.as_ref(),
         month: this_month(app),
+        carrier: SMTP,
+        refused: None,
         run_at,
     };
-    email::queue(app, tx, &letter).await
+    email::queue(app, tx, &letter).await?;
+    Ok(())
 }
 
 fn this_month(app: &App) -> String {

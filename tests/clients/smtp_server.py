@@ -1,4 +1,7 @@
-"""A mail server that behaves as the recipient's address says: prints its port, then one line per message it took."""
+"""A mail server that behaves as the recipient's address says: prints its port, then one line per message it took.
+
+A line with the name of a step on standard input makes it say when that step is reached, and go no further with it.
+"""
 
 import asyncio
 import json
@@ -12,8 +15,17 @@ USER, PASSWORD = b"opentab", b"CANARYsmtp3d77"
 class Handler:
     def __init__(self):
         self.tries = {}
+        self.held = None
+
+    async def reached(self, step):
+        if self.held == step:
+            self.held = None
+            print(json.dumps({"step": step}), flush=True)
+            # Whoever waits for an answer is dead before.
+            await asyncio.sleep(60)
 
     async def handle_RCPT(self, server, session, envelope, address, options):
+        await self.reached("rcpt")
         name = address.split("@")[0]
         self.tries[address] = self.tries.get(address, 0) + 1
         if name.startswith("never"):
@@ -31,11 +43,40 @@ class Handler:
             return "554 5.7.1 not wanted"
         text = envelope.content.decode()
         print(json.dumps({"to": envelope.rcpt_tos[0], "from": envelope.mail_from, "text": text}), flush=True)
+        await self.reached("taken")
         if name.startswith("silent"):
             await asyncio.sleep(60)
         if name.startswith("drop"):
             server.transport.abort()
         return "250 OK"
+
+
+class Session(SMTP):
+    """Says what it is asked for before it answers."""
+
+    async def _handle_client(self):
+        await self.event_handler.reached("connect")
+        await super()._handle_client()
+
+    async def smtp_EHLO(self, hostname):
+        await self.event_handler.reached("ehlo")
+        await super().smtp_EHLO(hostname)
+
+    async def smtp_AUTH(self, arg):
+        await self.event_handler.reached("auth")
+        await super().smtp_AUTH(arg)
+
+    async def smtp_MAIL(self, arg):
+        await self.event_handler.reached("mail")
+        await super().smtp_MAIL(arg)
+
+    async def smtp_DATA(self, arg):
+        await self.event_handler.reached("data")
+        await super().smtp_DATA(arg)
+
+    async def smtp_QUIT(self, arg):
+        await self.event_handler.reached("quit")
+        await super().smtp_QUIT(arg)
 
 
 def check(server, session, envelope, mechanism, login):
@@ -47,12 +88,13 @@ async def main():
     handler = Handler()
 
     def session():
-        return SMTP(handler, hostname="mail.test", auth_required=True, auth_require_tls=False, authenticator=check)
+        return Session(handler, hostname="mail.test", auth_required=True, auth_require_tls=False, authenticator=check)
 
     server = await loop.create_server(session, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     # Until whoever started it is gone.
-    await loop.run_in_executor(None, sys.stdin.read)
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        handler.held = line.strip()
 
 
 asyncio.run(main())

@@ -894,7 +894,7 @@ async fn markup_in_names(table: &mut Table) {
         let as_text = !page.body.contains("<img") && !page.body.contains("<script>");
         let scripts = page.body.matches("<script").count();
         table.holds(78, "on the page", &page, 200, as_text && scripts == 1 && page.body.contains("alert(1)"));
-        let mail = email::preview(&company.tab.app, "restored", &company.bob, None).unwrap();
+        let mail = email::preview(&company.tab.app, "restored", &company.bob, None).await.unwrap();
         let as_text =
             !mail.html.contains("<img") && !mail.html.contains("<script") && mail.html.contains("alert(1)");
         table.holds(78, "in an e-mail", &page, 200, as_text);

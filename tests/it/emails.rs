@@ -9,7 +9,7 @@ use opentab::store::customers::Customer;
 use opentab::store::{EmailFilter, Page, StoredEmail};
 use opentab::workflows::by::By;
 use opentab::workflows::customers::CustomerChange;
-use opentab::workflows::email::{self, Resent};
+use opentab::workflows::email::{self, Resent, Undelivered};
 use opentab::workflows::outgoing::NewEndpoint;
 use opentab::workflows::{customers, notice, outgoing, tell};
 use serde_json::Value;
@@ -30,14 +30,14 @@ impl Tab {
         tx.commit().await.unwrap();
     }
 
-    async fn emails(&self) -> Vec<StoredEmail> {
+    pub async fn emails(&self) -> Vec<StoredEmail> {
         let page = Page { limit: 100, after: String::new(), before: String::new() };
         let (mut emails, _) = self.app.store.emails(&page, &EmailFilter::default()).await.unwrap();
         emails.reverse();
         emails
     }
 
-    async fn states(&self) -> Vec<String> {
+    pub async fn states(&self) -> Vec<String> {
         self.emails().await.into_iter().map(|email| email.state).collect()
     }
 
@@ -180,7 +180,8 @@ async fn what_the_server_refuses_is_an_incident_and_not_tried_again() {
     assert_eq!((t.states().await, t.mail.tried()), (vec!["failed".to_owned()], 1));
     assert_eq!(t.incidents().await, ["email_failed"]);
     let november = EmailFilter { state: "failed".into(), month: "2026-11".into(), ..Default::default() };
-    assert_eq!(email::resend_all(&t.app, &november, &By::operator()).await.unwrap(), 1);
+    let again = email::resend_all(&t.app, &november, Undelivered::Certainly, &By::operator()).await;
+    assert_eq!(again.unwrap(), 1);
     t.settle().await;
     assert_eq!((t.states().await, t.incidents().await), (vec!["sent".to_owned()], vec![]));
 }
@@ -229,13 +230,13 @@ async fn every_kind_says_something_about_a_real_invoice_and_escapes_what_it_is_t
     t.settle().await;
     let invoice = t.sealed(&eve).await.remove(0);
     for (kind, _) in KINDS {
-        let said = email::preview(&t.app, kind, &eve, Some(&invoice)).unwrap();
+        let said = email::preview(&t.app, kind, &eve, Some(&invoice)).await.unwrap();
         assert!(said.subject.len() > 10 && !said.subject.contains('\n'), "{kind}: {}", said.subject);
         assert!(said.text.len() > 40 && said.html.contains("<title>"), "{kind}: {said:?}");
         assert!(!said.html.contains("<script>"), "{kind}: {}", said.html);
-        email::preview(&t.app, kind, &eve, None).unwrap();
+        email::preview(&t.app, kind, &eve, None).await.unwrap();
     }
-    let said = email::preview(&t.app, "invoice", &eve, Some(&invoice)).unwrap();
+    let said = email::preview(&t.app, "invoice", &eve, Some(&invoice)).await.unwrap();
     let url = invoice.hosted_invoice_url.clone().unwrap();
     assert!(said.text.contains("1,234.50 USD") && said.text.contains(&url), "{}", said.text);
     assert!(said.text.contains("1 November 2026 – 30 November 2026"), "{}", said.text);
@@ -243,7 +244,7 @@ async fn every_kind_says_something_about_a_real_invoice_and_escapes_what_it_is_t
     assert!(!said.text.contains("\n\n\n"), "{}", said.text);
     let change = CustomerChange { locale: Some("de-AT".to_owned()), ..CustomerChange::default() };
     let eve = customers::update(&t.app, &eve.id, change, &By::operator()).await.unwrap();
-    let said = email::preview(&t.app, "invoice", &eve, Some(&invoice)).unwrap();
+    let said = email::preview(&t.app, "invoice", &eve, Some(&invoice)).await.unwrap();
     assert!(said.text.contains("1.234,50 USD") && said.html.contains("lang=\"de-AT\""), "{said:?}");
 }
 

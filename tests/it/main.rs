@@ -14,6 +14,7 @@ mod endings;
 mod folded;
 mod health;
 mod imports;
+mod invoice_emails;
 mod late;
 mod life;
 mod others;

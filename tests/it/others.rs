@@ -41,6 +41,7 @@ const OF_NOBODY: &[&str] = &[
     "GET /v1/prices",
     "GET /v1/prices/{id}",
     "POST /v1/prices/{id}/archive",
+    "POST /v1/emails/bounces",
     "POST /v1/emails/{id}/resend",
     "POST /v1/webhook_endpoints",
     "GET /v1/webhook_endpoints",

@@ -139,6 +139,8 @@ pub struct Setup {
     pub settings: Vec<(&'static str, &'static str)>,
     pub limits: Option<opentab::sandbox::Limits>,
     pub pacer: Option<Pacer>,
+    /// Where the PDFs of invoices are.
+    pub files: Option<String>,
     /// What stands in opentab.toml.
     pub toml: String,
 }
@@ -156,10 +158,12 @@ impl Tab {
     pub async fn on(store: Store, setup: Setup) -> Tab {
         let clock = Clock::set_at(time("2026-11-01T12:00:00Z"));
         let now = clock.clone();
+        let usual = Options::default();
         let sandbox = Sandbox::new(Options {
             limits: setup.limits,
             now: Arc::new(move || now.now_ms()),
-            ..Options::default()
+            files: setup.files.unwrap_or_else(|| usual.files.clone()),
+            ..usual
         });
         sandbox.create_webhook_endpoint(
             "http://opentab.test/webhooks/stripe",

@@ -63,6 +63,8 @@ impl Home {
         let words: Vec<&str> = program.iter().copied().chain([env!("CARGO_BIN_EXE_opentab")]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(&self.folder);
+        // A setting of the tests, which the binary would not know.
+        command.env_remove("OPENTAB_TEST_SMTP_PYTHON");
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }

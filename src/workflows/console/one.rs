@@ -310,7 +310,7 @@ async fn money_back(
 }
 
 fn letter(app: &App, email: StoredEmail) -> LetterRow {
-    let again = matches!(email.state.as_str(), "failed" | "unknown");
+    let again = matches!(email.state.as_str(), "failed" | "unknown" | "bounced");
     LetterRow {
         button: again.then(|| Button::new(Action::Resend, &email.id)),
         kind: email.kind,
@@ -355,6 +355,9 @@ pub async fn customer(app: &App, id: &str) -> Result<Option<CustomerSheet>, Work
 
 fn customer_facts(app: &App, customer: &Customer) -> Vec<Fact> {
     let mut facts = vec![fact("E-mail", customer.email.as_deref().unwrap_or("none"))];
+    if customer.email_bounces() {
+        facts.push(fact("E-mail bounces", "nothing is sent there by itself until it is another one"));
+    }
     facts.extend(customer.external_id.as_deref().map(|id| fact("Your id", id)));
     facts.push(fact("Id", &*customer.id));
     facts.push(fact("At Stripe", customer.stripe_customer_id.as_deref().unwrap_or("not yet")));

@@ -345,6 +345,7 @@ fn created(
         external_id: Some(external_id.to_owned()),
         name: wanted.name.clone()?,
         email: None,
+        bounced_email: None,
         currency: wanted.currency?,
         time_zone: wanted.time_zone.unwrap_or(chrono_tz::UTC),
         anchor_day: wanted.anchor_day.unwrap_or(1),
