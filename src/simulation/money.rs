@@ -102,6 +102,16 @@ fn notices(story: &Story<'_>, wrong: &mut Vec<(u8, String)>) {
             ));
         }
     }
+    let brought: Vec<(String, i64)> = query(
+        story,
+        "select id, (select count(*) from email where email.invoice_id = invoice.id and email.kind = 'invoice')
+         from invoice where sealed_at is not null and total <> 0 and state in ('open', 'paid', 'uncollectible')",
+    );
+    for (invoice, times) in brought {
+        if times != 1 {
+            wrong.push((8, format!("{invoice} is finalized, and there are {times} e-mails that bring it")));
+        }
+    }
     let mut sent = BTreeSet::new();
     for email in story.world.office.mail.delivered() {
         if !sent.insert(email.message_id.clone()) {

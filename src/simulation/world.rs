@@ -165,6 +165,15 @@ impl<'e> World<'e> {
             ("OPENTAB_PUBLIC_URL".to_owned(), "http://opentab.test".to_owned()),
             ("OPENTAB_REQUESTS_PER_SECOND".to_owned(), "1000000".to_owned()),
         ]);
+        if self.charges() {
+            // Nobody listens there: the office takes what is sent.
+            let mail = [
+                ("OPENTAB_SMTP_URL", "smtp://localhost:1"),
+                ("OPENTAB_EMAIL_FROM", "Opentab <billing@opentab.test>"),
+                ("OPENTAB_INVOICE_EMAILS", "smtp"),
+            ];
+            settings.extend(mail.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         settings.extend(self.shape.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let config = Config::from_sources(settings, "").map_err(|error| anyhow::anyhow!("{error}"))?;
         let stripe = Stripe::new(Arc::new(self.wire.clone()), Pacer::unlimited());

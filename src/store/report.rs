@@ -120,7 +120,7 @@ macro_rules! wanted {
                                         and state <> 'known'))
                and (not $6 or exists (select 1 from email
                                       where email.invoice_id = invoice.id and email.kind = 'invoice'
-                                        and email.state <> 'sent'))
+                                        and email.state not in ('sent', 'canceled')))
                and (not $7 or invoice.state = 'open') "
     };
 }
@@ -369,7 +369,7 @@ impl Store {
                                            and substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted'))
                         as not_looked_up,
                     (select count(distinct invoice.id) from email join invoice on invoice.id = email.invoice_id
-                     where email.month = $1 and email.state <> 'sent' and email.kind = 'invoice'
+                     where email.month = $1 and email.state not in ('sent', 'canceled') and email.kind = 'invoice'
                        and substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted') as not_delivered,
                     (select count(*) from invoice
                      where substr(cycle, 1, 7) = $1 and state = 'open') as not_paid",

@@ -117,6 +117,8 @@ impl Company {
             recipient: "a@example.com",
             message_id: &id,
             month: &invoice.cycle[..7],
+            carrier: "smtp",
+            refused: None,
             now: 0,
         };
         let mut tx = self.t.app.store.db.begin().await.unwrap();
