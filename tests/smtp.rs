@@ -2,6 +2,8 @@
 
 #[path = "smtp/kills.rs"]
 mod kills;
+#[path = "smtp/month.rs"]
+mod month;
 #[path = "support/process.rs"]
 mod process;
 
@@ -81,6 +83,15 @@ impl MailServer {
     /// How often it said that a step was reached.
     fn steps(&self) -> usize {
         self.took.lock().unwrap().iter().filter(|said| said["step"].is_string()).count()
+    }
+
+    /// How many messages it took for each address.
+    fn received(&self) -> BTreeMap<String, usize> {
+        let mut received: BTreeMap<String, usize> = BTreeMap::new();
+        for message in self.took.lock().unwrap().iter().filter_map(|message| message["to"].as_str()) {
+            *received.entry(message.to_owned()).or_default() += 1;
+        }
+        received
     }
 
     /// The messages that it took for an address.

@@ -1,11 +1,13 @@
 //! `opentab emails`: look at what was sent to whom, send again what did not arrive, and read before it goes out.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use super::open;
+use super::work_off::{until_none_is_due, with_workers};
 use crate::app::App;
 use crate::clock::from_ms;
 use crate::commands::out::say;
@@ -14,6 +16,9 @@ use crate::mailer::KINDS;
 use crate::store::{EMAIL_STATES, EmailFilter, Invoice, Page, StoredEmail};
 use crate::workflows::by::By;
 use crate::workflows::email::{self, Resent, Undelivered};
+
+const SEND_EXIT_CODES: &str = "Exit codes: 0 everything is sent, 1 something is not, and is counted, 2 it could not run to \
+                               the end; again is safe: nothing is sent twice.";
 
 #[derive(Debug, Subcommand)]
 pub enum EmailsCommand {
@@ -27,6 +32,16 @@ pub enum EmailsCommand {
         /// How many
         #[arg(long, default_value_t = 50)]
         limit: i64,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send what is queued, now; for those who run no server
+    #[command(after_help = SEND_EXIT_CODES)]
+    Send {
+        /// Count only e-mails of this month, such as 2026-11
+        #[arg(long)]
+        month: Option<String>,
         /// For scripts
         #[arg(long)]
         json: bool,
@@ -95,6 +110,7 @@ pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<Ex
                 say!("{}", if json { as_json(&email) } else { as_text(&email) });
             }
         }
+        EmailsCommand::Send { month, json } => return send(&app, &month.unwrap_or_default(), json).await,
         EmailsCommand::Resend { id: Some(id), json, .. } => {
             match email::resend(&app, &id, &By::operator()).await {
                 Ok(Resent::Queued(email)) if json => say!("{}", as_json(&email)),
@@ -120,6 +136,20 @@ pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<Ex
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn send(app: &App, month: &str, json: bool) -> anyhow::Result<ExitCode> {
+    with_workers(app, until_none_is_due(app, &[email::SEND], "e-mails")).await?;
+    let states: BTreeMap<String, i64> = app.store.emails_by_state(month).await?.into_iter().collect();
+    match json {
+        true => say!("{}", serde_json::json!(states)),
+        false => {
+            let each: Vec<String> = states.iter().map(|(state, times)| format!("{times} {state}")).collect();
+            say!("E-mails: {}", if each.is_empty() { "none".to_owned() } else { each.join(", ") });
+        }
+    }
+    let all_sent = states.keys().all(|state| matches!(state.as_str(), "sent" | "canceled"));
+    Ok(if all_sent { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 async fn preview(

@@ -19,6 +19,7 @@ use crate::workflows::receive;
 
 /// How long to wait for a server that was faster.
 const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub enum WebhooksCommand {
@@ -61,16 +62,27 @@ pub async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// Waits until every event has been reacted to; answers how many have not. Beside a server others come in meanwhile.
+async fn reacted(app: &App) -> anyhow::Result<i64> {
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        until_none_is_due(app, &[receive::REACT, SYNC], "events").await?;
+        let waiting = app.store.waiting(app.clock.now_ms()).await?.stripe_events_pending;
+        if waiting == 0 || tokio::time::Instant::now() >= patience {
+            return Ok(waiting);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 /// 0: everything that was found has been reacted to. 1: something has not.
 async fn poll(app: &App, json: bool) -> anyhow::Result<ExitCode> {
     open::need_stripe_key(&app.config)?;
-    let found = with_workers(app, async {
+    let (found, waiting) = with_workers(app, async {
         let found = poll_events(app).await?;
-        until_none_is_due(app, &[receive::REACT, SYNC], "events").await?;
-        Ok(found)
+        Ok((found, reacted(app).await?))
     })
     .await?;
-    let waiting = app.store.waiting(app.clock.now_ms()).await?.stripe_events_pending;
     match json {
         true => say!("{}", serde_json::json!({ "found": found, "waiting": waiting })),
         false => say!("{found} events had not arrived; {waiting} wait to be reacted to"),

@@ -14,6 +14,8 @@ use crate::workflows::reads;
 
 /// What takes longer goes on by itself, where a server runs, or at the next command.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+/// What makes room for others comes back within this.
+const SOON_MS: i64 = 10_000;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Lets workers work for as long as a command goes on.
@@ -50,7 +52,7 @@ pub async fn until_none_is_due(app: &App, kinds: &[&str], what: &str) -> anyhow:
     loop {
         let mut left = 0;
         for kind in kinds {
-            left += app.store.due_jobs(kind, app.clock.now_ms()).await?;
+            left += app.store.due_jobs(kind, app.clock.now_ms() + SOON_MS).await?;
         }
         most = left.max(most);
         bar.set_length(most.unsigned_abs());

@@ -251,7 +251,13 @@ impl Store {
         Ok(claimed.map(|(token,)| token))
     }
 
-    /// One page of e-mails.
+    /// How many e-mails of a month there are in each state; of every month where it is empty.
+    pub async fn emails_by_state(&self, month: &str) -> sqlx::Result<Vec<(String, i64)>> {
+        let sql = both("select state, count(*) from email where $1 = '' or month = $1 group by state");
+        self.db.all(sql, (month,)).await
+    }
+
+    /// One page of e-mails, newest first.
     pub async fn emails(&self, page: &Page, filter: &EmailFilter) -> sqlx::Result<(Vec<StoredEmail>, bool)> {
         let sql = paged!(
             page,

@@ -28,6 +28,7 @@ use opentab::workflows::{ask, catalog, customers, preview, services};
 use opentab::{http, store};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::OnceCell;
 use tower::ServiceExt;
 
 use crate::stripe_spec::SpecChecker;
@@ -121,12 +122,34 @@ async fn store_on(sqlite: Location) -> Store {
 async fn fresh_postgres() -> String {
     let server = std::env::var("TEST_POSTGRES_URL").expect("TEST_DATABASE=postgres needs TEST_POSTGRES_URL");
     let name = format!("tab_{:032x}", rand::random::<u128>());
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+    let template = TEMPLATE.get_or_init(|| with_the_schema(&server)).await;
+    create_database(&server, &format!("{name} template {template}")).await;
+    address_of(&server, &name)
+}
+
+/// The schema is made once, and every test's database is a copy of it.
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+async fn with_the_schema(server: &str) -> String {
+    let name = format!("tab_{:032x}", rand::random::<u128>());
+    create_database(server, &name).await;
+    let db = Db::open(&Location::Postgres(address_of(server, &name))).await.unwrap();
+    db.migrate().await.unwrap();
+    // Nobody may be in a database while it is copied.
+    db.close().await;
+    name
+}
+
+async fn create_database(server: &str, what: &str) {
+    let mut admin = PgConnection::connect(server).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("create database {what}"))).execute(&mut admin).await.unwrap();
     admin.close().await.unwrap();
-    let (address, options) = server.split_once('?').unwrap_or((&server, ""));
+}
+
+fn address_of(server: &str, database: &str) -> String {
+    let (address, options) = server.split_once('?').unwrap_or((server, ""));
     let address = address.rsplit_once('/').map_or(address, |(address, _)| address);
-    format!("{address}/{name}?{options}")
+    format!("{address}/{database}?{options}")
 }
 
 pub fn time(text: &str) -> DateTime<Utc> {
