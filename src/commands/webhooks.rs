@@ -19,6 +19,8 @@ use crate::workflows::receive;
 
 /// How long to wait for a server that was faster.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// While others come in, so often at most.
+const LOOKS: usize = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
@@ -64,15 +66,16 @@ pub async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Resul
 
 /// Waits until every event has been reacted to; answers how many have not. Beside a server others come in meanwhile.
 async fn reacted(app: &App) -> anyhow::Result<i64> {
-    let patience = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    let mut waiting = 0;
+    for _ in 0..LOOKS {
         until_none_is_due(app, &[receive::REACT, SYNC], "events").await?;
-        let waiting = app.store.waiting(app.clock.now_ms()).await?.stripe_events_pending;
-        if waiting == 0 || tokio::time::Instant::now() >= patience {
-            return Ok(waiting);
+        waiting = app.store.waiting(app.clock.now_ms()).await?.stripe_events_pending;
+        if waiting == 0 {
+            break;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    Ok(waiting)
 }
 
 /// 0: everything that was found has been reacted to. 1: something has not.
