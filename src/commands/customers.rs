@@ -94,7 +94,8 @@ async fn import(app: &App, args: ImportArgs) -> anyhow::Result<ExitCode> {
     };
     let import = bring(app, input, size, options).await.context("the same file again is safe")?;
     print(&import, args.json);
-    Ok(if import.state == "refused" { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    let whole = import.state != "refused" && import.error_count == 0;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// The last part: where it lies on somebody's disk is nobody's business.

@@ -16,6 +16,7 @@ use crate::mailer::KINDS;
 use crate::store::{EMAIL_STATES, EmailFilter, Invoice, Page, StoredEmail};
 use crate::workflows::by::By;
 use crate::workflows::email::{self, Resent, Undelivered};
+use crate::workflows::imports::first_of;
 
 const SEND_EXIT_CODES: &str = "Exit codes: 0 everything is sent, 1 something is not, and is counted, 2 it could not run to \
                                the end; again is safe: nothing is sent twice.";
@@ -40,7 +41,7 @@ pub enum EmailsCommand {
     #[command(after_help = SEND_EXIT_CODES)]
     Send {
         /// Count only e-mails of this month, such as 2026-11
-        #[arg(long)]
+        #[arg(long, value_parser = month)]
         month: Option<String>,
         /// For scripts
         #[arg(long)]
@@ -85,8 +86,13 @@ pub struct Which {
     #[arg(long)]
     kind: Option<String>,
     /// Such as 2026-11
-    #[arg(long)]
+    #[arg(long, value_parser = month)]
     month: Option<String>,
+}
+
+fn month(text: &str) -> Result<String, String> {
+    let known = first_of(text).map(|_| text.to_owned());
+    known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
 impl Which {
@@ -139,7 +145,7 @@ pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<Ex
 }
 
 async fn send(app: &App, month: &str, json: bool) -> anyhow::Result<ExitCode> {
-    with_workers(app, until_none_is_due(app, &[email::SEND], "e-mails")).await?;
+    with_workers(app, &[email::SEND], until_none_is_due(app, &[email::SEND], "e-mails")).await?;
     let states: BTreeMap<String, i64> = app.store.emails_by_state(month).await?.into_iter().collect();
     match json {
         true => say!("{}", serde_json::json!(states)),

@@ -11,7 +11,8 @@ use crate::app::App;
 use crate::commands::out::say;
 use crate::config::{Config, duration};
 use crate::store::Job;
-use crate::workflows::ask::ask_for_changed;
+use crate::workflows::amounts::LOOK_UP;
+use crate::workflows::ask::{SYNC, ask_for_changed};
 use crate::workflows::generate::{self, Generated, count_amounts};
 use crate::workflows::imports::first_of;
 
@@ -51,7 +52,8 @@ pub async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<Exit
         print(&found, &[], args.json);
         return Ok(ExitCode::SUCCESS);
     }
-    let (found, failed) = with_workers(&app, carry_out(&app, &args)).await?;
+    let (found, failed) =
+        with_workers(&app, &[generate::GENERATE, LOOK_UP, SYNC], carry_out(&app, &args)).await?;
     print(&found, &failed, args.json);
     let whole = failed.is_empty() && found.amounts_asking + found.amounts_missing == 0;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(1) })

@@ -16,7 +16,7 @@ use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{Charge, ChargeFilter, Page};
-use crate::workflows::ask::ask_for_due;
+use crate::workflows::ask::{SYNC, ask_for_due};
 use crate::workflows::by::By;
 use crate::workflows::charge::{self, Asked, ManualError};
 use crate::workflows::reads;
@@ -157,7 +157,7 @@ pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Resul
 
 /// What the schedule does every minute.
 async fn finalize(app: &App, json: bool) -> anyhow::Result<ExitCode> {
-    let (due, jobs) = with_workers(app, async {
+    let (due, jobs) = with_workers(app, &[SYNC], async {
         let due = app.store.customers_to_close(app.clock.now_ms()).await?.len();
         Ok((due, all_settled(app, &ask_for_due(app).await?, "invoices").await?))
     })
@@ -174,7 +174,7 @@ async fn finalize(app: &App, json: bool) -> anyhow::Result<ExitCode> {
 
 /// What the schedule does on the first of the month.
 async fn charge_due(app: &App, json: bool) -> anyhow::Result<ExitCode> {
-    let asked = with_workers(app, async {
+    let asked = with_workers(app, &[charge::CHARGE], async {
         let asked = charge::ask_for_due(app, "").await?;
         until_none_is_due(app, &[charge::CHARGE], "charges").await?;
         Ok(asked)
@@ -224,6 +224,7 @@ async fn retry(app: &App, args: RetryArgs, by: &By) -> anyhow::Result<ExitCode> 
     }
     let reason = args.which.reason.map_or("", Reason::as_str);
     let asked = charge::ask_for_failed(app, reason, args.which.month.unwrap_or((0, i64::MAX))).await?;
+    charge::note_run(app, "failed", reason, asked, by).await?;
     say!(
         "{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it."
     );

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::http;
 use crate::jobs::{run_schedule, work};
 use crate::workflows::ask::ask_for_due;
+use crate::workflows::charge;
 use crate::workflows::reads;
 
 /// Runs the service until SIGTERM or Ctrl-C, then finishes what is under way.
@@ -43,6 +44,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 pub async fn run(app: App, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     // What a crash left behind goes on at once, not at the next tick.
     ask_for_due(&app).await?;
+    charge::ask_for_due(&app, "").await?;
     let workers = tokio::spawn(work(app.clone(), stop.clone()));
     let schedule = tokio::spawn(run_schedule(app.clone(), stop.clone()));
     let stopped = stop.clone();

@@ -12,7 +12,7 @@ use crate::billing::Money;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::customers::Customer;
-use crate::workflows::ask::{Asked, ask_for_changed, sync_now};
+use crate::workflows::ask::{Asked, SYNC, ask_for_changed, sync_now};
 use crate::workflows::preview::{Preview, preview};
 
 /// What scripts may rely on.
@@ -47,7 +47,7 @@ pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         return show(&app, customer).await;
     }
-    let jobs = with_workers(&app, async {
+    let jobs = with_workers(&app, &[SYNC], async {
         let ids = match customer {
             None => ask_for_changed(&app).await?,
             Some(customer) => match sync_now(&app, &customer.id, PATIENCE).await? {

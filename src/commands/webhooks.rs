@@ -81,7 +81,7 @@ async fn reacted(app: &App) -> anyhow::Result<i64> {
 /// 0: everything that was found has been reacted to. 1: something has not.
 async fn poll(app: &App, json: bool) -> anyhow::Result<ExitCode> {
     open::need_stripe_key(&app.config)?;
-    let (found, waiting) = with_workers(app, async {
+    let (found, waiting) = with_workers(app, &[receive::REACT, SYNC], async {
         let found = poll_events(app).await?;
         Ok((found, reacted(app).await?))
     })

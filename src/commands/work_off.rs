@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::jobs::work;
+use crate::jobs::work_only;
 use crate::store::Job;
 use crate::workflows::ask::settled;
 use crate::workflows::reads;
@@ -18,13 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 const SOON_MS: i64 = 10_000;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Lets workers work for as long as a command goes on.
+/// Lets workers do work of these kinds for as long as a command goes on, and of no other: what sends e-mails charges nobody.
 pub async fn with_workers<T>(
     app: &App,
+    kinds: &'static [&'static str],
     command: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     let stop = CancellationToken::new();
-    let workers = tokio::spawn(work(app.clone(), stop.clone()));
+    let workers = tokio::spawn(work_only(app.clone(), kinds, stop.clone()));
     let done = command.await;
     stop.cancel();
     workers.await?;

@@ -248,19 +248,30 @@ pub struct ChargeRun {
     responses((status = 202, body = ChargeRun)))]
 pub async fn run(
     State(app): State<App>,
-    _by: By,
+    by: By,
     Json(body): Json<RunCharges>,
 ) -> Result<(StatusCode, Answer<ChargeRun>), Problem> {
     let due = body.month.as_deref().map(|text| month("/month", text)).transpose()?.unwrap_or((0, i64::MAX));
     let reason = body.reason.as_deref().unwrap_or("");
     check_reason("/reason", reason)?;
+    match body.what.as_str() {
+        "due" if body.month.is_some() => return Err(ignored("/month", "due")),
+        "network" if body.reason.is_some() => return Err(ignored("/reason", "network")),
+        _ => {}
+    }
     let asked = match body.what.as_str() {
         "due" => charge::ask_for_due(&app, reason).await?.len(),
         "network" => charge::ask_for_failed(&app, Reason::Network.as_str(), due).await?,
         "failed" => charge::ask_for_failed(&app, reason, due).await?,
         _ => return Err(Problem::invalid("/what", "invalid_value", "must be one of due, network, failed")),
     };
+    charge::note_run(&app, &body.what, reason, asked, &by).await?;
     Ok((StatusCode::ACCEPTED, Answer(ChargeRun { object: "charge_run", asked })))
+}
+
+/// What would be without effect is a mistake.
+fn ignored(pointer: &str, what: &str) -> Problem {
+    Problem::invalid(pointer, "not_for_what", format!("does not go with `{what}`"))
 }
 
 /// Retrieve an invoice's charge

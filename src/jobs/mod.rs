@@ -4,7 +4,7 @@ pub mod schedule;
 mod worker;
 
 pub use schedule::{TICKS, Tick, run_schedule, tick};
-pub use worker::{run_due, run_one, work};
+pub use worker::{run_due, run_one, work, work_only};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;

@@ -37,6 +37,15 @@ pub async fn work(app: App, stop: CancellationToken) {
     );
 }
 
+/// Works on jobs of these kinds and nothing else, until it is told to stop.
+pub async fn work_only(app: App, kinds: &'static [&'static str], stop: CancellationToken) {
+    let pools = kinds.iter().map(|kind| {
+        let workers = if *kind == CHARGE { app.config.charges_at_once } else { app.config.workers };
+        work_on(app.clone(), Pool::Only(kind), workers, stop.clone())
+    });
+    futures::future::join_all(pools).await;
+}
+
 async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) {
     let mut running = JoinSet::new();
     while !stop.is_cancelled() {
@@ -62,8 +71,8 @@ async fn work_on(app: App, pool: Pool, workers: usize, stop: CancellationToken) 
 
 async fn wait(app: &App, pool: Pool, running: &mut JoinSet<()>, stop: &CancellationToken, at_most: Duration) {
     let wake = match pool {
-        Pool::Only(_) | Pool::UnderWay(_) => &app.wake_charges,
-        Pool::All | Pool::But(_) => &app.wake,
+        Pool::Only(CHARGE) | Pool::UnderWay(_) => &app.wake_charges,
+        Pool::All | Pool::But(_) | Pool::Only(_) => &app.wake,
     };
     tokio::select! {
         () = tokio::time::sleep(at_most) => {}

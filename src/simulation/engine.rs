@@ -27,6 +27,8 @@ create trigger sim_event after update of state on stripe_event when old.state <>
     insert into sim_move (kind, id, before, after) values ('event', new.id, old.state, new.state); end;
 create trigger sim_charge after update of state on charge when old.state <> new.state begin
     insert into sim_move (kind, id, before, after) values ('charge', new.id, old.state, new.state); end;
+create trigger sim_email after update of state on email when old.state <> new.state begin
+    insert into sim_move (kind, id, before, after) values ('email', new.id, old.state, new.state); end;
 create trigger sim_attempt after update on charge_attempt when old.outcome is not null begin
     insert into sim_move (kind, id, before, after) values ('ledger', old.id, old.outcome, 'changed'); end;
 create trigger sim_lease after update of owner on lease when old.owner <> new.owner and new.token <= old.token begin

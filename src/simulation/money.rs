@@ -118,6 +118,14 @@ fn notices(story: &Story<'_>, wrong: &mut Vec<(u8, String)>) {
             wrong.push((8, format!("{} was sent twice: {}", email.message_id, email.subject)));
         }
     }
+    let unseen: Vec<(String,)> = query(
+        story,
+        "select id from email where state = 'unknown'
+         and not exists (select 1 from incident where kind = 'email_unknown' and subject = email.id)",
+    );
+    for (id,) in unseen {
+        wrong.push((8, format!("e-mail {id} is unknown, and nobody is told")));
+    }
     let stuck: Vec<(String,)> = query(story, "select id from email where state = 'sending'");
     for (id,) in stuck {
         wrong.push((7, format!("nobody says what became of e-mail {id}")));

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::company::Customer;
 use super::money;
 use super::story::Story;
+use crate::app::App;
 use crate::store::both;
+use crate::workflows::billing_view::billing_view;
 use crate::workflows::preview::preview;
 
 /// The states that follow each state. What is not here must never be seen.
@@ -27,6 +29,10 @@ const MOVES: &[(&str, &str, &str)] = &[
     ("charge", "failed", "in_progress paid needs_attention uncollectible void"),
     ("charge", "needs_attention", "in_progress paid failed uncollectible void"),
     ("charge", "uncollectible", "in_progress paid void"),
+    ("email", "queued", "sending canceled failed"),
+    ("email", "sending", "queued sent failed unknown"),
+    // Only a person sends again what may have arrived, and here nobody does.
+    ("email", "failed", "queued"),
 ];
 
 type Sums = BTreeMap<String, i64>;
@@ -59,7 +65,9 @@ pub fn check(story: &mut Story<'_>) {
 }
 
 pub fn query<R: crate::store::Row>(story: &Story<'_>, sql: &'static str) -> Vec<R> {
-    story.world.aside(story.world.engine.store.db.all(both(sql), ())).unwrap_or_default()
+    let rows = story.world.aside(story.world.engine.store.db.all(both(sql), ()));
+    // A check that cannot look must not pass.
+    rows.unwrap_or_else(|error| panic!("{error}: {sql}"))
 }
 
 /// Promises 6, 10 and 11: what moved, and whether it was allowed to and was written down.
@@ -89,7 +97,7 @@ fn rows(story: &mut Story<'_>) {
     let notes: BTreeMap<(String, String), i64> =
         notes.into_iter().map(|(action, subject, count)| ((action, subject), count)).collect();
     let noted = |action: &str, id: &String| notes.get(&(action.to_owned(), id.clone())).copied().unwrap_or(0);
-    let mut sealed_by = BTreeMap::new();
+    let mut moved: BTreeMap<(&String, &[&str]), i64> = BTreeMap::new();
     for (_, id, before, after) in moves.iter().filter(|(kind, ..)| kind == "invoice") {
         let actions: &[&str] = match (before.as_str(), after.as_str()) {
             ("", _) => continue,
@@ -97,14 +105,16 @@ fn rows(story: &mut Story<'_>) {
             (_, "deleted") => &["draft.deleted"],
             _ => &["invoice.sealed", "invoice.state"],
         };
-        let rows: i64 = actions.iter().map(|action| noted(action, id)).sum();
-        if rows == 0 {
-            wrong.push((11, format!("invoice {id} went from {before} to {after} without an audit row")));
-        }
-        sealed_by.insert(id.clone(), noted("invoice.sealed", id));
+        *moved.entry((id, actions)).or_default() += 1;
     }
-    for (id, times) in sealed_by.into_iter().filter(|(_, times)| *times > 1) {
-        wrong.push((5, format!("invoice {id} was sealed {times} times")));
+    for ((id, actions), times) in moved {
+        let rows: i64 = actions.iter().map(|action| noted(action, id)).sum();
+        if rows < times {
+            wrong.push((11, format!("invoice {id} moved {times} times, with {rows} audit rows {actions:?}")));
+        }
+        if noted("invoice.sealed", id) > 1 {
+            wrong.push((5, format!("invoice {id} was sealed more than once")));
+        }
     }
     story.world.wrong.extend(wrong.into_iter().map(|(promise, what)| format!("promise {promise}: {what}")));
 }
@@ -383,6 +393,24 @@ fn compare(wrong: &mut Vec<(u8, String)>, promise: u8, what: &str, left: &Sums, 
     }
 }
 
+/// What the customer is shown of the running cycles is what they owe.
+fn page(story: &Story<'_>, app: &App, no: usize, wrong: &mut Vec<(u8, String)>) {
+    let customer = &story.company.customers[no];
+    let view = story.world.aside(async {
+        let row = app.store.customer(&customer.id).await.ok()??;
+        billing_view(app, &row).await.ok()
+    });
+    let Some(view) = view else { return wrong.push((3, format!("{} has no page", customer.canary))) };
+    let owed = story.company.owed(no, story.world.now());
+    for line in view.current.lines.iter().chain(view.next.iter().flat_map(|next| &next.lines)) {
+        let owes = owed.get(&line.item_key).copied().unwrap_or(0);
+        if line.owed != owes {
+            let what = format!("the page of {} says of {}", customer.canary, line.item_key);
+            wrong.push((3, format!("{what} that {} is owed, and it is {owes}", line.owed)));
+        }
+    }
+}
+
 /// Promise 7: nothing waits that could go on, and what cannot is shown. Promise 3 once more: the page and the draft.
 fn rest(story: &mut Story<'_>) {
     let now = story.world.now().timestamp_millis();
@@ -428,8 +456,14 @@ fn rest(story: &mut Story<'_>) {
     for (customer, cycle) in changed.iter().filter(|(customer, _)| !gone.contains(customer)) {
         wrong.push((7, format!("the draft of {customer} does not show what changed in {cycle}")));
     }
-    for customer in story.company.customers.iter().filter(|customer| !customer.gone) {
+    let forged: Vec<(String,)> =
+        query(story, "select id from stripe_event where id like '%\\_forged' escape '\\'");
+    for (id,) in forged {
+        wrong.push((5, format!("{id} was never Stripe's, and is stored")));
+    }
+    for (no, customer) in story.company.customers.iter().enumerate().filter(|(_, customer)| !customer.gone) {
         let Some(app) = story.world.any_app() else { continue };
+        page(story, &app, no, &mut wrong);
         let looked = story.world.aside(async {
             let row = app.store.customer(&customer.id).await.ok()??;
             preview(&app, &row).await.ok()?

@@ -339,6 +339,10 @@ impl<'e> Story<'e> {
                 Report::Nothing => {}
                 Report::Usage { batch, answer } => self.answered(batch, answer),
                 Report::Webhook { delivery, status } => {
+                    let foreign = delivery.ends_with("_forged") || delivery.ends_with("_replayed");
+                    if foreign && status == 200 {
+                        self.world.wrong(5, format!("the webhook {delivery} was believed"));
+                    }
                     let status = Some(status).filter(|status| *status > 0);
                     self.world.sandbox.delivery_done(&delivery, status);
                 }

@@ -144,6 +144,23 @@ impl Tx {
         self.opt(sql, (id,)).await
     }
 
+    /// Closes what was reported of a customer's invoice that was closed without its amounts, once none is awaited any more.
+    /// By the customer: an invoice with nothing on it has gone on into another cycle.
+    pub async fn no_amount_is_missing(
+        &mut self,
+        kind: &str,
+        customer_id: &str,
+        now: i64,
+    ) -> sqlx::Result<()> {
+        let sql = both(
+            "update incident set resolved_at = $1
+             where kind = $2 and resolved_at is null
+               and subject in (select id from invoice where customer_id = $3)
+               and not exists (select 1 from looked_up_amount where customer_id = $3 and state = 'asking')",
+        );
+        self.run(sql, (now, kind, customer_id)).await.map(drop)
+    }
+
     /// Records what is known of an amount.
     pub async fn put_amount(&mut self, amount: &LookedUpAmount) -> sqlx::Result<()> {
         let sql = both(

@@ -72,9 +72,11 @@ pub(super) async fn facts(
 }
 
 fn common(app: &App, customer: Option<&Customer>) -> Value {
-    let customer = customer.map(
-        |customer| json!({ "id": customer.id, "name": customer.name, "external_id": customer.external_id }),
-    );
+    // Names are given by strangers: no link stands in what we send because somebody is called one.
+    let customer = customer.map(|customer| {
+        let name = customer.name.replace("://", " ");
+        json!({ "id": customer.id, "name": name, "external_id": customer.external_id })
+    });
     json!({
         "sender": app.mailer.sender_name(),
         "public_url": app.config.public_url,

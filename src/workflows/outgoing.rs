@@ -174,7 +174,7 @@ async fn settle(
 
 async fn not_delivered(app: &App, tx: &mut Tx, endpoint: &WebhookEndpoint) -> Result<(), WorkflowError> {
     let message = "An event was not delivered to this webhook endpoint in ten tries over three days. Repair it, then \
-                   replay what has failed: GET /v1/webhook_deliveries?state=failed lists it.";
+                   replay what has failed: GET /v1/webhook_deliveries?status=failed lists it.";
     notice::report(app, tx, "webhook_not_delivered", &endpoint.id, message).await
 }
 

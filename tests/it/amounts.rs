@@ -215,6 +215,7 @@ async fn every_amount_arrives_once_or_is_listed_with_its_reason() {
         let draft = c.tab.draft(&customers[name]).await;
         assert_eq!(draft.values().copied().collect::<Vec<_>>(), [300], "{name}");
     }
+    assert!(c.incidents("amount_missing").await.is_empty(), "nothing is missing any more");
 }
 
 #[tokio::test]

@@ -555,6 +555,8 @@ async fn the_three_triggers_have_their_endpoints() {
         json!({ "what": "all" }),
         json!({ "what": "failed", "reason": "x" }),
         json!({ "what": "due", "month": "12" }),
+        json!({ "what": "due", "month": "2026-12" }),
+        json!({ "what": "network", "reason": "declined" }),
     ] {
         assert_eq!(server.post("/v1/charges/run", wrong).await.slug(), "validation-failed");
     }

@@ -209,6 +209,23 @@ async fn while_not_even_a_read_is_answered_nothing_is_tried_and_it_is_said_once(
 }
 
 #[tokio::test]
+async fn while_reads_are_answered_and_charges_are_not_it_is_said_once() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    p.t.sandbox.faults().often(PAY, Fault::Refuse, 1_000);
+    for _ in 0..12 {
+        p.next().await;
+    }
+    assert!(p.attempts().await.len() > 3, "it is tried again");
+    let sql = both("select count(*) from incident where kind = 'provider_down'");
+    assert_eq!(p.t.app.store.db.one::<(i64,)>(sql, ()).await.unwrap(), (1,));
+    p.t.sandbox.faults().clear();
+    p.to_the_end().await;
+    p.paid_once("Stripe is back").await;
+    assert!(p.t.incidents().await.is_empty());
+}
+
+#[tokio::test]
 async fn what_stays_unclear_is_looked_at_later_and_later_and_then_by_a_human() {
     let p = Payday::with(CardOutcome::Succeeds).await;
     p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);

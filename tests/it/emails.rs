@@ -67,6 +67,14 @@ async fn one_cause_makes_one_email_however_often_it_is_told() {
 }
 
 #[tokio::test]
+async fn a_link_in_somebodys_name_is_no_link_in_an_email() {
+    let t = Tab::new().await;
+    let stranger = Customer { name: "Ada: https://evil.example/".to_owned(), ..t.customer("Ada").await };
+    let html = email::preview(&t.app, "restored", &stranger, None).await.unwrap().html;
+    assert!(html.contains("evil.example") && !html.contains("https://evil.example"), "{html}");
+}
+
+#[tokio::test]
 async fn what_never_happened_is_told_to_nobody() {
     let t = Tab::with(with_operator()).await;
     let ada = t.customer("Ada").await;

@@ -31,7 +31,12 @@ pub(super) fn address(lookup: &Lookup, customer: &Customer, cycle: NaiveDate) ->
     while let Some((before, after)) = rest.split_once('{') {
         let (name, after) = after.split_once('}').ok_or("the address has a { without its }")?;
         url.push_str(before);
-        url.push_str(&encoded(&value(name, customer, cycle)?));
+        let value = value(name, customer, cycle)?;
+        // It would be a step up in the path, to what nobody meant to ask.
+        if matches!(&*value, "." | "..") {
+            return Err(format!("{{{name}}} is `{value}`, which cannot stand in an address"));
+        }
+        url.push_str(&encoded(&value));
         rest = after;
     }
     url.push_str(rest);

@@ -156,7 +156,10 @@ pub async fn look_up(app: &App, amount_id: &str) -> Result<Option<i64>, Workflow
         return Ok(Some(until + app.ids.any_up_to(STAGGER_MS)));
     }
     let answer = ask(app, lookup, &customer, &amount).await?;
-    breaker::heard(app, &lookup.name, !matches!(answer, Answer::Down(..))).await?;
+    // What was never asked says nothing of whether the API answers.
+    if !matches!(answer, Answer::Wrong("address" | "refused", _)) {
+        breaker::heard(app, &lookup.name, !matches!(answer, Answer::Down(..))).await?;
+    }
     settle(app, amount_id, answer, lookup.missing).await
 }
 
@@ -210,6 +213,7 @@ async fn settle(
         }
     };
     tx.put_amount(&after).await?;
+    tx.no_amount_is_missing(MISSING, &after.customer_id, after.updated_at).await?;
     tx.commit().await?;
     Ok(again)
 }

@@ -1,7 +1,9 @@
 //! Begin: every sealed invoice has a charge, and every charge whose time has come has a job.
 
-use super::super::WorkflowError;
-use super::super::tell;
+use serde_json::json;
+
+use super::super::by::By;
+use super::super::{WorkflowError, tell};
 use super::{CHARGE, outcome};
 use crate::app::App;
 use crate::billing::InvoiceState;
@@ -98,6 +100,20 @@ pub async fn ask_for_due(app: &App, reason: &str) -> Result<Vec<String>, Workflo
         tx.commit().await?;
         app.wake_charges.notify_one();
     }
+}
+
+/// Writes down that somebody had charges run, and which.
+pub async fn note_run(
+    app: &App,
+    what: &str,
+    reason: &str,
+    asked: usize,
+    by: &By,
+) -> Result<(), WorkflowError> {
+    let mut tx = app.store.db.begin().await?;
+    let detail = json!({ "reason": reason, "asked": asked });
+    by.note(app, &mut tx, "charges.run", what, detail).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Asks for a try of everything that failed, or failed for this reason, and was due in this span; answers how many.

@@ -9,7 +9,7 @@ mod places;
 mod standing;
 mod truth;
 
-pub use begin::{ask_for_due, ask_for_failed};
+pub use begin::{ask_for_due, ask_for_failed, note_run};
 pub(super) use begin::{begin, end_with_invoice, method_changed};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
 pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};

@@ -63,9 +63,8 @@ async fn known(
     invoice_id: &str,
     answer: &InvoiceAnswer,
 ) -> Result<(), WorkflowError> {
-    outcome::provider_answers(app, tx).await?;
     if outcome::invoice_is(app, tx, invoice_id, answer).await? {
-        return Ok(());
+        return Ok(outcome::provider_answers(app, tx).await?);
     }
     match answer.status.as_deref() {
         Some("open") => open(app, tx, invoice_id, answer).await,
