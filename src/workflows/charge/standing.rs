@@ -8,6 +8,7 @@ use super::super::{WorkflowError, tell};
 use super::outcome;
 use crate::app::App;
 use crate::planted::{Bug, planted};
+use crate::store::customers;
 use crate::store::{Charge, Lease, Standing, Tx};
 
 const DAY_MS: i64 = 86_400_000;
@@ -44,10 +45,12 @@ pub(super) async fn suspend(app: &App, lease: &Lease, invoice_id: &str) -> Resul
 /// Restores the customer where nothing else is held against them, in the transaction that ends a charge.
 pub(super) async fn restore(app: &App, tx: &mut Tx, charge: &Charge) -> Result<(), WorkflowError> {
     let id = &charge.customer_id;
-    if charge.suspend_at.is_none()
-        || planted(Bug::RestoredNever)
-        || !tx.restore_customer(id, app.clock.now_ms()).await?
-    {
+    if charge.suspend_at.is_none() || planted(Bug::RestoredNever) {
+        return Ok(());
+    }
+    // Of two invoices that are paid at once, the second to come here sees the first.
+    customers::lock(tx, id).await?;
+    if !tx.restore_customer(id, app.clock.now_ms()).await? {
         return Ok(());
     }
     let detail = json!({ "invoice": charge.invoice_id, "status": charge.state });
