@@ -103,8 +103,11 @@ pub fn exhaustive(engine: &Engine, wanted: impl Fn(&str) -> bool) -> anyhow::Res
     Ok(cases)
 }
 
-fn what_can_happen(first: bool, Passed { edge, by_schedule, familiar }: Passed) -> Vec<&'static str> {
-    let faults = faults::at(edge).into_iter().map(|injection| injection.name());
+fn what_can_happen(
+    first: bool,
+    Passed { edge, operation, by_schedule, familiar }: Passed,
+) -> Vec<&'static str> {
+    let faults = faults::at(edge, &operation).into_iter().map(|injection| injection.name());
     match (first, edge) {
         // To die before a read is to die after whatever was done before it: that gate is tried already.
         (true, Edge::Read) => faults.collect(),

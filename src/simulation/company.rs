@@ -12,6 +12,8 @@ pub enum Cost {
     PerUnit(i64),
     /// The first units at one price, the rest at another.
     Graduated { first: i64, at: i64, then: i64 },
+    /// All units at one price, which is another one where they are many.
+    Volume { up_to: i64, at: i64, beyond: i64 },
     /// So much for every begun package of units.
     Package { size: i64, at: i64 },
     /// So much per cycle.
@@ -24,6 +26,7 @@ impl Cost {
         match self {
             Cost::PerUnit(at) => units * at,
             Cost::Graduated { first, at, then } => units.min(*first) * at + (units - first).max(0) * then,
+            Cost::Volume { up_to, at, beyond } => units * if units <= *up_to { at } else { beyond },
             Cost::Package { size, at } => (units + size - 1) / size * at,
             Cost::Flat(amount) => *amount,
         }
@@ -38,6 +41,9 @@ impl Cost {
             Cost::Graduated { first, at, then } => serde_json::json!({ "model": "graduated", "tiers": [
                 { "up_to": first.to_string(), "unit_amount_decimal": at.to_string() },
                 { "up_to": null, "unit_amount_decimal": then.to_string() } ] }),
+            Cost::Volume { up_to, at, beyond } => serde_json::json!({ "model": "volume", "tiers": [
+                { "up_to": up_to.to_string(), "unit_amount_decimal": at.to_string() },
+                { "up_to": null, "unit_amount_decimal": beyond.to_string() } ] }),
             Cost::Package { size, at } => {
                 serde_json::json!({ "model": "package", "package_size": size.to_string(), "package_amount": at })
             }

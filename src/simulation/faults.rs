@@ -32,6 +32,11 @@ impl Injection {
             Injection::Delivery(fault) => fault.name(),
         }
     }
+
+    /// Whether it can happen to this operation.
+    fn fits(&self, operation: &str) -> bool {
+        !matches!(self, Injection::Stripe(_, fault) if !fault.fits(operation))
+    }
 }
 
 /// How whoever is written to does not take it.
@@ -107,8 +112,8 @@ impl StorageFault {
         use StorageFault::{Busy, ConnectionLost, DiskFull, IoError, Serialization};
         match edge {
             Edge::Read => &[IoError],
-            Edge::Begin => &[Busy],
-            Edge::Commit => &[DiskFull, Serialization, ConnectionLost],
+            Edge::Begin => &[Busy, IoError],
+            Edge::Commit => &[DiskFull, IoError, Busy, Serialization, ConnectionLost],
             // It is committed, and the answer never came.
             Edge::Committed => &[ConnectionLost],
             Edge::Send | Edge::Deliver | Edge::Answered => &[],
@@ -167,8 +172,8 @@ impl DatabaseError for Failure {
 }
 
 /// What can happen to a request, and to a webhook. Left out is what somebody does at Stripe meanwhile (an object deleted,
-/// a list that shifts), because people do that here by themselves and it is accounted for; and what needs a charge or a
-/// search, which no workflow asks for. Keys are pruned when they are a day old, as Stripe promises, and not before.
+/// a list that shifts), because people do that here by themselves and it is accounted for; and a search, which no workflow
+/// asks for. Keys are pruned when they are a day old, as Stripe promises, and not before.
 static STRIPE: LazyLock<(Vec<Injection>, Vec<Injection>)> = LazyLock::new(|| {
     let of_others = [
         "object_deleted",
@@ -178,9 +183,7 @@ static STRIPE: LazyLock<(Vec<Injection>, Vec<Injection>)> = LazyLock::new(|| {
         "webhook_before_answer",
         "keys_pruned",
     ];
-    let kinds = Fault::kinds().into_iter().filter(|(name, fault)| {
-        !of_others.contains(&name.as_str()) && !matches!(fault, Fault::Decline { .. })
-    });
+    let kinds = Fault::kinds().into_iter().filter(|(name, _)| !of_others.contains(&name.as_str()));
     let injections = kinds.map(|(name, fault)| Injection::Stripe(name.leak(), fault));
     let is_webhook =
         |injection: &Injection| matches!(injection, Injection::Stripe(_, fault) if fault.is_about_webhooks());
@@ -212,13 +215,17 @@ const LIKE_ANOTHER: &[&str] = &[
     "retry_after_503",
     "should_retry_false",
     "unknown_billing_reason",
+    "declined_lost_card",
+    "declined_expired_card",
 ];
 
-/// Everything that can go wrong at this edge, one of each kind; a crash apart.
-pub fn at(edge: Edge) -> Vec<Injection> {
+/// Everything that can go wrong at this edge, where this operation is sent; one of each kind, a crash apart.
+pub fn at(edge: Edge, operation: &str) -> Vec<Injection> {
     match edge {
         Edge::Send => {
-            at_send().iter().filter(|fault| !LIKE_ANOTHER.contains(&fault.name())).cloned().collect()
+            let one_of_each =
+                at_send().iter().filter(|fault| !LIKE_ANOTHER.contains(&fault.name()) && fault.fits(operation));
+            one_of_each.cloned().collect()
         }
         Edge::Deliver => DeliveryFault::ALL.iter().map(|fault| Injection::Delivery(*fault)).collect(),
         Edge::Answered => Vec::new(),
@@ -229,7 +236,7 @@ pub fn at(edge: Edge) -> Vec<Injection> {
 /// Everything that can be injected anywhere.
 pub fn all() -> Vec<Injection> {
     let edges = [Edge::Read, Edge::Begin, Edge::Commit, Edge::Committed, Edge::Deliver];
-    edges.into_iter().flat_map(at).chain(at_send().iter().cloned()).collect()
+    edges.into_iter().flat_map(|edge| at(edge, "")).chain(at_send().iter().cloned()).collect()
 }
 
 /// How often what goes wrong in one history, in a million. Drawn per seed, some of them never: a history in which
@@ -251,9 +258,9 @@ impl Rates {
 
     /// This seed's own mixture.
     pub fn drawn(chance: &mut Chance) -> Rates {
-        let crash = *chance.pick(&[0, 0, 1_000, 5_000, 20_000]);
-        let storage = *chance.pick(&[0, 0, 0, 2_000, 20_000]);
-        let stripe = *chance.pick(&[0, 20_000, 100_000, 300_000]);
+        let crash = *chance.pick(&[0, 0, 2_000, 10_000, 40_000]);
+        let storage = *chance.pick(&[0, 0, 5_000, 40_000]);
+        let stripe = *chance.pick(&[0, 100_000, 300_000, 600_000]);
         let mut send = at_send().to_vec();
         // Often one kind of trouble at a time, sometimes all of them.
         if chance.hits(600_000) {
@@ -268,7 +275,7 @@ impl Rates {
     }
 
     /// What happens to whoever passes this edge.
-    pub fn draw(&self, edge: Edge, chance: &mut Chance) -> Decision {
+    pub fn draw(&self, edge: Edge, operation: &str, chance: &mut Chance) -> Decision {
         if chance.hits(self.crash) {
             return Decision::Crash;
         }
@@ -279,8 +286,11 @@ impl Rates {
         if edge == Edge::Deliver && chance.hits(self.delivery) {
             return Decision::Inject(Injection::Delivery(*chance.pick(DeliveryFault::ALL)));
         }
-        if edge == Edge::Send && !self.send.is_empty() && chance.hits(self.stripe) {
-            return Decision::Inject(chance.pick(&self.send).clone());
+        if edge == Edge::Send && chance.hits(self.stripe) {
+            let fitting: Vec<_> = self.send.iter().filter(|fault| fault.fits(operation)).collect();
+            if !fitting.is_empty() {
+                return Decision::Inject((*chance.pick(&fitting)).clone());
+            }
         }
         Decision::Go
     }

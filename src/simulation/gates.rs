@@ -35,9 +35,11 @@ pub struct Shot {
 }
 
 /// A gate that somebody passed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Passed {
     pub edge: Edge,
+    /// What is sent, such as `POST /v1/invoices/in_1/pay`; empty at all other edges.
+    pub operation: String,
     pub by_schedule: bool,
     pub familiar: bool,
 }
@@ -91,17 +93,17 @@ impl Gates {
         }
     }
 
-    fn decide(&mut self, edge: Edge) -> Decision {
+    fn decide(&mut self, edge: Edge, operation: &str) -> Decision {
         let at = self.count;
         self.count += 1;
         if let Some(passed) = &mut self.passed {
             let (by_schedule, familiar) = (self.by_schedule, self.familiar);
-            passed.push(Passed { edge, by_schedule, familiar });
+            passed.push(Passed { edge, operation: operation.to_owned(), by_schedule, familiar });
         }
         let decision = match &self.shot {
             Some(shot) if shot.at == at => shot.what.clone(),
             Some(_) => Decision::Go,
-            None => self.rates.draw(edge, &mut self.chance),
+            None => self.rates.draw(edge, operation, &mut self.chance),
         };
         match &decision {
             Decision::Go => {}
@@ -187,6 +189,11 @@ struct Died;
 
 /// Whoever calls this stops until the world lets it go on, or for ever.
 pub async fn pass(edge: Edge) -> Decision {
+    pass_with(edge, "").await
+}
+
+/// The same, before this operation is sent: not everything can happen to every request.
+pub async fn pass_with(edge: Edge, operation: &str) -> Decision {
     let mut asked = false;
     poll_fn(move |_| {
         let verdict = with(|gates| {
@@ -202,7 +209,7 @@ pub async fn pass(edge: Edge) -> Decision {
                 }
                 gates.let_go = false;
             }
-            let decision = gates.decide(edge);
+            let decision = gates.decide(edge, operation);
             if decision == Decision::Crash {
                 gates.crashed = true;
                 gates.driver.take().inspect(Waker::wake_by_ref);

@@ -109,7 +109,9 @@ impl Wire {
         let key = request.idempotency_key.as_deref().unwrap_or("");
         let body = request.body.as_deref().unwrap_or("");
         let what = format!("{} {} {key} {body}", request.method, request.path);
-        let fault = match gates::pass(Edge::Send).await {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let operation = format!("{} {path}", request.method);
+        let fault = match gates::pass_with(Edge::Send, &operation).await {
             Decision::Inject(Injection::Stripe(_, fault)) => Some(fault),
             _ => None,
         };

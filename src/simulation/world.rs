@@ -36,8 +36,8 @@ pub enum Report {
     Nothing,
     /// What became of each event of a batch, by id; none where no answer came.
     Usage { batch: usize, answer: Option<Vec<(String, Outcome)>> },
-    /// The status that a webhook was answered with.
-    Webhook { delivery: String, status: u16 },
+    /// The status that a webhook was answered with, and whether nobody should have believed it.
+    Webhook { delivery: String, status: u16, foreign: bool },
     /// What a page would show, and to whom.
     Shown { customer: usize, text: String },
     /// It should not have come to this.
@@ -128,6 +128,11 @@ impl<'e> World<'e> {
     /// Whether the service charges by itself, and not Stripe.
     pub fn charges(&self) -> bool {
         self.shape.settings.get("OPENTAB_COLLECTION").is_some_and(|who| who == "opentab")
+    }
+
+    /// The true time, for whoever has to know it later.
+    pub fn true_clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     pub fn now(&self) -> DateTime<Utc> {

@@ -2,12 +2,13 @@
 
 use chrono::Duration;
 use opentab::jobs;
-use opentab::sandbox::Fault;
+use opentab::sandbox::{CardOutcome, Fault};
 use opentab::store;
 use opentab::store::customers::Customer;
 use opentab::workflows::drift::{self, Comparison, Difference, Extent, Reason, Repair};
 use opentab::workflows::reads::{self, Stopped};
 
+use crate::payday::Payday;
 use crate::tab::{Setup, Tab};
 
 /// Ada's draft shows 100 calls at 2 cents and 10 mails at 3, and from now on no webhook tells what happens.
@@ -188,6 +189,21 @@ async fn a_payment_that_we_never_heard_of_is_learned_from_the_lists() {
     let sealed = t.sealed(&ada).await.remove(0);
     assert_eq!((sealed.state.as_str(), sealed.amount_paid, sealed.amount_remaining), ("paid", 230, 0));
     assert_eq!(t.audited("invoice.learned").await, 1);
+}
+
+#[tokio::test]
+async fn what_a_comparison_learns_ends_the_charge_too() {
+    for (how, body, ends) in [("pay", "paid_out_of_band=true", "paid"), ("void", "", "void")] {
+        // Stripe collects, and none of its events arrives.
+        let p = Payday::setup("stripe", Some(CardOutcome::Declined("generic_decline")), &[]).await.begins().await;
+        p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+        let (_, stripe_id) = p.invoice().await;
+        by_hand(&p.t, "POST", &format!("/invoices/{stripe_id}/{how}"), body).await;
+        let found = compare(&p.t, Extent::Recent).await;
+        drift::repair(&p.t.app, &found.differences, Repair::Learn).await.unwrap();
+        assert_eq!((p.state().await.as_str(), p.goes_on_at().await), (ends, None), "{how}");
+        assert_eq!(p.t.incidents().await.contains(&"invoice_voided".to_owned()), how == "void");
+    }
 }
 
 #[tokio::test]

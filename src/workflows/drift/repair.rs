@@ -14,7 +14,7 @@ use crate::workflows::by::By;
 use crate::workflows::carry_out::{carry_out, intend, seen};
 use crate::workflows::lease::{as_only_writer, begin_as_writer};
 use crate::workflows::reads::{Stopped, read};
-use crate::workflows::{WorkflowError, ask};
+use crate::workflows::{WorkflowError, ask, charge};
 
 /// How far a repair may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,6 @@ async fn learn(app: &App, invoice: &Invoice) -> Result<bool, Stopped> {
 
 /// False where Stripe names a state that ours cannot become.
 async fn adopt(app: &App, invoice_id: &str, answer: &InvoiceAnswer) -> Result<bool, WorkflowError> {
-    let now = app.clock.now_ms();
     let mut tx = app.store.db.begin().await?;
     let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(false) };
     let state = invoice.state.parse::<InvoiceState>().ok();
@@ -102,12 +101,16 @@ async fn adopt(app: &App, invoice_id: &str, answer: &InvoiceAnswer) -> Result<bo
     if next.is_none() && state != at_stripe {
         return Ok(false);
     }
-    tx.invoice_seen(&invoice.id, &seen(answer), now).await?;
-    let next = next.map_or(invoice.state.as_str(), |next| next.as_str());
-    tx.invoice_state(&invoice.id, next, now).await?;
+    match next {
+        Some(next) => {
+            charge::moved(app, &mut tx, &invoice, next, answer, "reconcile").await?;
+            let off_stripe = answer.amount_paid_off_stripe > 0;
+            charge::end_with_invoice(app, &mut tx, &invoice.id, next, off_stripe).await?;
+        }
+        None => tx.invoice_seen(&invoice.id, &seen(answer), app.clock.now_ms()).await?,
+    }
     let detail = json!({
-        "from": invoice.state, "to": next, "total": answer.total, "amount_paid": answer.amount_paid,
-        "amount_remaining": answer.amount_remaining,
+        "total": answer.total, "amount_paid": answer.amount_paid, "amount_remaining": answer.amount_remaining,
     });
     By::service("reconcile").note(app, &mut tx, "invoice.learned", &invoice.id, detail).await?;
     tx.commit().await?;
