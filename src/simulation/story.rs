@@ -482,11 +482,12 @@ impl<'e> Story<'e> {
         heard && answered && here && idle
     }
 
-    /// Whether somebody's cycle was over, and its grace, a few minutes ago, or will be in a moment.
+    /// Whether somebody's cycle was over, and its grace, a few minutes ago, or will be in a moment: one look finds that,
+    /// and the next one what has become of it.
     fn just_due(&self) -> bool {
         let (now, grace) = (self.world.now(), self.grace());
         let due = |customer: &Customer, at: DateTime<Utc>| customer.cycle_of(customer.day_of(at - grace));
-        let (before, after) = (now - Duration::seconds(300), now + Duration::seconds(10));
+        let (before, after) = (now - Duration::seconds(610), now + Duration::seconds(10));
         self.company.customers.iter().any(|customer| due(customer, before) != due(customer, after))
     }
 
