@@ -129,7 +129,7 @@ pub async fn press_amount(
     }
     let (first, other) = (amount.amount.unwrap_or_default(), amount.other.unwrap_or_default());
     let page = AskPage {
-        shell: shell(&app, &key, "", None),
+        shell: shell(&app, &key, TAB, None),
         title: format!("Bill {other} in place of {first}?"),
         text: format!(
             "{}, cycle {}. The first answer of {} was {first}, a later one is {other}. The difference goes on the draft, or, \

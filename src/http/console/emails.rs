@@ -126,7 +126,7 @@ pub async fn press_emails(
         let (title, text) = ("Send this e-mail again?".to_owned(), about_one(&email));
         let fields = vec![("id", again.id)];
         let (yes, back) = ("send it again".to_owned(), TAB.to_owned());
-        let page = AskPage { shell: shell(&app, &key, "", None), title, text, to: AGAIN, fields, yes, back };
+        let page = AskPage { shell: shell(&app, &key, TAB, None), title, text, to: AGAIN, fields, yes, back };
         return Ok(html(StatusCode::OK, rendered(&page)));
     }
     let EmailsWanted { month, kind, status } = &again.wanted;
@@ -145,7 +145,7 @@ pub async fn press_emails(
     let kind = if kind.is_empty() { "any".to_owned() } else { kind.clone() };
     let fields = vec![("month", month.clone()), ("kind", kind), ("status", status.clone())];
     let (yes, back) = ("send them again".to_owned(), back.address(&[]));
-    let page = AskPage { shell: shell(&app, &key, "", None), title, text, to: AGAIN, fields, yes, back };
+    let page = AskPage { shell: shell(&app, &key, TAB, None), title, text, to: AGAIN, fields, yes, back };
     Ok(html(StatusCode::OK, rendered(&page)))
 }
 
