@@ -177,6 +177,8 @@ fn named(no: usize) -> NewCustomer {
         collection_method: CollectionMethod::SendInvoice,
         days_until_due: 1,
         locale: None,
+        active_from: None,
+        active_until: None,
         stripe_customer_id: None,
         metadata: Default::default(),
     }

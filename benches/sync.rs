@@ -102,6 +102,8 @@ impl Bench {
             collection_method,
             days_until_due: 30,
             locale: None,
+            active_from: None,
+            active_until: None,
             stripe_customer_id: None,
             metadata: Default::default(),
         };

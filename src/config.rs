@@ -120,6 +120,11 @@ pub const SETTINGS: &[Setting] = &[
         "The mail server: smtps://user:password@host:465, or smtp://… with STARTTLS; without it no e-mail is sent",
     ),
     setting("OPENTAB_SMTP_TIMEOUT", "60s", "How long to wait for one answer of the mail server"),
+    setting(
+        "OPENTAB_SMTP_CA",
+        "",
+        "A PEM file with certificates to trust for the mail server, beside the public ones",
+    ),
     setting("OPENTAB_EMAIL_FROM", "", "Who e-mail is from, such as Acme Billing <billing@acme.example>"),
     setting("OPENTAB_EMAIL_REPLY_TO", "", "Where answers to e-mail go; default: who it is from"),
     setting("OPENTAB_OPERATOR_EMAIL", "", "Who hears of each incident by e-mail"),
@@ -440,8 +445,11 @@ impl Values {
         };
         let timeout = self.duration_from("OPENTAB_SMTP_TIMEOUT", 1)?;
         let server = self.optional("OPENTAB_SMTP_URL").map(|text| SmtpServer::parse(text, timeout));
+        let server = server.transpose().or_else(|why| bad("OPENTAB_SMTP_URL", why))?;
+        let roots = self.optional("OPENTAB_SMTP_CA").map(mail::certificates);
+        let roots = roots.transpose().or_else(|why| bad("OPENTAB_SMTP_CA", why))?.unwrap_or_default();
         let settings = MailSettings {
-            server: server.transpose().or_else(|why| bad("OPENTAB_SMTP_URL", why))?,
+            server: server.map(|server| SmtpServer { roots, ..server }),
             from: mailbox("OPENTAB_EMAIL_FROM")?,
             reply_to: mailbox("OPENTAB_EMAIL_REPLY_TO")?,
             operator: mailbox("OPENTAB_OPERATOR_EMAIL")?,

@@ -1,10 +1,12 @@
 //! The real binary, killed again and again while usage, syncs and webhooks come in: what was acknowledged is there,
-//! once, what was begun goes on, and Stripe's invoices equal the ledger.
+//! once, what was begun goes on, and Stripe's invoices equal the ledger. So is the command that brings a customer list.
 //!
 //! `KILL_CYCLES` says how often it is killed (10), `KILL_SEED` which history it is.
 
 #[path = "kill/judge.rs"]
 mod judge;
+#[path = "kill/list.rs"]
+mod list;
 #[path = "kill/load.rs"]
 mod load;
 #[path = "support/process.rs"]
@@ -105,4 +107,21 @@ async fn two_replicas_of_which_one_is_killed_bill_as_one() {
     let folder = Evidence::new();
     let database = process::fresh_postgres(&server, "kill").await;
     kill_and_judge(folder.0.path(), &database, 2, number("KILL_CYCLES", 10).min(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_list_is_in_as_a_whole_or_not_at_all_however_often_its_import_is_killed() {
+    let folder = Evidence::new();
+    let database = format!("sqlite:{}", folder.0.path().join("opentab.db").display());
+    list::kill_and_bring_again(folder.0.path(), &database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_list_is_in_as_a_whole_or_not_at_all_on_postgres_too() {
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+        return eprintln!("skipped: TEST_POSTGRES_URL is not set");
+    };
+    let folder = Evidence::new();
+    let database = process::fresh_postgres(&server, "list").await;
+    list::kill_and_bring_again(folder.0.path(), &database).await;
 }

@@ -49,13 +49,23 @@ struct MailServer {
 impl MailServer {
     /// None where no Python with aiosmtpd is named.
     fn start() -> Option<MailServer> {
+        MailServer::start_with(&[])
+    }
+
+    /// One that speaks TLS, `starttls` or `smtps`, on an address of this machine.
+    fn start_tls(mode: &str, host: &str) -> Option<MailServer> {
+        MailServer::start_with(&[mode, host, &file("server.pem"), &file("server.key")])
+    }
+
+    fn start_with(arguments: &[&str]) -> Option<MailServer> {
         let Ok(python) = std::env::var("OPENTAB_TEST_SMTP_PYTHON") else {
             eprintln!("skipped: OPENTAB_TEST_SMTP_PYTHON names no Python with aiosmtpd");
             return None;
         };
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/smtp_server.py");
         let (input, output) = (Stdio::piped(), Stdio::piped());
-        let mut process = Command::new(python).arg(script).stdin(input).stdout(output).spawn().unwrap();
+        let mut process =
+            Command::new(python).arg(script).args(arguments).stdin(input).stdout(output).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let port = lines.next().unwrap().unwrap().parse().unwrap();
         let took: Arc<Mutex<Vec<Value>>> = Arc::default();
@@ -114,6 +124,11 @@ impl Drop for MailServer {
     }
 }
 
+/// A certificate of the test's own, or its key.
+fn file(name: &str) -> String {
+    format!("{}/tests/clients/mail/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
 struct Sender {
     app: App,
     clock: Clock,
@@ -121,11 +136,18 @@ struct Sender {
 
 impl Sender {
     async fn to(url: String) -> Sender {
-        let settings = BTreeMap::from([
+        Sender::who_trusts(url, None).await
+    }
+
+    /// One who trusts a certificate beside the public ones.
+    async fn who_trusts(url: String, ca: Option<String>) -> Sender {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut settings = BTreeMap::from([
             ("OPENTAB_SMTP_URL".to_owned(), url),
             ("OPENTAB_SMTP_TIMEOUT".to_owned(), "2s".to_owned()),
             ("OPENTAB_EMAIL_FROM".to_owned(), "Acme Billing <billing@acme.example>".to_owned()),
         ]);
+        settings.extend(ca.map(|file| ("OPENTAB_SMTP_CA".to_owned(), file)));
         let config = Config::from_sources(settings, "").unwrap();
         let clock = Clock::set_at("2026-11-01T12:00:00Z".parse().unwrap());
         let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
@@ -147,6 +169,8 @@ impl Sender {
             collection_method: CollectionMethod::SendInvoice,
             days_until_due: 30,
             locale: None,
+            active_from: None,
+            active_until: None,
             stripe_customer_id: None,
             metadata: BTreeMap::new(),
         };
@@ -245,4 +269,60 @@ async fn where_nobody_listens_the_email_waits() {
     sender.writes_to("fine@x.example").await;
     sender.works(1).await;
     assert_eq!(sender.fate("fine@x.example").await.1, "queued");
+}
+
+#[tokio::test]
+async fn with_tls_an_email_goes_out_where_the_certificate_is_trusted_and_nowhere_else() {
+    // The second address is none of this machine's own names: there STARTTLS is a must.
+    for (mode, scheme, host) in [
+        ("smtps", "smtps", "localhost"),
+        ("starttls", "smtp", "127.0.0.2"),
+        ("starttls", "smtp", "localhost"),
+    ] {
+        let Some(server) = MailServer::start_tls(mode, if host == "localhost" { "127.0.0.1" } else { host })
+        else {
+            return;
+        };
+        let url = |host: &str| format!("{scheme}://opentab:{PASSWORD}@{host}:{}", server.port);
+        let trusting = Sender::who_trusts(url(host), Some(file("ca.pem"))).await;
+        trusting.writes_to("fine@x.example").await;
+        trusting.works(1).await;
+        let (_, state, attempts, why) = trusting.fate("fine@x.example").await;
+        assert_eq!((state.as_str(), attempts), ("sent", 1), "{mode}: {why}");
+        assert_eq!(server.took("fine@x.example").len(), 1, "{mode}");
+        assert!(server.took.lock().unwrap().iter().all(|said| said["tls"] == true), "{mode}");
+        let stranger = Sender::to(url(host)).await;
+        stranger.writes_to("stranger@x.example").await;
+        stranger.works(1).await;
+        let (_, state, _, why) = stranger.fate("stranger@x.example").await;
+        assert!(state == "queued" && why.contains("certificate"), "{mode}: {state}, {why}");
+        assert!(server.took("stranger@x.example").is_empty(), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn no_email_and_no_password_goes_in_the_clear_to_a_server_elsewhere() {
+    let Some(mut server) = MailServer::start_with(&["plain", "127.0.0.2"]) else { return };
+    // It offers no STARTTLS, and would say so if a password came.
+    server.holds_at("auth");
+    let sender = Sender::to(format!("smtp://opentab:{PASSWORD}@127.0.0.2:{}", server.port)).await;
+    sender.writes_to("fine@x.example").await;
+    sender.works(1).await;
+    let (_, state, _, why) = sender.fate("fine@x.example").await;
+    assert_eq!((state.as_str(), server.steps()), ("queued", 0), "{why}");
+    assert!(server.took("fine@x.example").is_empty());
+}
+
+#[test]
+fn a_file_without_a_certificate_is_refused_at_the_start() {
+    for wrong in [file("server.key"), file("nothing.pem")] {
+        let settings = [
+            ("OPENTAB_SMTP_URL", "smtps://mail.example"),
+            ("OPENTAB_EMAIL_FROM", "billing@acme.example"),
+            ("OPENTAB_SMTP_CA", &wrong),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let error = Config::from_sources(settings.into(), "").unwrap_err().to_string();
+        assert!(error.contains("OPENTAB_SMTP_CA"), "{error}");
+    }
 }

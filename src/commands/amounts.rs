@@ -15,13 +15,14 @@ use crate::workflows::imports::first_of;
 
 #[derive(Debug, Subcommand)]
 pub enum AmountsCommand {
-    /// List amounts, newest first, and why those that are not known are not. Exit code 1 where there is such a one
+    /// List amounts, newest first, and why those that are not known are not. Exit code 1 where there is such a one, shown or
+    /// beyond the limit
     List {
         /// Only of billing cycles that begin in this month, such as 2026-11
         #[arg(long, value_parser = month)]
         month: Option<String>,
-        /// Only asking, known or missing
-        #[arg(long, value_parser = ["asking", "known", "missing"])]
+        /// Only asking, known or missing; or differs where a later answer is another one
+        #[arg(long, value_parser = ["asking", "known", "missing", "differs"])]
         state: Option<String>,
         /// How many
         #[arg(long, default_value_t = 1_000)]
@@ -51,18 +52,21 @@ fn month(text: &str) -> Result<String, String> {
     known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
-/// 0: done; of a list: everything on it is known. 1: something on it is not.
+/// 0: done; of a list: everything is known, also what is beyond its limit. 1: something is not.
 pub async fn amounts(config: Config, command: AmountsCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         AmountsCommand::List { month, state, limit, json } => {
             let page = Page { limit: limit.max(0), after: String::new(), before: String::new() };
             let filter = AmountFilter { month: month.unwrap_or_default(), state: state.unwrap_or_default() };
-            let found = app.store.looked_up_amounts(&page, &filter).await?.0;
+            let (found, more) = app.store.looked_up_amounts(&page, &filter).await?;
             for amount in &found {
                 say!("{}", if json { as_json(amount) } else { as_text(amount) });
             }
-            return Ok(ExitCode::from(u8::from(found.iter().any(|amount| amount.state != "known"))));
+            if more {
+                tracing::warn!("There are more than {limit} amounts: --limit shows them.");
+            }
+            return Ok(ExitCode::from(u8::from(app.store.is_any_amount_unknown(&filter).await?)));
         }
         AmountsCommand::Retry { month, known_too } => {
             let asked = amounts::ask_again(&app, &month, known_too, &By::operator()).await?;

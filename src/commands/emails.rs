@@ -126,10 +126,7 @@ pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<Ex
             }
         }
         EmailsCommand::Resend { id: None, status, which, json, .. } => {
-            let undelivered = match status.as_deref() {
-                Some("unknown") => Undelivered::OrUnknown,
-                _ => Undelivered::Certainly,
-            };
+            let undelivered = Undelivered::of_state(status.as_deref().unwrap_or_default());
             let filter = which.filter(status);
             let queued = email::resend_all(&app, &filter, undelivered, &By::operator()).await?;
             match json {
@@ -146,7 +143,7 @@ pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<Ex
 
 async fn send(app: &App, month: &str, json: bool) -> anyhow::Result<ExitCode> {
     with_workers(app, &[email::SEND], until_none_is_due(app, &[email::SEND], "e-mails")).await?;
-    let states: BTreeMap<String, i64> = app.store.emails_by_state(month).await?.into_iter().collect();
+    let states: BTreeMap<String, i64> = app.store.emails_by_state(month, "").await?.into_iter().collect();
     match json {
         true => say!("{}", serde_json::json!(states)),
         false => {

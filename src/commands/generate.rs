@@ -8,12 +8,13 @@ use clap::Args;
 use super::open;
 use super::work_off::{all_settled, say_what_failed, with_workers};
 use crate::app::App;
+use crate::billing::{Currency, Money};
 use crate::commands::out::say;
 use crate::config::{Config, duration};
 use crate::store::Job;
 use crate::workflows::amounts::LOOK_UP;
 use crate::workflows::ask::{SYNC, ask_for_changed};
-use crate::workflows::generate::{self, Generated, count_amounts};
+use crate::workflows::generate::{self, Generated, Planned, count_amounts};
 use crate::workflows::imports::first_of;
 
 /// What scripts may rely on.
@@ -26,7 +27,8 @@ pub struct GenerateArgs {
     /// The month in which the billing cycles begin, such as 2026-11
     #[arg(long, value_parser = month)]
     month: String,
-    /// Say who would be billed, change nothing
+    /// Say of each customer what they would be billed, or why they are left out; change nothing. With --json it is one object
+    /// for each, and the sum as the last one
     #[arg(long)]
     dry_run: bool,
     /// How long to wait for amounts that are looked up
@@ -48,7 +50,7 @@ pub async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<Exit
     }
     let app = open::for_a_command(config).await?;
     if args.dry_run {
-        let (found, _) = generate::generate(&app, &args.month, true).await?;
+        let found = generate::plan(&app, &args.month, |planned| show(planned, args.json)).await?;
         print(&found, &[], args.json);
         return Ok(ExitCode::SUCCESS);
     }
@@ -60,7 +62,7 @@ pub async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<Exit
 }
 
 async fn carry_out(app: &App, args: &GenerateArgs) -> anyhow::Result<(Generated, Vec<Job>)> {
-    let (mut found, jobs) = generate::generate(app, &args.month, false).await?;
+    let (mut found, jobs) = generate::generate(app, &args.month).await?;
     let mut all = all_settled(app, &jobs, "customers").await?;
     let looks = args.wait.as_millis() / LOOK_EVERY.as_millis();
     for _ in 0..=looks {
@@ -73,6 +75,33 @@ async fn carry_out(app: &App, args: &GenerateArgs) -> anyhow::Result<(Generated,
     all.extend(all_settled(app, &ask_for_changed(app).await?, "drafts").await?);
     all.retain(|job| job.state != "done");
     Ok((found, all))
+}
+
+fn show(planned: &Planned, json: bool) {
+    if json {
+        return say!("{}", serde_json::json!(planned));
+    }
+    let name: String = planned.customer_name.chars().filter(|c| !c.is_control()).take(28).collect();
+    let id = planned.external_id.as_deref().unwrap_or(&planned.customer);
+    match planned.left_out {
+        Some(why) => say!("{name:<28}  {id:<20}  left out: {}", why.replace('_', " ")),
+        None => say!("{name:<28}  {id:<20}  {}  {:>16}{}", planned.cycle, owed(planned), awaited(planned)),
+    }
+}
+
+fn owed(planned: &Planned) -> String {
+    match Currency::parse(&planned.currency) {
+        Ok(currency) => Money::new(planned.owed, currency).to_string(),
+        Err(_) => format!("{} {}", planned.owed, planned.currency),
+    }
+}
+
+fn awaited(planned: &Planned) -> String {
+    match planned.awaited {
+        0 => String::new(),
+        1 => "  and an amount that is not known yet".to_owned(),
+        more => format!("  and {more} amounts that are not known yet"),
+    }
 }
 
 fn print(found: &Generated, failed: &[Job], json: bool) {

@@ -16,9 +16,9 @@ use crate::workflows::report::file::{Format, pieces};
 use crate::workflows::report::{self, Counts, ReportQuery, Row, Total};
 
 /// What scripts may rely on.
-pub const EXIT_CODES: &str = "Exit codes: 0: every amount of the month is known, every invoice e-mail is sent, every \
-                              finalized invoice is paid. 1: something of that is awaited, and is told. 2: it could not \
-                              run to the end.";
+pub const EXIT_CODES: &str = "Exit codes: 0: every amount of the month is known, every invoice is finalized, its e-mail \
+                              sent, and it is paid or given up. 1: something of that is awaited, and is told. 2: it \
+                              could not run to the end.";
 /// Rows that are read at once.
 const PIECE: i64 = 500;
 
@@ -39,7 +39,10 @@ pub struct ReportArgs {
     /// Only this customer, by our id or yours
     #[arg(long)]
     customer: Option<String>,
-    /// Only where your own API owes an amount
+    /// Only what is not finalized
+    #[arg(long)]
+    not_finalized: bool,
+    /// Only where your own API owes an amount, or is asked for it once the cycle is over
     #[arg(long)]
     not_looked_up: bool,
     /// Only where the invoice's e-mail has not been sent
@@ -104,6 +107,7 @@ async fn query(app: &App, args: &ReportArgs) -> anyhow::Result<ReportQuery> {
         status: args.status.clone().unwrap_or_default(),
         currency: args.currency.clone().unwrap_or_default(),
         customer_id,
+        not_finalized: args.not_finalized,
         not_looked_up: args.not_looked_up,
         not_delivered: args.not_delivered,
         not_paid: args.not_paid,
@@ -133,9 +137,11 @@ async fn table(app: &App, query: &ReportQuery) -> anyhow::Result<()> {
     for total in report::totals(app, query).await? {
         say!("{}", sum(&total));
     }
-    let Counts { not_looked_up, not_delivered, not_paid } = report::counts(app, &query.filter.month).await?;
+    let counts = report::counts(app, &query.filter.month).await?;
+    let Counts { not_finalized, not_looked_up, not_delivered, not_paid, uncollectible } = counts;
     say!(
-        "{}: {not_looked_up} not looked up, {not_delivered} not delivered, {not_paid} not paid",
+        "{}: {not_finalized} not finalized, {not_looked_up} not looked up, {not_delivered} not delivered, \
+         {not_paid} not paid, {uncollectible} uncollectible",
         query.filter.month
     );
     Ok(())

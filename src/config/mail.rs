@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
+use lettre::transport::smtp::client::Certificate;
 use reqwest::Url;
 
 use super::Secret;
@@ -84,6 +85,8 @@ pub struct SmtpServer {
     pub login: Option<(String, Secret)>,
     /// How long to wait for one answer.
     pub timeout: Duration,
+    /// Certificates in PEM that are trusted beside the public ones; empty for none.
+    pub roots: Vec<u8>,
 }
 
 /// What protects a connection to the mail server.
@@ -115,7 +118,14 @@ impl SmtpServer {
             _ => return Err("has a user without a password".to_owned()),
         };
         let host = host.trim_matches(['[', ']']).to_owned();
-        Ok(SmtpServer { host, port: url.port().unwrap_or(usual), encryption, login, timeout })
+        Ok(SmtpServer {
+            host,
+            port: url.port().unwrap_or(usual),
+            encryption,
+            login,
+            timeout,
+            roots: Vec::new(),
+        })
     }
 }
 
@@ -130,6 +140,18 @@ fn encryption(url: &Url, host: &str) -> Result<Encryption, String> {
         _ => Err("must start with smtp:// or smtps://".to_owned()),
     }
 }
+
+/// The certificates of a file, as [`SmtpServer::roots`] holds them.
+///
+/// # Errors
+/// Why there are none.
+pub fn certificates(file: &str) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(file).map_err(|error| format!("{file} cannot be read: {error}"))?;
+    let is_pem = pem.windows(BEGIN.len()).any(|part| part == BEGIN) && Certificate::from_pem(&pem).is_ok();
+    is_pem.then_some(pem).ok_or_else(|| format!("{file} holds no certificate in PEM"))
+}
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// What stands percent-encoded in a URL.
 fn decoded(text: &str) -> Result<String, String> {

@@ -37,10 +37,10 @@ pub struct AmountView {
     pub state: String,
     /// Minor units.
     pub amount: Option<i64>,
-    /// A later answer that differs, in minor units.
+    /// A later answer that differs, in minor units; 0 where it says that there is no amount.
     pub other_amount: Option<i64>,
     /// Why there is none, or not yet: `no_answer`, `status`, `null`, `not_found`, `wrong_currency`, `unreadable`,
-    /// `too_large`, `redirect`, `refused`, `address` or `not_configured`.
+    /// `too_large`, `redirect`, `refused`, `address` or `not_configured`. Of one that is known: what a later answer said.
     pub reason: Option<String>,
     pub detail: Option<String>,
     /// Answers, and times without one.
@@ -77,7 +77,7 @@ pub struct AmountQuery {
     /// Only of billing cycles that begin in this month, such as 2026-11.
     #[param(value_type = Option<String>)]
     month: String,
-    /// Only `asking`, `known` or `missing`.
+    /// Only `asking`, `known` or `missing`; or `differs` where a later answer is another one.
     #[param(value_type = Option<String>)]
     state: String,
     #[param(ignore)]
@@ -92,9 +92,10 @@ impl FromQuery for AmountQuery {
             check_month("month", &month)?;
         }
         match state.as_str() {
-            "" | "asking" | "known" | "missing" => {}
+            "" | "asking" | "known" | "missing" | "differs" => {}
             _ => {
-                return Err(Problem::invalid("state", "invalid_value", "must be asking, known or missing"));
+                let detail = "must be asking, known, missing or differs";
+                return Err(Problem::invalid("state", "invalid_value", detail));
             }
         }
         Ok(AmountQuery { month, state, paging: Paging::from_query(pairs)? })

@@ -150,6 +150,14 @@ pub struct CreateCustomer {
     #[serde(default)]
     #[schema(example = "de", max_length = 16)]
     locale: Option<String>,
+    /// The first day on which they are billed, in their time zone; always where it is absent.
+    #[serde(default)]
+    #[schema(value_type = Option<NaiveDate>, example = "2026-11-15")]
+    active_from: Option<String>,
+    /// The first day on which they are no longer billed; never where it is absent.
+    #[serde(default)]
+    #[schema(value_type = Option<NaiveDate>)]
+    active_until: Option<String>,
     /// At most 50 keys of 40 characters, with values of 500.
     #[serde(default)]
     metadata: BTreeMap<String, String>,
@@ -186,6 +194,11 @@ impl CreateCustomer {
         }
         checks.range("/anchor_day", self.anchor_day, 1..=31);
         checks.range("/days_until_due", self.days_until_due, 0..=365);
+        let mut day = |pointer, text: &Option<String>| {
+            text.as_deref().and_then(|text| check_day(&mut checks, pointer, text))
+        };
+        let (active_from, active_until) =
+            (day("/active_from", &self.active_from), day("/active_until", &self.active_until));
         checks.metadata(&self.metadata);
         let currency = check_currency(&mut checks, "/currency", &self.currency);
         let time_zone = check_time_zone(&mut checks, &self.time_zone);
@@ -201,6 +214,8 @@ impl CreateCustomer {
             days_until_due: self.days_until_due,
             stripe_customer_id: self.stripe_customer_id,
             locale: self.locale,
+            active_from,
+            active_until,
             metadata: self.metadata,
         })
     }

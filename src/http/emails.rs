@@ -16,7 +16,8 @@ use crate::clock::{from_ms, prefix};
 use crate::store::{EMAIL_STATES, EmailFilter, StoredEmail};
 use crate::workflows::bounce::{self, BounceKind};
 use crate::workflows::by::By;
-use crate::workflows::email::{self, Resent};
+use crate::workflows::email::{self, Resent, Undelivered};
+use crate::workflows::imports::first_of;
 
 /// An e-mail, one for each subject, kind and cause.
 #[derive(Debug, Serialize, ToSchema)]
@@ -148,6 +149,56 @@ pub async fn resend(
             Err(Problem::new(&kind::INVALID_STATE, detail))
         }
     }
+}
+
+/// Which e-mails to send again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResendEmails {
+    /// Of this month.
+    #[schema(example = "2026-11")]
+    month: String,
+    /// Only of this kind.
+    #[serde(default)]
+    #[schema(example = "invoice")]
+    kind: Option<String>,
+    /// Only what has this status: `failed`, `bounced`, or `unknown`, which may be the second one that somebody gets. Without it
+    /// what failed or came back.
+    #[serde(default)]
+    #[schema(example = "failed")]
+    status: Option<String>,
+}
+
+/// What is sent again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EmailsQueued {
+    /// How many.
+    pub queued: usize,
+}
+
+/// Send again what a month did not deliver
+///
+/// Everything that was certainly not delivered and has an address that takes e-mail now, each under the same Message-ID.
+#[utoipa::path(post, path = "/v1/emails/resend", tag = "E-mails", request_body = ResendEmails,
+    responses((status = 200, body = EmailsQueued)))]
+pub async fn resend_all(
+    State(app): State<App>,
+    by: By,
+    Json(body): Json<ResendEmails>,
+) -> Result<Answer<EmailsQueued>, Problem> {
+    let mut checks = Checks::new();
+    if first_of(&body.month).is_none() {
+        checks.invalid("/month", "invalid_month", "must be a month such as 2026-11");
+    }
+    let status = body.status.unwrap_or_default();
+    if !matches!(status.as_str(), "" | "failed" | "bounced" | "unknown") {
+        checks.invalid("/status", "invalid_value", "must be failed, bounced or unknown");
+    }
+    checks.done()?;
+    let which = Undelivered::of_state(&status);
+    let kind = body.kind.unwrap_or_default();
+    let filter = EmailFilter { state: status, kind, month: body.month, customer_id: String::new() };
+    Ok(Answer(EmailsQueued { queued: email::resend_all(&app, &filter, which, &by).await? }))
 }
 
 /// An e-mail that came back.

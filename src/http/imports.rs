@@ -205,7 +205,8 @@ impl FromQuery for ImportQuery {
 /// customer does not pay yet becomes a service; nothing ends), `services_from` (the first day of these; today if absent) and
 /// `metadata.KEY`.
 ///
-/// All of it or nothing: one faulty line refuses the file with its line number (422, the first hundred), and nothing is stored.
+/// All of it or nothing: one faulty line refuses the file with its line number (422, the first hundred), too many rows refuse
+/// it too (413), and nothing is stored.
 /// The same file again changes nothing. Every customer that it names gets `last_imported_at`; with the setting
 /// `OPENTAB_BILLED_CUSTOMERS=imported` only customers that a list has named for a billing cycle are billed for it.
 #[utoipa::path(post, path = "/v1/customers/import", tag = "Customers", params(ImportQuery),
@@ -226,8 +227,12 @@ pub async fn create(
         month: query.month,
         maps: query.map,
     };
-    let upload = Upload::begin(&app, options, &by).await.map_err(Problem::from)?;
-    let import = receive(upload, body, &mut unpacker, &limits).await?;
+    let mut upload = Upload::begin(&app, options, &by).await.map_err(Problem::from)?;
+    if let Err(problem) = receive(&mut upload, body, &mut unpacker, &limits).await {
+        upload.give_up().await.map_err(Problem::from)?;
+        return Err(problem);
+    }
+    let import = upload.check().await.map_err(Problem::from)?;
     match import.state.as_str() {
         "applying" => Ok(Answer(carry_on(&app, &import.id, |_| {}).await.map_err(Problem::from)?.into())),
         "refused" => Err(refused(import)),
@@ -236,11 +241,11 @@ pub async fn create(
 }
 
 async fn receive(
-    mut upload: Upload<'_>,
+    upload: &mut Upload<'_>,
     mut body: Body,
     unpacker: &mut Unpacker,
     limits: &Limits,
-) -> Result<CustomerImport, Problem> {
+) -> Result<(), Problem> {
     let mut readable = true;
     // What cannot be read any more is taken in all the same, within the limit, so that the client gets to read why.
     while let Some(data) = next_data(&mut body, limits).await? {
@@ -257,16 +262,21 @@ async fn receive(
             }
         }
     }
-    upload.check().await.map_err(Problem::from)
+    Ok(())
 }
 
 /// Every line at fault, the first hundred of them.
 fn refused(import: CustomerImport) -> Problem {
+    let faults = imports::report(&import).faults;
+    if let Some(fault) = faults.iter().find(|fault| fault.code == imports::TOO_MANY_ROWS) {
+        let detail = format!("Nothing was stored: {} ({}).", fault.detail, import.id);
+        return Problem::new(&kind::PAYLOAD_TOO_LARGE, detail);
+    }
     let problem = Problem::new(
         &kind::CSV_INVALID,
         format!("Nothing was stored: {} lines are at fault ({}).", import.error_count, import.id),
     );
-    imports::report(&import).faults.into_iter().fold(problem, |problem, fault| {
+    faults.into_iter().fold(problem, |problem, fault| {
         let at = match &fault.column {
             Some(column) => format!("line {}, {column}", fault.line),
             None => format!("line {}", fault.line),

@@ -54,7 +54,10 @@ pub struct ReportParams {
     /// Only this customer, by our id or yours.
     #[param(value_type = Option<String>)]
     pub customer: String,
-    /// Only where your own API owes an amount.
+    /// Only what is not finalized.
+    #[param(value_type = Option<bool>)]
+    pub not_finalized: bool,
+    /// Only where your own API owes an amount, or is asked for it once the cycle is over.
     #[param(value_type = Option<bool>)]
     pub not_looked_up: bool,
     /// Only where the invoice's e-mail has not been sent.
@@ -95,6 +98,7 @@ impl FromQuery for ReportParams {
             status,
             currency,
             customer: pairs.id("customer")?.unwrap_or_default(),
+            not_finalized: pairs.flag("not_finalized")?.unwrap_or(false),
             not_looked_up: pairs.flag("not_looked_up")?.unwrap_or(false),
             not_delivered: pairs.flag("not_delivered")?.unwrap_or(false),
             not_paid: pairs.flag("not_paid")?.unwrap_or(false),
@@ -112,6 +116,7 @@ impl ReportParams {
             status: self.status.clone(),
             currency: self.currency.clone(),
             customer_id,
+            not_finalized: self.not_finalized,
             not_looked_up: self.not_looked_up,
             not_delivered: self.not_delivered,
             not_paid: self.not_paid,
@@ -150,10 +155,11 @@ impl FromQuery for ReportRequest {
 ///
 /// Each invoice whose billing cycle begins in the month, with its charge, its e-mail and what is looked up for it, and
 /// customers for whom an amount is awaited and who have no invoice. The first page tells totals and counts as well.
-/// With `format=csv`, or with `Accept: text/csv`, all rows are one CSV file: amounts in major units there, and no text that a spreadsheet
-/// would calculate.
+/// With `format=json` all rows are one JSON file, with totals and counts before them. With `format=csv`, or with `Accept:
+/// text/csv`, they are one CSV file: amounts in major units there, and no text that a spreadsheet would calculate.
 #[utoipa::path(get, path = "/v1/reports/invoices", tag = "Reports",
-    params(ReportParams, Paging, ("format" = Option<String>, Query, description = "`csv` or `json`")),
+    params(ReportParams, Paging,
+        ("format" = Option<String>, Query, description = "`csv` or `json`: all rows as one file, whatever `limit` says")),
     responses((status = 200, body = InvoiceReport)))]
 pub async fn invoices(
     State(app): State<App>,
@@ -165,9 +171,8 @@ pub async fn invoices(
         id => find_any(&app, id).await?.id,
     };
     let query = request.params.query(customer_id);
-    let format = request.format.unwrap_or_else(|| accepted(&headers));
-    if format == Format::Csv {
-        return Ok(download(app, query, Format::Csv));
+    if let Some(format) = request.format.or_else(|| accepted(&headers)) {
+        return Ok(download(app, query, format));
     }
     let after = match &request.paging.starting_after {
         None => None,
@@ -186,11 +191,12 @@ pub async fn invoices(
     Ok(Answer(InvoiceReport { month: query.filter.month, list, totals, counts }).into_response())
 }
 
-fn accepted(headers: &HeaderMap) -> Format {
+/// The file that is asked for by its media type; JSON is what pages are in.
+fn accepted(headers: &HeaderMap) -> Option<Format> {
     let csv = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| {
         accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == "text/csv")
     });
-    if csv { Format::Csv } else { Format::Json }
+    csv.then_some(Format::Csv)
 }
 
 /// The row after which a page begins.

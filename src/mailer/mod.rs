@@ -40,6 +40,17 @@ pub struct Email {
     pub unsubscribe: Option<String>,
 }
 
+/// What is to be sent to whom, before it is known from whom.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub to: Mailbox,
+    pub said: Rendered,
+    pub attachment: Option<Attachment>,
+    /// As [`Mailer::message_id`] makes it.
+    pub message_id: String,
+    pub date: DateTime<Utc>,
+}
+
 /// A file in an e-mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -69,10 +80,14 @@ pub enum Outcome {
 /// Answers [`Carrier::carry`] some time later.
 pub type CarryFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
+/// Awaited right before the message itself is handed over: whoever asked writes that down. Where it says why not, nothing
+/// of it goes out.
+pub type HandOver<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
 /// Carries e-mail to a server, or to what stands in for one.
 pub trait Carrier: Send + Sync + fmt::Debug {
     /// Tries once.
-    fn carry(&self, email: Email) -> CarryFuture<'_>;
+    fn carry<'a>(&'a self, email: Email, hand_over: HandOver<'a>) -> CarryFuture<'a>;
 
     /// Until when trying is of no use, in unix milliseconds, since the server could not be reached; none where it may be.
     fn rests_until(&self) -> Option<i64> {
@@ -148,14 +163,8 @@ impl Mailer {
     }
 
     /// Tries once to send what was rendered.
-    pub async fn send(
-        &self,
-        to: Mailbox,
-        said: Rendered,
-        attachment: Option<Attachment>,
-        message_id: String,
-        date: DateTime<Utc>,
-    ) -> Outcome {
+    pub async fn send<'a>(&'a self, letter: Letter, hand_over: HandOver<'a>) -> Outcome {
+        let Letter { to, said, attachment, message_id, date } = letter;
         let (Some(carrier), Some(from)) = (&self.carrier, &self.from) else {
             return Outcome::TryLater("OPENTAB_SMTP_URL is not set".to_owned());
         };
@@ -165,6 +174,6 @@ impl Mailer {
         let unsubscribe = self.unsubscribe.clone().filter(|_| to_customer);
         let email =
             Email { from, reply_to, to, subject, text, html, message_id, date, attachment, unsubscribe };
-        carrier.carry(email).await
+        carrier.carry(email, hand_over).await
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Carrier, CarryFuture, Email, Outcome};
+use super::{Carrier, CarryFuture, Email, HandOver, Outcome};
 
 /// For tests, demos and simulations.
 #[derive(Debug, Default)]
@@ -38,13 +38,18 @@ impl Outbox {
 }
 
 impl Carrier for Outbox {
-    fn carry(&self, email: Email) -> CarryFuture<'_> {
-        let mut state = self.state();
-        state.tried += 1;
-        let outcome = state.next.pop_front().unwrap_or(Outcome::Sent);
-        if matches!(outcome, Outcome::Sent | Outcome::Unknown(_)) {
-            state.delivered.push(email);
-        }
-        Box::pin(async move { outcome })
+    fn carry<'a>(&'a self, email: Email, hand_over: HandOver<'a>) -> CarryFuture<'a> {
+        Box::pin(async move {
+            if let Err(why) = hand_over.await {
+                return Outcome::TryLater(why);
+            }
+            let mut state = self.state();
+            state.tried += 1;
+            let outcome = state.next.pop_front().unwrap_or(Outcome::Sent);
+            if matches!(outcome, Outcome::Sent | Outcome::Unknown(_)) {
+                state.delivered.push(email);
+            }
+            outcome
+        })
     }
 }

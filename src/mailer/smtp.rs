@@ -1,5 +1,5 @@
 //! SMTP, spoken step by step: what fails before the message itself was sent has certainly not arrived, and what fails
-//! after may have.
+//! after may have. Between the two it is written down that this step is taken, so that a crash is told apart as well.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use lettre::address::Envelope;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use tokio::time::timeout;
 
 use super::message::written;
-use super::{Carrier, CarryFuture, Email, Outcome};
+use super::{Carrier, CarryFuture, Email, HandOver, Outcome};
 use crate::clock::Clock;
 use crate::config::{Encryption, SmtpServer};
 
@@ -38,7 +38,7 @@ impl Smtp {
         Smtp { server, clock, not_before: AtomicI64::new(i64::MIN) }
     }
 
-    async fn deliver(&self, email: &Email) -> Outcome {
+    async fn deliver(&self, email: &Email, hand_over: HandOver<'_>) -> Outcome {
         let (envelope, bytes) = match written(email) {
             Ok(written) => written,
             Err(why) => return Outcome::Refused(why),
@@ -50,7 +50,7 @@ impl Smtp {
             Ok(connection) => connection,
             Err(why) => return self.unreachable(why),
         };
-        if let Err(outcome) = self.announce(&mut connection, &envelope, &bytes).await {
+        if let Err(outcome) = self.announce(&mut connection, &envelope, &bytes, hand_over).await {
             let _ = timeout(GOOD_BYE, connection.abort()).await;
             return outcome;
         }
@@ -66,8 +66,7 @@ impl Smtp {
     async fn connect(&self) -> Result<AsyncSmtpConnection, String> {
         let server = &self.server;
         let name = ClientId::default();
-        let tls = || TlsParameters::builder(server.host.clone()).build_rustls().map_err(told);
-        let implicit = if server.encryption == Encryption::Tls { Some(tls()?) } else { None };
+        let implicit = if server.encryption == Encryption::Tls { Some(self.tls()?) } else { None };
         let address = (server.host.as_str(), server.port);
         let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), &name, implicit, None);
         let connected = timeout(self.server.timeout, connecting).await;
@@ -79,7 +78,7 @@ impl Smtp {
             Encryption::Tls | Encryption::Nothing => false,
         };
         if upgrade {
-            self.answer(connection.starttls(tls()?, &name)).await?.map_err(told)?;
+            self.answer(connection.starttls(self.tls()?, &name)).await?.map_err(told)?;
         }
         if let Some((user, password)) = &server.login {
             let login = Credentials::new(user.clone(), password.0.clone());
@@ -89,12 +88,23 @@ impl Smtp {
         Ok(connection)
     }
 
+    fn tls(&self) -> Result<TlsParameters, String> {
+        let SmtpServer { host, roots, .. } = &self.server;
+        let builder = TlsParameters::builder(host.clone());
+        let builder = match roots.is_empty() {
+            true => builder,
+            false => builder.add_root_certificate(Certificate::from_pem(roots).map_err(told)?),
+        };
+        builder.build_rustls().map_err(told)
+    }
+
     /// Everything before the message itself: nothing has arrived where this fails.
     async fn announce(
         &self,
         connection: &mut AsyncSmtpConnection,
         envelope: &Envelope,
         bytes: &[u8],
+        hand_over: HandOver<'_>,
     ) -> Result<(), Outcome> {
         let parameters = parameters(connection, envelope, bytes)?;
         let mail = Mail::new(envelope.from().cloned(), parameters);
@@ -102,6 +112,7 @@ impl Smtp {
         for to in envelope.to() {
             self.said(connection.command(Rcpt::new(to.clone(), Vec::new()))).await?;
         }
+        hand_over.await.map_err(Outcome::TryLater)?;
         self.said(connection.command(Data)).await
     }
 
@@ -167,8 +178,8 @@ fn told(error: Error) -> String {
 }
 
 impl Carrier for Smtp {
-    fn carry(&self, email: Email) -> CarryFuture<'_> {
-        Box::pin(async move { self.deliver(&email).await })
+    fn carry<'a>(&'a self, email: Email, hand_over: HandOver<'a>) -> CarryFuture<'a> {
+        Box::pin(async move { self.deliver(&email, hand_over).await })
     }
 
     fn rests_until(&self) -> Option<i64> {

@@ -58,7 +58,7 @@ pub(super) fn build(guard: &Guard) -> Result<reqwest::Client, String> {
 /// What went wrong, without the URL: a token of the user's may stand in it.
 pub(super) fn told(error: reqwest::Error) -> String {
     let what = match &error {
-        e if e.is_timeout() => "no answer in 10 s",
+        e if e.is_timeout() => "no answer in time",
         e if e.is_connect() => "it cannot be reached",
         _ => "the connection broke",
     };

@@ -14,6 +14,8 @@ pub const TABS: &[(&str, &str)] = &[
     ("/console/invoices", "Invoices"),
     ("/console/customers", "Customers"),
     ("/console/report", "Report"),
+    ("/console/amounts", "Amounts"),
+    ("/console/emails", "E-mails"),
     ("/console/import", "Import"),
 ];
 
@@ -37,7 +39,7 @@ pub struct Shell {
     /// Whether buttons may be pressed.
     pub may_press: bool,
     /// What was just done.
-    pub said: Option<&'static str>,
+    pub said: Option<String>,
 }
 
 /// The form for the key.
@@ -77,6 +79,20 @@ pub struct ConfirmPage<'a> {
     pub subject: &'a str,
     pub back: &'a str,
     pub about: &'a Confirmed,
+}
+
+/// Asks once more before a form of another kind is taken.
+#[derive(Template)]
+#[template(path = "console/ask.html", config = "src/pages/askama.toml")]
+pub struct AskPage {
+    pub shell: Shell,
+    pub title: String,
+    pub text: String,
+    /// Where the yes is sent, and what with.
+    pub to: &'static str,
+    pub fields: Vec<(&'static str, String)>,
+    pub yes: String,
+    pub back: String,
 }
 
 /// Which invoices are wanted, as the form shows it again.
@@ -179,9 +195,10 @@ fn percent(text: &str) -> String {
 /// The class of a state's colour.
 pub(super) fn tone(state: &str) -> &'static str {
     match state {
-        "paid" | "sent" | "done" | "delivered" => "good",
-        "failed" | "needs_attention" | "unknown" | "refused" | "no_answer" => "bad",
-        "pending" | "in_progress" | "under way" | "queued" | "open" | "applying" | "not_invoiced" => "wait",
+        "paid" | "sent" | "done" | "delivered" | "known" => "good",
+        "failed" | "needs_attention" | "unknown" | "refused" | "no_answer" | "bounced" | "missing" => "bad",
+        "pending" | "in_progress" | "under way" | "queued" | "sending" | "open" | "applying"
+        | "not_invoiced" | "asking" => "wait",
         _ => "plain",
     }
 }

@@ -1,7 +1,9 @@
 //! Pages: templates, styles and scripts. Everything that a page loads is part of the binary.
 
+pub mod amounts;
 pub mod billing;
 pub mod console;
+pub mod emails;
 pub mod imports;
 pub mod report;
 

@@ -31,7 +31,8 @@ pub struct ReportWanted {
 
 impl ReportWanted {
     /// What can be awaited: the name in the address, and what stands in the list.
-    pub const AWAITED: [(&'static str, &'static str); 3] = [
+    pub const AWAITED: [(&'static str, &'static str); 4] = [
+        ("not_finalized", "Not finalized"),
         ("not_looked_up", "Not yet looked up"),
         ("not_delivered", "Not delivered"),
         ("not_paid", "Not paid"),
@@ -45,6 +46,13 @@ pub struct ReportPage<'a> {
     pub shell: Shell,
     pub wanted: &'a ReportWanted,
     pub sheet: &'a ReportSheet,
+}
+
+struct Count {
+    label: &'static str,
+    count: i64,
+    link: String,
+    shown: bool,
 }
 
 struct Bar {
@@ -125,15 +133,24 @@ impl ReportPage<'_> {
             .any(|text| !text.is_empty())
     }
 
-    fn counts(&self) -> Vec<(&'static str, &'static str, i64)> {
+    /// What is counted, how often, and where those are listed.
+    fn counts(&self) -> Vec<Count> {
         let Some(overview) = &self.sheet.overview else { return Vec::new() };
         let counts = &overview.counts;
-        let all = [counts.not_looked_up, counts.not_delivered, counts.not_paid];
-        ReportWanted::AWAITED
-            .into_iter()
-            .zip(all)
-            .map(|((name, label), count)| (name, label, count))
-            .collect()
+        let all = [counts.not_finalized, counts.not_looked_up, counts.not_delivered, counts.not_paid];
+        let awaited = ReportWanted::AWAITED.into_iter().zip(all).map(|((name, label), count)| Count {
+            label,
+            count,
+            link: self.awaiting(name),
+            shown: name == self.wanted.awaited,
+        });
+        let given_up = (counts.uncollectible > 0).then(|| Count {
+            label: "Uncollectible",
+            count: counts.uncollectible,
+            link: self.only(&[("status", "uncollectible")]),
+            shown: self.wanted.status == "uncollectible",
+        });
+        awaited.chain(given_up).collect()
     }
 
     fn bars(&self, year: &RevenueLine) -> Vec<Bar> {

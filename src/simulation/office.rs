@@ -4,7 +4,7 @@
 use super::faults::{DeliveryFault, Injection};
 use super::gates::{self, Decision};
 use crate::gate::Edge;
-use crate::mailer::{Carrier, CarryFuture, Email, Outbox};
+use crate::mailer::{Carrier, CarryFuture, Email, HandOver, Outbox};
 use crate::outgoing::{Listener, Post, PostFuture, Poster};
 
 #[derive(Debug, Default)]
@@ -14,12 +14,12 @@ pub struct Office {
 }
 
 impl Carrier for Office {
-    fn carry(&self, email: Email) -> CarryFuture<'_> {
+    fn carry<'a>(&'a self, email: Email, hand_over: HandOver<'a>) -> CarryFuture<'a> {
         Box::pin(async move {
             if let Some(fault) = fault().await {
                 self.mail.next_ends(fault.of_mail());
             }
-            let outcome = self.mail.carry(email).await;
+            let outcome = self.mail.carry(email, hand_over).await;
             gates::pass(Edge::Answered).await;
             outcome
         })

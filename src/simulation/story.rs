@@ -118,6 +118,8 @@ impl<'e> Story<'e> {
                     },
                     days_until_due: 30,
                     locale: None,
+                    active_from: None,
+                    active_until: None,
                     stripe_customer_id: None,
                     metadata: BTreeMap::new(),
                 };

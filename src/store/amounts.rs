@@ -20,7 +20,7 @@ pub struct LookedUpAmount {
     pub amount: Option<i64>,
     /// A later answer that differs.
     pub other_amount: Option<i64>,
-    /// Why there is none, or not yet.
+    /// Why there is none, or not yet; of one that is known, what a later answer said.
     pub reason: Option<String>,
     pub detail: Option<String>,
     pub attempts: i64,
@@ -33,7 +33,7 @@ pub struct LookedUpAmount {
 pub struct AmountFilter {
     /// Of cycles that begin in this month, such as 2026-11; empty for any.
     pub month: String,
-    /// In this state; empty for any.
+    /// In this state, or `differs` where a later answer is another one; empty for any.
     pub state: String,
 }
 
@@ -83,10 +83,23 @@ impl Store {
     ) -> sqlx::Result<(Vec<LookedUpAmount>, bool)> {
         let sql = paged!(
             page,
-            amount_columns!("where ($3 = '' or substr(cycle, 1, 7) = $3) and ($4 = '' or state = $4)")
+            amount_columns!(
+                "where ($3 = '' or substr(cycle, 1, 7) = $3)
+                   and ($4 = '' or state = $4 or ($4 = 'differs' and other_amount is not null))"
+            )
         );
         let args = (page.cursor(), page.fetched(), filter.month.as_str(), filter.state.as_str());
         Ok(page.cut(self.db.all(sql, args).await?))
+    }
+
+    /// Whether any amount that the filter takes is not known.
+    pub async fn is_any_amount_unknown(&self, filter: &AmountFilter) -> sqlx::Result<bool> {
+        let sql = both(
+            "select 1 from looked_up_amount
+             where state <> 'known' and ($1 = '' or substr(cycle, 1, 7) = $1) and ($2 = '' or state = $2) limit 1",
+        );
+        let found: Option<(i32,)> = self.db.opt(sql, (filter.month.as_str(), filter.state.as_str())).await?;
+        Ok(found.is_some())
     }
 
     /// The next amounts of a month that are not known, or all of it, after this id.
@@ -108,6 +121,16 @@ impl Store {
             "select state, count(*) from looked_up_amount where substr(cycle, 1, 7) = $1 group by state",
         );
         self.db.all(sql, (month,)).await
+    }
+
+    /// Of how many amounts of a month a later answer differs.
+    pub async fn differing_amounts(&self, month: &str) -> sqlx::Result<i64> {
+        let sql = both(
+            "select count(*) from looked_up_amount
+             where substr(cycle, 1, 7) = $1 and state = 'known' and other_amount is not null",
+        );
+        let (count,): (i64,) = self.db.one(sql, (month,)).await?;
+        Ok(count)
     }
 
     /// Whether an API is asked.

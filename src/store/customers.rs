@@ -253,8 +253,9 @@ pub(super) async fn lock_by_external_id(tx: &mut Tx, ids: String) -> sqlx::Resul
 pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
     let sql = both(
         "insert into customer (id, external_id, name, email, currency, time_zone, anchor_day, collection_method,
-            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at, locale)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+            days_until_due, stripe_customer_id, state, metadata, created_at, updated_at, locale, active_from,
+            active_until)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16)
         on conflict do nothing",
     );
     let args = (
@@ -271,8 +272,9 @@ pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
         new.state.as_str(),
         text(&new.metadata)?,
         new.created_at.timestamp_millis(),
-        new.updated_at.timestamp_millis(),
         new.locale.as_str(),
+        new.active_from.map(|day| day.to_string()),
+        new.active_until.map(|day| day.to_string()),
     );
     Ok(tx.run(sql, args).await? == 1)
 }

@@ -33,6 +33,8 @@ pub struct StoredEmail {
     /// The write that asks Stripe to send it.
     pub intent_id: Option<String>,
     pub bounced_at: Option<i64>,
+    /// When the last attempt began to hand the message itself to our mail server; none where it has not come so far.
+    pub handed_over_at: Option<i64>,
 }
 
 /// Every state of an e-mail.
@@ -82,7 +84,8 @@ macro_rules! select_email {
     ($rest:literal) => {
         concat!(
             "select id, kind, subject, cause, customer_id, invoice_id, recipient, message_id, month, state, ",
-            "attempts, token, last_error, created_at, updated_at, sent_at, carrier, intent_id, bounced_at from email ",
+            "attempts, token, last_error, created_at, updated_at, sent_at, carrier, intent_id, bounced_at, ",
+            "handed_over_at from email ",
             $rest
         )
     };
@@ -242,7 +245,8 @@ impl Store {
     /// Writes down that a queued e-mail is about to be sent, and with which token; none where it is not queued.
     pub async fn claim_email(&self, id: &str, now: i64) -> sqlx::Result<Option<i64>> {
         let sql = both(
-            "update email set state = 'sending', token = token + 1, attempts = attempts + 1, updated_at = $1
+            "update email set state = 'sending', token = token + 1, attempts = attempts + 1, updated_at = $1,
+                 handed_over_at = null
              where id = $2 and state = 'queued' returning token",
         );
         let mut tx = self.db.begin().await?;
@@ -251,10 +255,31 @@ impl Store {
         Ok(claimed.map(|(token,)| token))
     }
 
-    /// How many e-mails of a month there are in each state; of every month where it is empty.
-    pub async fn emails_by_state(&self, month: &str) -> sqlx::Result<Vec<(String, i64)>> {
-        let sql = both("select state, count(*) from email where $1 = '' or month = $1 group by state");
-        self.db.all(sql, (month,)).await
+    /// Writes down that the message itself is about to be handed to the mail server; false where that is another attempt's
+    /// by now.
+    pub async fn email_is_handed_over(&self, id: &str, token: i64, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update email set handed_over_at = $1, updated_at = $1
+             where id = $2 and token = $3 and state = 'sending' and handed_over_at is null",
+        );
+        Ok(self.db.run(sql, (now, id, token)).await? == 1)
+    }
+
+    /// Queues an e-mail again whose attempt broke off before anything of it was handed over; false where something was.
+    pub async fn take_email_back(&self, id: &str, token: i64, now: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "update email set state = 'queued', updated_at = $1
+             where id = $2 and token = $3 and state = 'sending' and handed_over_at is null",
+        );
+        Ok(self.db.run(sql, (now, id, token)).await? == 1)
+    }
+
+    /// How many e-mails of a month and kind there are in each state; what is empty is any.
+    pub async fn emails_by_state(&self, month: &str, kind: &str) -> sqlx::Result<Vec<(String, i64)>> {
+        let sql = both(
+            "select state, count(*) from email where ($1 = '' or month = $1) and ($2 = '' or kind = $2) group by state",
+        );
+        self.db.all(sql, (month, kind)).await
     }
 
     /// One page of e-mails, newest first.

@@ -192,6 +192,14 @@ impl Tx {
         Ok(self.run(sql, (id, actor, now)).await? == 1)
     }
 
+    /// Nobody goes on with reading an import.
+    pub async fn give_up_import(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+        let sql = both(
+            "update customer_import set state = 'abandoned', updated_at = $2 where id = $1 and state = 'reading'",
+        );
+        self.run(sql, (id, now)).await.map(drop)
+    }
+
     /// Forgets every row of an import.
     pub async fn drop_import_rows(&mut self, import_id: &str) -> sqlx::Result<()> {
         let sql = both("delete from customer_import_row where import_id = $1");

@@ -16,6 +16,8 @@ pub struct ReportFilter {
     pub not_looked_up: bool,
     /// Only where an invoice's e-mail has not been sent.
     pub not_delivered: bool,
+    /// Only what is not finalized.
+    pub not_finalized: bool,
     /// Only where money is expected.
     pub not_paid: bool,
 }
@@ -58,7 +60,7 @@ pub struct ReportRow {
     pub amount_remaining: i64,
     pub due_at: Option<i64>,
     pub finalized_at: Option<i64>,
-    /// `known`, `asking` or `missing`; none where nothing is looked up.
+    /// `waiting` until the cycle is over, `asking`, `missing` or `known`; none where nothing is looked up.
     pub looked_up: Option<String>,
     /// The state of the invoice's e-mail; none where there is none.
     pub email: Option<String>,
@@ -80,9 +82,11 @@ pub struct ReportTotal {
 /// How many rows of a month wait for something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct ReportCounts {
+    pub not_finalized: i64,
     pub not_looked_up: i64,
     pub not_delivered: i64,
     pub not_paid: i64,
+    pub uncollectible: i64,
 }
 
 /// What is expected on finalized invoices of one currency, in minor units, by how many whole days it is overdue.
@@ -109,19 +113,45 @@ macro_rules! put {
     };
 }
 
-/// Which invoices: `$1` to `$7` are the filter.
+/// Whether amounts of an invoice are to be asked for once its cycle is over. A cycle ends a month after its first day, so
+/// that a day lies before its end where the month and the day of the month say so.
+macro_rules! waits {
+    () => {
+        "invoice.state in ('pending', 'draft')
+               and exists (select 1 from price where terms like '%\"looked_up\"%')
+               and exists (select 1 from service join price on price.id = service.price_id
+                                                 join customer as payer on payer.id = service.customer_id
+                           where service.customer_id = invoice.customer_id and price.terms like '%\"looked_up\"%'
+                             and (cast(substr(service.from_day, 1, 4) as integer) * 12
+                                  + cast(substr(service.from_day, 6, 2) as integer), substr(service.from_day, 9))
+                                 < (cast(substr(invoice.cycle, 1, 4) as integer) * 12
+                                    + cast(substr(invoice.cycle, 6, 2) as integer) + 1, substr(invoice.cycle, 9))
+                             and coalesce(service.until_day, '9999') > invoice.cycle
+                             and coalesce(payer.active_until, '9999') > invoice.cycle)
+               and not exists (select 1 from looked_up_amount
+                               where customer_id = invoice.customer_id and cycle = invoice.cycle)"
+    };
+}
+
+/// Which invoices: `$1` to `$8` are the filter.
 macro_rules! wanted {
     () => {
-        "substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted'
+        concat!(
+            "substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted'
                and ($2 = '' or invoice.state = $2) and ($3 = '' or invoice.currency = $3)
                and ($4 = '' or invoice.customer_id = $4)
                and (not $5 or exists (select 1 from looked_up_amount
                                       where customer_id = invoice.customer_id and cycle = invoice.cycle
-                                        and state <> 'known'))
+                                        and state <> 'known')
+                           or (",
+            waits!(),
+            "))
                and (not $6 or exists (select 1 from email
                                       where email.invoice_id = invoice.id and email.kind = 'invoice'
                                         and email.state not in ('sent', 'canceled')))
-               and (not $7 or invoice.state = 'open') "
+               and (not $7 or invoice.state = 'open')
+               and (not $8 or invoice.state in ('pending', 'draft')) "
+        )
     };
 }
 
@@ -140,10 +170,13 @@ macro_rules! invoiced {
                     invoice.total as total, invoice.amount_due as amount_due, invoice.amount_paid as amount_paid,
                     invoice.amount_remaining as amount_remaining,
                     coalesce(invoice.due_at, charge.due_at) as due_at, invoice.finalized_at as finalized_at,
-                    (select case max(case state when 'asking' then 2 when 'missing' then 1 else 0 end)
-                                when 2 then 'asking' when 1 then 'missing' when 0 then 'known' end
-                     from looked_up_amount
-                     where customer_id = invoice.customer_id and cycle = invoice.cycle) as looked_up,
+                    coalesce((select case max(case state when 'asking' then 2 when 'missing' then 1 else 0 end)
+                                         when 2 then 'asking' when 1 then 'missing' when 0 then 'known' end
+                              from looked_up_amount
+                              where customer_id = invoice.customer_id and cycle = invoice.cycle),
+                             case when ",
+            waits!(),
+            " then 'waiting' end) as looked_up,
                     (select email.state from email where email.invoice_id = invoice.id and email.kind = 'invoice'
                      order by case email.state when 'sent' then 1 else 0 end, email.id desc limit 1) as email
              from ",
@@ -178,16 +211,16 @@ macro_rules! not_invoiced {
                                where invoice.customer_id = customer.id and substr(invoice.cycle, 1, 7) = $1
                                  and invoice.state <> 'deleted')
                and ($2 = '' or $2 = 'not_invoiced') and ($3 = '' or customer.currency = $3)
-               and ($4 = '' or customer.id = $4) and ($5 or not $5) and not $6 and not $7 ",
+               and ($4 = '' or customer.id = $4) and ($5 or not $5) and not $6 and not $7 and not $8 ",
             $rest
         )
     };
 }
 
-/// A page of invoices: `$8` is the number of rows, `$9` to `$11` the place of the row before it.
+/// A page of invoices: `$9` is the number of rows, `$10` to `$12` the place of the row before it.
 macro_rules! page {
     ($from:literal, $rest:expr) => {
-        both(invoiced!($from, concat!($rest, " limit $8 + 0")))
+        both(invoiced!($from, concat!($rest, " limit $9 + 0")))
     };
 }
 
@@ -205,15 +238,15 @@ const BY_NAME: Pages = Pages {
     first: page!("customer cross join invoice", "order by customer_name, customer_id, id"),
     after: page!(
         "customer cross join invoice",
-        "and (customer.name, customer.id) >= ($9, $10)
-         and ((customer.name, customer.id) > ($9, $10) or invoice.id > $11)
+        "and (customer.name, customer.id) >= ($10, $11)
+         and ((customer.name, customer.id) > ($10, $11) or invoice.id > $12)
          order by customer_name, customer_id, id"
     ),
     last: page!("customer cross join invoice", "order by customer_name desc, customer_id desc, id desc"),
     before: page!(
         "customer cross join invoice",
-        "and (customer.name, customer.id) <= ($9, $10)
-         and ((customer.name, customer.id) < ($9, $10) or invoice.id < $11)
+        "and (customer.name, customer.id) <= ($10, $11)
+         and ((customer.name, customer.id) < ($10, $11) or invoice.id < $12)
          order by customer_name desc, customer_id desc, id desc"
     ),
 };
@@ -222,12 +255,12 @@ const BY_AMOUNT: Pages = Pages {
     first: page!("invoice cross join customer", "order by currency, total, id"),
     after: page!(
         "invoice cross join customer",
-        "and (invoice.currency, invoice.total, invoice.id) > ($9, $10, $11) order by currency, total, id"
+        "and (invoice.currency, invoice.total, invoice.id) > ($10, $11, $12) order by currency, total, id"
     ),
     last: page!("invoice cross join customer", "order by currency desc, total desc, id desc"),
     before: page!(
         "invoice cross join customer",
-        "and (invoice.currency, invoice.total, invoice.id) < ($9, $10, $11)
+        "and (invoice.currency, invoice.total, invoice.id) < ($10, $11, $12)
          order by currency desc, total desc, id desc"
     ),
 };
@@ -236,23 +269,23 @@ const BY_STATUS: Pages = Pages {
     first: page!("invoice cross join customer", "order by status, id"),
     after: page!(
         "invoice cross join customer",
-        "and (invoice.state, invoice.id) > ($9, $10) order by status, id"
+        "and (invoice.state, invoice.id) > ($10, $11) order by status, id"
     ),
     last: page!("invoice cross join customer", "order by status desc, id desc"),
     before: page!(
         "invoice cross join customer",
-        "and (invoice.state, invoice.id) < ($9, $10) order by status desc, id desc"
+        "and (invoice.state, invoice.id) < ($10, $11) order by status desc, id desc"
     ),
 };
 
 /// One customer's, which are few: in the order in which they began.
 const OF_CUSTOMER: Sql =
-    page!("customer cross join invoice", "and customer.id = $4 and invoice.id > $9 order by id");
+    page!("customer cross join invoice", "and customer.id = $4 and invoice.id > $10 order by id");
 
 const ONE: Sql = both(concat!(
-    invoiced!("invoice cross join customer", "and invoice.id = $8"),
+    invoiced!("invoice cross join customer", "and invoice.id = $9"),
     " union all ",
-    not_invoiced!("and customer.id = $8")
+    not_invoiced!("and customer.id = $9")
 ));
 
 impl Store {
@@ -285,10 +318,10 @@ impl Store {
         after: Option<&ReportRow>,
         most: i64,
     ) -> sqlx::Result<Vec<ReportRow>> {
-        let (a, b, c, d, e, f, g) = filter.args();
+        let (a, b, c, d, e, f, g, h) = filter.args();
         if !filter.customer_id.is_empty() {
             let id = after.map_or("", |row| &row.id);
-            return self.db.all(OF_CUSTOMER, (a, b, c, d, e, f, g, most, id)).await;
+            return self.db.all(OF_CUSTOMER, (a, b, c, d, e, f, g, h, most, id)).await;
         }
         let pages = match sort {
             ReportSort::Name => BY_NAME,
@@ -299,15 +332,15 @@ impl Store {
             false => (pages.first, pages.after),
             true => (pages.last, pages.before),
         };
-        let Some(row) = after else { return self.db.all(first, (a, b, c, d, e, f, g, most)).await };
+        let Some(row) = after else { return self.db.all(first, (a, b, c, d, e, f, g, h, most)).await };
         let (name, currency, status) = (&*row.customer_name, &*row.currency, &*row.status);
         let (customer, id) = (&*row.customer_id, &*row.id);
         match sort {
-            ReportSort::Name => self.db.all(next, (a, b, c, d, e, f, g, most, name, customer, id)).await,
+            ReportSort::Name => self.db.all(next, (a, b, c, d, e, f, g, h, most, name, customer, id)).await,
             ReportSort::Amount => {
-                self.db.all(next, (a, b, c, d, e, f, g, most, currency, row.total, id)).await
+                self.db.all(next, (a, b, c, d, e, f, g, h, most, currency, row.total, id)).await
             }
-            ReportSort::Status => self.db.all(next, (a, b, c, d, e, f, g, most, status, id)).await,
+            ReportSort::Status => self.db.all(next, (a, b, c, d, e, f, g, h, most, status, id)).await,
         }
     }
 
@@ -318,18 +351,18 @@ impl Store {
         most: i64,
     ) -> sqlx::Result<Vec<ReportRow>> {
         let sql = both(not_invoiced!(
-            "and (customer.name, customer.id) > ($8, $9) order by customer_name, id limit $10 + 0"
+            "and (customer.name, customer.id) > ($9, $10) order by customer_name, id limit $11 + 0"
         ));
         let (name, id) = after.map_or(("", ""), |row| (&*row.customer_name, &*row.id));
-        let (a, b, c, d, e, f, g) = filter.args();
-        self.db.all(sql, (a, b, c, d, e, f, g, name, id, most)).await
+        let (a, b, c, d, e, f, g, h) = filter.args();
+        self.db.all(sql, (a, b, c, d, e, f, g, h, name, id, most)).await
     }
 
     /// One row of a month, by its id.
     pub async fn report_row(&self, month: &str, id: &str) -> sqlx::Result<Option<ReportRow>> {
         let filter = ReportFilter { month: month.to_owned(), ..ReportFilter::default() };
-        let (a, b, c, d, e, f, g) = filter.args();
-        self.db.opt(ONE, (a, b, c, d, e, f, g, id)).await
+        let (a, b, c, d, e, f, g, h) = filter.args();
+        self.db.opt(ONE, (a, b, c, d, e, f, g, h, id)).await
     }
 
     /// What the rows come to, by currency and status.
@@ -357,7 +390,7 @@ impl Store {
 
     /// How many rows of a month wait for something.
     pub async fn report_counts(&self, month: &str) -> sqlx::Result<ReportCounts> {
-        let sql = both(
+        let sql = both(concat!(
             "with awaited as (select distinct customer_id, cycle from looked_up_amount
                               where substr(cycle, 1, 7) = $1 and state <> 'known')
              select (select count(*) from awaited join invoice
@@ -367,13 +400,17 @@ impl Store {
                        where not exists (select 1 from invoice
                                          where invoice.customer_id = awaited.customer_id
                                            and substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted'))
-                        as not_looked_up,
+                    + (select count(*) from invoice where substr(cycle, 1, 7) = $1 and ", waits!(), ") as not_looked_up,
                     (select count(distinct invoice.id) from email join invoice on invoice.id = email.invoice_id
                      where email.month = $1 and email.state not in ('sent', 'canceled') and email.kind = 'invoice'
                        and substr(invoice.cycle, 1, 7) = $1 and invoice.state <> 'deleted') as not_delivered,
                     (select count(*) from invoice
-                     where substr(cycle, 1, 7) = $1 and state = 'open') as not_paid",
-        );
+                     where substr(cycle, 1, 7) = $1 and state in ('pending', 'draft')) as not_finalized,
+                    (select count(*) from invoice
+                     where substr(cycle, 1, 7) = $1 and state = 'open') as not_paid,
+                    (select count(*) from invoice
+                     where substr(cycle, 1, 7) = $1 and state = 'uncollectible') as uncollectible",
+        ));
         self.db.one(sql, (month,)).await
     }
 
@@ -409,7 +446,7 @@ impl Store {
 }
 
 impl ReportFilter {
-    fn args(&self) -> (&str, &str, &str, &str, bool, bool, bool) {
+    fn args(&self) -> (&str, &str, &str, &str, bool, bool, bool, bool) {
         (
             &self.month,
             &self.status,
@@ -418,6 +455,7 @@ impl ReportFilter {
             self.not_looked_up,
             self.not_delivered,
             self.not_paid,
+            self.not_finalized,
         )
     }
 }

@@ -31,6 +31,10 @@ pub struct NewCustomer {
     pub stripe_customer_id: Option<String>,
     /// The language in which they are written to; English where it is absent.
     pub locale: Option<String>,
+    /// The first day on which they are billed; always where it is absent.
+    pub active_from: Option<NaiveDate>,
+    /// The first day on which they are no longer billed; never where it is absent.
+    pub active_until: Option<NaiveDate>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -61,6 +65,7 @@ pub struct CustomerChange {
 pub async fn create(app: &App, new: NewCustomer, by: &By) -> Result<Customer, ChangeError> {
     let now = app.clock.now();
     let customer = unsaved(by.new_id(app, prefix::CUSTOMER), new, now);
+    check_active_days(&customer)?;
     let mut tx = app.store.db.begin().await?;
     if let Some(made_before) = customers::lock(&mut tx, &customer.id).await? {
         return Ok(made_before);
@@ -94,8 +99,8 @@ fn unsaved(id: String, new: NewCustomer, now: DateTime<Utc>) -> Customer {
         suspended_at: None,
         suspension_grace_days: None,
         locale: new.locale.unwrap_or_else(|| Locale::DEFAULT.to_owned()),
-        active_from: None,
-        active_until: None,
+        active_from: new.active_from,
+        active_until: new.active_until,
         last_imported_at: None,
         metadata: new.metadata,
         created_at: now,
@@ -191,17 +196,22 @@ pub(super) fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(
     if let Some(active_until) = change.active_until {
         customer.active_until = active_until;
     }
-    if let (Some(from), Some(until)) = (customer.active_from, customer.active_until)
-        && until < from
-    {
-        let detail = format!("must not be before {from}, where active_from is");
-        return Err(ChangeError::Refused("/active_until", "before_active_from", detail));
-    }
+    check_active_days(customer)?;
     customer.metadata.extend(change.metadata);
     customer.metadata.retain(|_, value| !value.is_empty());
     match customer.metadata.len() > 50 {
         true => Err(ChangeError::Refused("/metadata", "too_many", "would have more than 50 keys".to_owned())),
         false => Ok(()),
+    }
+}
+
+fn check_active_days(customer: &Customer) -> Result<(), ChangeError> {
+    match (customer.active_from, customer.active_until) {
+        (Some(from), Some(until)) if until < from => {
+            let detail = format!("must not be before {from}, where active_from is");
+            Err(ChangeError::Refused("/active_until", "before_active_from", detail))
+        }
+        _ => Ok(()),
     }
 }
 

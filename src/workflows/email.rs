@@ -8,7 +8,7 @@ use super::email_facts::{facts, locale};
 use super::{WorkflowError, bounce, invoice_email, notice};
 use crate::app::App;
 use crate::clock::prefix;
-use crate::mailer::{Attachment, Mailbox, Outcome, Rendered};
+use crate::mailer::{self, HandOver, Mailbox, Outcome};
 use crate::planted::{Bug, planted};
 use crate::store::customers::Customer;
 use crate::store::{EmailFilter, NewEmail, NewJob, Page, Reach, StoredEmail, Tx};
@@ -91,14 +91,19 @@ pub(super) async fn enqueue(app: &App, tx: &mut Tx, email_id: &str, run_at: i64)
     Ok(())
 }
 
-/// Sends one queued e-mail. Written down as `sending` before the mail server is spoken to: whoever finds that later
-/// knows that nobody knows. Answers when to try again.
+/// Sends one queued e-mail. It is `sending` before the mail server is spoken to, and that the message itself is handed over
+/// is written down before it is: whoever finds the first alone sends it, and whoever finds both knows that nobody knows.
+/// Answers when to try again.
 pub async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
     let Some(email) = app.store.email(id).await? else { return Ok(None) };
     match (email.state.as_str(), email.carrier.as_str()) {
         ("queued", _) if invoice_email::is_pointless(app, &email).await? => return Ok(None),
         ("queued" | "sending", STRIPE) => return invoice_email::send_by_stripe(app, &email).await,
         ("queued", _) => {}
+        ("sending", _) if email.handed_over_at.is_none() => {
+            app.store.take_email_back(id, email.token, app.clock.now_ms()).await?;
+            return Ok(Some(soon(app)));
+        }
         ("sending", _) => return settle(app, &email, email.token, interrupted()).await,
         _ => return Ok(None),
     }
@@ -110,9 +115,7 @@ pub async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
     let ready = ready(app, &email).await?;
     let Some(token) = app.store.claim_email(id, app.clock.now_ms()).await? else { return Ok(None) };
     let outcome = match ready {
-        Ok(Ready { to, said, attachment }) => {
-            app.mailer.send(to, said, attachment, email.message_id.clone(), app.clock.now()).await
-        }
+        Ok(letter) => app.mailer.send(letter, hand_over(app, id, token)).await,
         Err(outcome) => outcome,
     };
     settle(app, &email, token, outcome).await
@@ -127,15 +130,19 @@ fn interrupted() -> Outcome {
     Outcome::Unknown("the server that was sending it stopped in the middle".to_owned())
 }
 
-/// Whom it goes to and what it says.
-struct Ready {
-    to: Mailbox,
-    said: Rendered,
-    attachment: Option<Attachment>,
+/// Written down before anything of the message goes out, by whoever still has this attempt.
+fn hand_over<'a>(app: &'a App, id: &'a str, token: i64) -> HandOver<'a> {
+    Box::pin(async move {
+        match app.store.email_is_handed_over(id, token, app.clock.now_ms()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("another attempt has taken it over".to_owned()),
+            Err(error) => Err(format!("the database did not answer before it was sent: {error}")),
+        }
+    })
 }
 
 /// What is to be sent; or why it cannot go out as it is.
-async fn ready(app: &App, email: &StoredEmail) -> Result<Result<Ready, Outcome>, WorkflowError> {
+async fn ready(app: &App, email: &StoredEmail) -> Result<Result<mailer::Letter, Outcome>, WorkflowError> {
     let customer = match &email.customer_id {
         Some(id) => app.store.customer(id).await?,
         None => None,
@@ -157,7 +164,10 @@ async fn ready(app: &App, email: &StoredEmail) -> Result<Result<Ready, Outcome>,
         Err(why) => return Ok(Err(Outcome::Refused(why))),
     };
     Ok(match invoice_email::attachment(app, email).await? {
-        Ok(attachment) => Ok(Ready { to, said, attachment }),
+        Ok(attachment) => {
+            let (message_id, date) = (email.message_id.clone(), app.clock.now());
+            Ok(mailer::Letter { to, said, attachment, message_id, date })
+        }
         // Without what belongs to it, it does not go out.
         Err(why) => Err(Outcome::TryLater(why)),
     })
@@ -318,6 +328,13 @@ pub enum Undelivered {
     Certainly,
     /// Also that of which nobody knows: it may be the second one that somebody gets.
     OrUnknown,
+}
+
+impl Undelivered {
+    /// What somebody means who names this state, or none.
+    pub fn of_state(state: &str) -> Undelivered {
+        if state == "unknown" { Undelivered::OrUnknown } else { Undelivered::Certainly }
+    }
 }
 
 /// Sends again what was not delivered, of any state or of the filter's. Answers how many: what still has no address that

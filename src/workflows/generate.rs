@@ -6,9 +6,9 @@ use super::WorkflowError;
 use super::amounts::want_amounts;
 use super::ask::SYNC;
 use super::imports::first_of;
-use super::statement::{billed_in, load_services};
+use super::statement::{Service, billed_in, load_services, load_usage};
 use crate::app::App;
-use crate::billing::BillingCycle;
+use crate::billing::{BillingCycle, Model, owed};
 use crate::clock::prefix;
 use crate::store::customers::{Customer, CustomerFilter, CustomerState};
 use crate::store::{NewJob, Page};
@@ -31,23 +31,41 @@ pub struct Generated {
     pub amounts_missing: i64,
 }
 
-/// Enqueues a job for every customer who is billed for a month; answers these jobs. With `dry_run` it only counts.
+/// What generating a month would make for one customer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    pub customer: String,
+    pub customer_name: String,
+    pub external_id: Option<String>,
+    /// The first local day of the billing cycle.
+    pub cycle: String,
+    pub currency: String,
+    /// Why they are not billed for it: `gone_at_stripe`, `not_begun`, `not_active`, `no_service`, `not_imported` or
+    /// `unbillable`; none where they are.
+    pub left_out: Option<&'static str>,
+    /// What they owe for the cycle by now, in minor units, whatever of it is billed already.
+    pub owed: i64,
+    pub lines: Vec<PlannedLine>,
+    /// Amounts from outside that are not known yet: they are nought in the sum.
+    pub awaited: usize,
+}
+
+/// What a service comes to, in minor units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedLine {
+    pub name: String,
+    pub owed: i64,
+}
+
+/// Enqueues a job for every customer who is billed for a month; answers these jobs.
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn generate(
-    app: &App,
-    month: &str,
-    dry_run: bool,
-) -> Result<(Generated, Vec<String>), WorkflowError> {
+pub async fn generate(app: &App, month: &str) -> Result<(Generated, Vec<String>), WorkflowError> {
     let mut found = Generated { month: month.to_owned(), ..Generated::default() };
     let mut jobs = Vec::new();
     let mut after = String::new();
-    loop {
-        let page = Page { limit: PAGE, after: after.clone(), before: String::new() };
-        let (customers, _) = app.store.customers(&page, &CustomerFilter::default()).await?;
-        let Some(last) = customers.last() else { break };
-        after.clone_from(&last.id);
+    while let Some(customers) = next(app, &mut after).await? {
         found.customers += customers.len();
         let mut billed = Vec::new();
         for customer in &customers {
@@ -56,13 +74,76 @@ pub async fn generate(
             }
         }
         found.billed += billed.len();
-        if !dry_run {
-            jobs.extend(enqueue(app, &billed, month).await?);
-        }
+        jobs.extend(enqueue(app, &billed, month).await?);
     }
     count_amounts(app, &mut found).await?;
     app.wake.notify_waiters();
     Ok((found, jobs))
+}
+
+/// Says of every customer what generating a month would make for them, and changes nothing.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn plan(
+    app: &App,
+    month: &str,
+    mut each: impl FnMut(&Planned),
+) -> Result<Generated, WorkflowError> {
+    let mut found = Generated { month: month.to_owned(), ..Generated::default() };
+    let mut after = String::new();
+    while let Some(customers) = next(app, &mut after).await? {
+        found.customers += customers.len();
+        for customer in &customers {
+            let planned = planned(app, customer, month).await?;
+            found.billed += usize::from(planned.left_out.is_none());
+            each(&planned);
+        }
+    }
+    count_amounts(app, &mut found).await?;
+    Ok(found)
+}
+
+/// The customers behind an id, and the last one's id.
+async fn next(app: &App, after: &mut String) -> sqlx::Result<Option<Vec<Customer>>> {
+    let page = Page { limit: PAGE, after: after.clone(), before: String::new() };
+    let (customers, _) = app.store.customers(&page, &CustomerFilter::default()).await?;
+    let Some(last) = customers.last() else { return Ok(None) };
+    after.clone_from(&last.id);
+    Ok(Some(customers))
+}
+
+async fn planned(app: &App, customer: &Customer, month: &str) -> Result<Planned, WorkflowError> {
+    let cycle = cycle_of(customer, month)?;
+    let services = load_services(app, customer).await?;
+    let mut planned = Planned {
+        customer: customer.id.clone(),
+        customer_name: customer.name.clone(),
+        external_id: customer.external_id.clone(),
+        cycle: cycle.first_day.to_string(),
+        currency: customer.currency.as_str().to_owned(),
+        left_out: left_out(app, customer, &cycle, &services).await?,
+        owed: 0,
+        lines: Vec::new(),
+        awaited: 0,
+    };
+    if planned.left_out.is_some() {
+        return Ok(planned);
+    }
+    let terms: Vec<_> = services.iter().map(Service::terms).collect();
+    let Ok(lines) = owed(&cycle, &terms, &load_usage(app, customer, &cycle).await?) else {
+        planned.left_out = Some("unbillable");
+        return Ok(planned);
+    };
+    planned.lines = lines.into_iter().map(|line| PlannedLine { name: line.name, owed: line.owed }).collect();
+    planned.owed = planned.lines.iter().fold(0, |sum: i64, line| sum.saturating_add(line.owed));
+    let amounts = app.store.amounts_of_cycle(&customer.id, &planned.cycle).await?;
+    let known = amounts.iter().filter(|amount| amount.state == "known").count();
+    let is_looked_up = |service: &&Service| matches!(service.terms.model, Model::LookedUp { .. });
+    let active = services.iter().filter(|service| service.terms().is_active_in(&cycle));
+    let wanted = active.filter(is_looked_up).count();
+    planned.awaited = wanted.saturating_sub(known);
+    Ok(planned)
 }
 
 /// Reads anew what is known of the month's amounts.
@@ -88,12 +169,27 @@ fn cycle_of(customer: &Customer, month: &str) -> Result<BillingCycle, WorkflowEr
 
 async fn is_billed(app: &App, customer: &Customer, month: &str) -> Result<bool, WorkflowError> {
     let cycle = cycle_of(customer, month)?;
-    if customer.state != CustomerState::Active || cycle.start > app.clock.now() {
-        return Ok(false);
-    }
     let services = load_services(app, customer).await?;
-    let billed = billed_in(app, customer, &cycle, &services).await?;
-    Ok(billed.iter().any(|service| service.is_active_in(&cycle)))
+    Ok(left_out(app, customer, &cycle, &services).await?.is_none())
+}
+
+/// Why a customer is not billed for a cycle; none where they are.
+async fn left_out(
+    app: &App,
+    customer: &Customer,
+    cycle: &BillingCycle,
+    services: &[Service],
+) -> Result<Option<&'static str>, WorkflowError> {
+    let ends_before = customer.active_until.is_some_and(|until| until <= cycle.first_day);
+    let begins_after = customer.active_from.is_some_and(|from| from >= cycle.next_first_day);
+    Ok(match () {
+        () if customer.state != CustomerState::Active => Some("gone_at_stripe"),
+        () if cycle.start > app.clock.now() => Some("not_begun"),
+        () if ends_before || begins_after => Some("not_active"),
+        () if !services.iter().any(|service| service.terms().is_active_in(cycle)) => Some("no_service"),
+        () if billed_in(app, customer, cycle, services).await?.is_empty() => Some("not_imported"),
+        () => None,
+    })
 }
 
 async fn enqueue(app: &App, customers: &[&str], month: &str) -> Result<Vec<String>, WorkflowError> {
@@ -142,5 +238,5 @@ pub async fn generate_one(app: &App, subject: &str) -> Result<(), WorkflowError>
 pub async fn generate_last_month(app: &App) -> Result<(), WorkflowError> {
     let today = app.clock.now().date_naive();
     let last = today.checked_sub_months(chrono::Months::new(1)).unwrap_or(today);
-    generate(app, &last.format("%Y-%m").to_string(), false).await.map(drop)
+    generate(app, &last.format("%Y-%m").to_string()).await.map(drop)
 }

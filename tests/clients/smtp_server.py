@@ -1,10 +1,12 @@
 """A mail server that behaves as the recipient's address says: prints its port, then one line per message it took.
 
-A line with the name of a step on standard input makes it say when that step is reached, and go no further with it.
+With `starttls` or `smtps`, an address to listen on, a certificate and its key as arguments it speaks TLS, and hears no
+password and no message without. A line with the name of a step on standard input makes it say when that step is reached, and go no further with it.
 """
 
 import asyncio
 import json
+import ssl
 import sys
 
 from aiosmtpd.smtp import SMTP, AuthResult
@@ -42,7 +44,9 @@ class Handler:
         if name.startswith("unwanted"):
             return "554 5.7.1 not wanted"
         text = envelope.content.decode()
-        print(json.dumps({"to": envelope.rcpt_tos[0], "from": envelope.mail_from, "text": text}), flush=True)
+        tls = server.transport.get_extra_info("ssl_object") is not None
+        said = {"to": envelope.rcpt_tos[0], "from": envelope.mail_from, "text": text, "tls": tls}
+        print(json.dumps(said), flush=True)
         await self.reached("taken")
         if name.startswith("silent"):
             await asyncio.sleep(60)
@@ -87,10 +91,18 @@ async def main():
     loop = asyncio.get_running_loop()
     handler = Handler()
 
-    def session():
-        return Session(handler, hostname="mail.test", auth_required=True, auth_require_tls=False, authenticator=check)
+    mode, host = sys.argv[1:3] or ("plain", "127.0.0.1")
+    context = None
+    if mode != "plain":
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[3], sys.argv[4])
+    upgrade = {"tls_context": context, "require_starttls": True} if mode == "starttls" else {}
+    auth = {"auth_required": True, "auth_require_tls": bool(upgrade), "authenticator": check}
 
-    server = await loop.create_server(session, "127.0.0.1", 0)
+    def session():
+        return Session(handler, hostname="mail.test", **auth, **upgrade)
+
+    server = await loop.create_server(session, host, 0, ssl=context if mode == "smtps" else None)
     print(server.sockets[0].getsockname()[1], flush=True)
     # Until whoever started it is gone.
     while line := await loop.run_in_executor(None, sys.stdin.readline):

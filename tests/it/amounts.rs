@@ -1,6 +1,6 @@
 //! Amounts from outside: from an API that fails in every way, each comes once, or is listed with its reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,13 +10,18 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use chrono::TimeDelta;
+use opentab::app::App;
 use opentab::jobs;
+use opentab::jobs::schedule::{self, GENERATE_MONTH, TICKS};
 use opentab::store::customers::Customer;
 use opentab::store::{AmountFilter, LookedUpAmount, Page, both};
 use opentab::workflows::by::By;
+use opentab::workflows::customers::{self, CustomerChange};
+use opentab::workflows::generate::Planned;
 use opentab::workflows::{amounts, generate};
 use serde_json::json;
 
+use crate::console::Desk;
 use crate::tab::{Setup, Tab};
 
 /// How the API answers.
@@ -205,6 +210,11 @@ async fn every_amount_arrives_once_or_is_listed_with_its_reason() {
     let page = Page { limit: 100, after: String::new(), before: String::new() };
     let filter = AmountFilter { month: "2026-11".to_owned(), state: "asking".to_owned() };
     assert_eq!(c.tab.app.store.looked_up_amounts(&page, &filter).await.unwrap().0.len(), 4);
+    let is_any_unknown = async |state: &str| {
+        let filter = AmountFilter { month: "2026-11".to_owned(), state: state.to_owned() };
+        c.tab.app.store.is_any_amount_unknown(&filter).await.unwrap()
+    };
+    assert!(is_any_unknown("").await && is_any_unknown("missing").await && !is_any_unknown("known").await);
     // What comes after everything was closed without it is on the next draft.
     c.pass(TimeDelta::hours(12), 8).await;
     assert_eq!(c.incidents("amount_missing").await.len(), 6);
@@ -265,6 +275,45 @@ async fn the_first_answer_stands_until_a_person_takes_the_later_one() {
 }
 
 #[tokio::test]
+async fn a_later_answer_that_there_is_no_amount_is_reported_and_an_api_that_is_away_is_not() {
+    let c = Company::new().await;
+    let first = Says::Amount(100);
+    let none = c.customer("None", &[first, Says::Null]).await;
+    let gone = c.customer("Gone", &[first, Says::NotFound]).await;
+    let euro = c.customer("Euro", &[first, Says::Euro(100)]).await;
+    let away = c.customer("Away", &[first, Says::Broken, Says::Page, first]).await;
+    let dead = c.customer("Dead", &[first, Says::Page]).await;
+    c.tab.at("2026-12-01T01:05:00Z");
+    c.pass(TimeDelta::minutes(1), 4).await;
+    amounts::ask_again(&c.tab.app, "2026-11", true, &By::operator()).await.unwrap();
+    c.pass(TimeDelta::minutes(20), 12).await;
+    let mut reported = Vec::new();
+    for (customer, other, reason) in [
+        (&none, Some(0), Some("null")),
+        (&gone, Some(0), Some("not_found")),
+        (&euro, None, Some("wrong_currency")),
+        (&away, None, None),
+        (&dead, None, Some("unreadable")),
+    ] {
+        let found = c.amount(customer).await;
+        assert_eq!((found.state.as_str(), found.amount), ("known", Some(100)), "{}", customer.name);
+        assert_eq!((found.other_amount, found.reason.as_deref()), (other, reason), "{}", customer.name);
+        reported.push(found.id);
+    }
+    let differs: BTreeSet<String> = c.incidents("amount_differs").await.into_iter().collect();
+    assert_eq!(differs, reported[..3].iter().cloned().collect());
+    // It is not asked for ever, either.
+    let hits = c.api.hits();
+    c.pass(TimeDelta::hours(2), 3).await;
+    assert_eq!(c.api.hits(), hits);
+    // Somebody takes it: what was billed is given back.
+    amounts::accept(&c.tab.app, &reported[0], &By::operator()).await.unwrap();
+    c.tab.settle().await;
+    assert_eq!(c.tab.draft(&none).await.values().copied().collect::<Vec<_>>(), [-100]);
+    assert!(amounts::accept(&c.tab.app, &reported[2], &By::operator()).await.is_err());
+}
+
+#[tokio::test]
 async fn an_amount_that_is_missing_is_nought_where_that_is_the_policy() {
     let c = Company::with("missing = \"zero\"").await;
     let ada = c.customer("Ada", &[Says::Null]).await;
@@ -278,7 +327,7 @@ async fn an_amount_that_is_missing_is_nought_where_that_is_the_policy() {
 }
 
 #[tokio::test]
-async fn a_month_generated_three_times_at_once_is_one_invoice_for_each_customer() {
+async fn a_month_that_three_replicas_generate_at_once_is_one_invoice_for_each_customer() {
     let c = Company::new().await;
     let mut customers = Vec::new();
     for n in 0..20 {
@@ -286,16 +335,15 @@ async fn a_month_generated_three_times_at_once_is_one_invoice_for_each_customer(
     }
     c.tab.customer("Idle").await;
     let app = &c.tab.app;
-    let (dry, _) = generate::generate(app, "2026-11", true).await.unwrap();
-    assert_eq!((dry.customers, dry.billed), (21, 20));
     c.tab.at("2026-12-01T00:10:00Z");
-    let replica = async || {
-        generate::generate(app, "2026-11", false).await.unwrap();
-        jobs::run_due(app).await.unwrap();
+    let replicas = [c.tab.replica(), c.tab.replica(), c.tab.replica()];
+    let generate = async |replica: &App| {
+        generate::generate(replica, "2026-11").await.unwrap();
+        jobs::run_due(replica).await.unwrap();
     };
-    tokio::join!(replica(), replica(), replica());
+    tokio::join!(generate(&replicas[0]), generate(&replicas[1]), generate(&replicas[2]));
     c.pass(TimeDelta::minutes(15), 8).await;
-    tokio::join!(replica(), replica(), replica());
+    tokio::join!(generate(&replicas[0]), generate(&replicas[1]), generate(&replicas[2]));
     c.pass(TimeDelta::minutes(1), 2).await;
     assert_eq!(c.api.hits(), 20, "each amount is asked for once");
     for (n, customer) in customers.iter().enumerate() {
@@ -303,5 +351,92 @@ async fn a_month_generated_three_times_at_once_is_one_invoice_for_each_customer(
         let sql = both("select count(*) from invoice where customer_id = $1 and sealed_at is not null");
         let (invoices,): (i64,) = app.store.db.one(sql, (customer.id.as_str(),)).await.unwrap();
         assert_eq!(invoices, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_each_customer_would_be_billed_or_why_not() {
+    let c = Company::new().await;
+    let ada = c.customer("Ada", &[Says::Amount(100)]).await;
+    c.tab.flat_fee(&ada, "Basics", 900).await;
+    c.tab.customer("Idle").await;
+    let gone = c.customer("Gone", &[Says::Amount(100)]).await;
+    let until = Some(Some("2026-11-01".parse().unwrap()));
+    let change = CustomerChange { active_until: until, ..CustomerChange::default() };
+    customers::update(&c.tab.app, &gone.id, change, &By::operator()).await.unwrap();
+    let plan = async |month: &str| {
+        let mut all = BTreeMap::new();
+        let note = |one: &Planned| {
+            all.insert(one.customer_name.clone(), (one.left_out, one.owed, one.lines.len(), one.awaited));
+        };
+        let found = generate::plan(&c.tab.app, month, note).await.unwrap();
+        (found.customers, found.billed, all.into_values().collect::<Vec<_>>())
+    };
+    let (idle, over) = ((Some("no_service"), 0, 0, 0), (Some("not_active"), 0, 0, 0));
+    assert_eq!(plan("2026-11").await, (3, 1, vec![(None, 900, 2, 1), over, idle]));
+    assert_eq!(plan("2026-12").await.2[0], (Some("not_begun"), 0, 0, 0));
+    assert!(c.tab.jobs("queued").await.iter().all(|(kind, ..)| kind != generate::GENERATE));
+    c.tab.at("2026-12-01T01:05:00Z");
+    c.pass(TimeDelta::minutes(1), 3).await;
+    assert_eq!(plan("2026-11").await.2[0], (None, 1_000, 2, 0));
+}
+
+#[tokio::test]
+async fn the_schedule_generates_the_month_before_once_over_all_replicas() {
+    let c = Company::new().await;
+    let ada = c.customer("Ada", &[Says::Amount(100)]).await;
+    let tick = async |app: &App| {
+        let entry = TICKS.iter().find(|tick| tick.name == GENERATE_MONTH).unwrap();
+        let taken = schedule::tick(app, *entry).await.unwrap();
+        jobs::run_due(app).await.unwrap();
+        taken
+    };
+    // Whoever starts in the middle of a month makes up for its first; there is nothing to ask for in October.
+    assert!(tick(&c.tab.app).await);
+    c.tab.at("2026-11-30T23:59:00Z");
+    assert!(!tick(&c.tab.app).await, "it is still November");
+    c.tab.at("2026-12-01T00:00:00Z");
+    let replicas = [c.tab.replica(), c.tab.replica(), c.tab.replica()];
+    let all = tokio::join!(tick(&replicas[0]), tick(&replicas[1]), tick(&replicas[2]));
+    assert_eq!([all.0, all.1, all.2].into_iter().filter(|taken| *taken).count(), 1);
+    c.tab.pass(TimeDelta::seconds(10));
+    jobs::run_due(&c.tab.app).await.unwrap();
+    // Nobody has asked for anything else: the sync and the amount are the schedule's.
+    assert_eq!((c.api.hits(), c.amount(&ada).await.amount), (1, Some(100)));
+    assert!(!tick(&c.tab.app).await);
+}
+
+#[tokio::test]
+async fn the_console_lists_amounts_asks_again_and_takes_a_later_one_after_a_yes() {
+    let c = Company::new().await;
+    let ada = c.customer("Ada", &[Says::Amount(100), Says::Amount(250)]).await;
+    c.customer("Bob", &[Says::Null, Says::Amount(70)]).await;
+    c.tab.at("2026-12-01T01:05:00Z");
+    c.pass(TimeDelta::minutes(1), 4).await;
+    let desk = Desk::of(&c.tab).await;
+    let page = desk.page("/console/amounts").await;
+    for said in ["value=\"2026-11\"", ">Ada<", ">Bob<", "$1.00", ">missing</span>"] {
+        assert!(page.contains(said), "{said} is not on the page");
+    }
+    assert!(!desk.page("/console/amounts?month=2026-11&state=missing").await.contains(">Ada<"));
+    let asked = desk.form("/console/press/amounts", "month=2026-11&known_too=true").await;
+    assert!(desk.page(asked.header("location")).await.contains("asked for 2 amounts"));
+    c.pass(TimeDelta::minutes(1), 4).await;
+    let page = desk.page("/console/amounts?month=2026-11&state=differs").await;
+    assert!(page.contains("later $2.50") && !page.contains(">Bob<"), "{page}");
+    let id = c.amount(&ada).await.id;
+    // Asked, and not answered: the first one stands.
+    let about = desk.form("/console/press/amount", &format!("id={id}")).await.body;
+    assert!(about.contains("Bill $2.50 in place of $1.00?"), "{about}");
+    assert_eq!(c.amount(&ada).await.amount, Some(100));
+    desk.form_and_yes("/console/press/amount", &format!("id={id}")).await;
+    assert_eq!(c.amount(&ada).await.amount, Some(250));
+    for (path, wrong) in [
+        ("/console/press/amounts", "month=November"),
+        ("/console/press/amount", "id=ot_cus_1"),
+        ("/console/press/amount", &format!("id={id}&confirmed=yes")),
+    ] {
+        let status = desk.form(path, wrong).await.status;
+        assert!((400..500).contains(&status), "{path} {wrong}: {status}");
     }
 }

@@ -117,6 +117,20 @@ async fn every_price_model_is_stored_as_it_was_sent(server: Server) {
     assert_eq!(created(&server, "/v1/prices", flat).await["meter"], Value::Null);
 }
 
+async fn a_customer_begins_with_the_days_on_which_they_are_billed(server: Server) {
+    let days = |from: &str, until: &str| json!({ "name": "Ada", "currency": "usd", "active_from": from, "active_until": until });
+    let ada = created(&server, "/v1/customers", days("2026-11-15", "2027-11-15")).await;
+    assert_eq!(
+        (&ada["active_from"], &ada["active_until"]),
+        (&json!("2026-11-15"), &json!("2027-11-15")),
+        "{ada}"
+    );
+    for wrong in [days("2026-11-31", "2027-01-01"), days("2026-11-15", "2026-11-14"), days("", "2027-01-01")]
+    {
+        assert_eq!(server.post("/v1/customers", wrong.clone()).await.status, 422, "{wrong}");
+    }
+}
+
 async fn an_archived_price_stays_with_its_services_and_takes_no_new_ones(server: Server) {
     created(&server, "/v1/customers", json!({ "name": "Ada", "currency": "usd", "external_id": "ada" }))
         .await;
@@ -244,6 +258,7 @@ on_both!(
     metadata_is_merged_and_an_empty_value_removes_its_key,
     pages_tile_a_list_in_both_directions,
     every_price_model_is_stored_as_it_was_sent,
+    a_customer_begins_with_the_days_on_which_they_are_billed,
     an_archived_price_stays_with_its_services_and_takes_no_new_ones,
     a_service_from_the_past_bills_the_cycles_since_then,
     a_service_begins_today_where_the_customer_is,

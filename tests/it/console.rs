@@ -24,14 +24,14 @@ use crate::payday::Payday;
 use crate::tab::{Setup, Tab};
 
 /// What a browser got.
-struct Reply {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
 }
 
 impl Reply {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
@@ -41,7 +41,7 @@ impl Reply {
 }
 
 /// Somebody at the console, in a browser.
-struct Desk<'t> {
+pub struct Desk<'t> {
     tab: &'t Tab,
     web: axum::Router,
     cookie: String,
@@ -60,7 +60,7 @@ impl<'t> Desk<'t> {
         desk
     }
 
-    async fn of(tab: &'t Tab) -> Desk<'t> {
+    pub async fn of(tab: &'t Tab) -> Desk<'t> {
         Desk::with(tab, &[Scope::Admin]).await
     }
 
@@ -96,8 +96,29 @@ impl<'t> Desk<'t> {
         self.send("GET", path, &[("cookie", &self.cookie)], "").await
     }
 
+    /// Sends a form of a page of ours.
+    pub async fn form(&self, path: &str, form: &str) -> Reply {
+        let origin = [("cookie", &*self.cookie), ("sec-fetch-site", "same-origin")];
+        self.send("POST", path, &origin, form).await
+    }
+
+    /// Sends it, and sends the form that asks once more as it is; the page that it leads to.
+    pub async fn form_and_yes(&self, path: &str, form: &str) -> String {
+        let asked = self.form(path, form).await;
+        assert_eq!(asked.status, 200, "{}", asked.body);
+        let fields = asked.body.split("<input type=\"hidden\" name=\"").skip(1).map(|field| {
+            let (name, rest) = field.split_once("\" value=\"").unwrap();
+            format!("{name}={}", rest.split_once('"').unwrap().0)
+        });
+        let reply = self.form(path, &fields.collect::<Vec<_>>().join("&")).await;
+        assert_eq!(reply.status, 303, "{}", reply.body);
+        let page = self.page(reply.header("location")).await;
+        assert!(page.contains("role=\"status\""), "nothing says that it was done");
+        page
+    }
+
     /// The text of a page that is there.
-    async fn page(&self, path: &str) -> String {
+    pub async fn page(&self, path: &str) -> String {
         let reply = self.get(path).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.body);
         reply.body
@@ -908,4 +929,34 @@ async fn the_report_is_a_page_of_links_and_escapes_what_it_shows() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&empty).unwrap()["data"], json!([]));
     assert!(desk.page("/console/report?month=2026-11&awaited=not_paid&customer=ada").await.contains("$2.00"));
     assert!(desk.page("/console/report?month=2026-11&customer=nobody").await.contains("no such invoices"));
+}
+
+#[tokio::test]
+async fn the_days_on_which_a_customer_is_billed_are_shown_and_changed() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.flat_fee(&ada, "Basics", 900).await;
+    t.settle().await;
+    let desk = Desk::of(&t).await;
+    let (page, path) =
+        (format!("/console/customers/{}", ada.id), format!("/console/press/customer/{}/active", ada.id));
+    assert!(desk.page(&page).await.contains("<dt>Billed</dt><dd>always</dd>"));
+    let saved = desk.form(&path, "active_from=2026-10-01&active_until=2026-11-01").await;
+    assert_eq!(saved.status, 303, "{}", saved.body);
+    let after = desk.page(saved.header("location")).await;
+    assert!(after.contains("from 2026-10-01 until before 2026-11-01") && after.contains("role=\"status\""));
+    t.settle().await;
+    assert!(t.draft(&ada).await.is_empty(), "November is not billed any more");
+    assert_eq!(desk.form(&path, "active_from=&active_until=").await.status, 303);
+    t.settle().await;
+    assert_eq!(t.draft_total(&ada).await, 900);
+    for wrong in ["active_from=2026-11-31", "active_from=2026-12-01&active_until=2026-11-01", "day=1"] {
+        assert_eq!(desk.form(&path, wrong).await.status, 422, "{wrong}");
+    }
+    let elsewhere = [("cookie", &*desk.cookie), ("sec-fetch-site", "cross-site")];
+    assert_eq!(desk.send("POST", &path, &elsewhere, "active_from=2026-12-01").await.status, 403);
+    let reader = Desk::with(&t, &[Scope::BillingRead]).await;
+    assert_eq!(reader.form(&path, "active_from=2026-12-01").await.status, 403);
+    assert!(!reader.page(&page).await.contains("/active\""));
+    assert_eq!(t.app.store.customer(&ada.id).await.unwrap().unwrap().active_from, None);
 }

@@ -148,12 +148,14 @@ async fn a_person_sends_it_again_under_the_same_message_id_to_the_address_of_tod
 }
 
 #[tokio::test]
-async fn a_crash_while_it_is_sent_ends_as_unknown() {
+async fn a_crash_while_it_is_handed_over_ends_as_unknown() {
     let t = Tab::new().await;
     let ada = t.customer("Ada").await;
     t.notice(&ada, "suspended", "x").await;
     let id = t.emails().await[0].id.clone();
-    t.app.store.claim_email(&id, t.app.clock.now_ms()).await.unwrap().unwrap();
+    let now = t.app.clock.now_ms();
+    let token = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
+    assert!(t.app.store.email_is_handed_over(&id, token, now).await.unwrap());
     t.recover().await;
     assert_eq!((t.states().await, t.mail.tried()), (vec!["unknown".to_owned()], 0));
     assert_eq!(t.incidents().await, ["email_unknown"]);
@@ -167,6 +169,7 @@ async fn who_slept_through_anothers_attempt_changes_nothing() {
     let id = t.emails().await[0].id.clone();
     let now = t.app.clock.now_ms();
     let slept = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
+    assert!(t.app.store.email_is_handed_over(&id, slept, now).await.unwrap());
     t.recover().await;
     email::resend(&t.app, &id, &By::operator()).await.unwrap();
     let awake = t.app.store.claim_email(&id, now).await.unwrap().unwrap();

@@ -261,4 +261,33 @@ async fn a_file_over_http_is_in_and_listed(server: Server) {
     assert_eq!(one["file_name"], "list.csv");
 }
 
-on_both!(a_file_over_http_is_in_and_listed);
+async fn more_rows_than_a_file_may_have_are_too_large(server: Server) {
+    // An id that is none: nothing of it is worth setting down, which makes the million quick.
+    let text = format!("external_id,name,currency\n{}", "?\n".repeat(1_000_001));
+    let reply = send(&server, "", "", text.as_bytes()).await;
+    assert_eq!((reply.status, reply.slug().as_str()), (413, "payload-too-large"), "{reply:?}");
+    let one_less = &text[..text.len() - 2];
+    assert_eq!(send(&server, "", "", one_less.as_bytes()).await.status, 422);
+}
+
+async fn what_breaks_off_leaves_no_row_behind(server: Server) {
+    let text = format!("external_id,name,currency\n{}", "new,New,usd\n".repeat(3_000));
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut packer, text.as_bytes()).unwrap();
+    let mut packed = packer.finish().unwrap();
+    packed.truncate(packed.len() - 100);
+    packed.extend_from_slice(&[0xff; 64 * 1024]);
+    let reply = send(&server, "", "content-encoding: gzip\r\n", &packed).await;
+    assert_eq!(reply.status, 422, "{reply:?}");
+    let listed = server.get("/v1/customers/imports").await.json();
+    assert_eq!(listed["data"][0]["state"], "abandoned");
+    let sql = both("select count(*) from customer_import_row");
+    let (rows,): (i64,) = server.app.store.db.one(sql, ()).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+on_both!(
+    a_file_over_http_is_in_and_listed,
+    more_rows_than_a_file_may_have_are_too_large,
+    what_breaks_off_leaves_no_row_behind,
+);

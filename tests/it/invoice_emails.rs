@@ -20,6 +20,7 @@ use opentab::workflows::email::{self, Resent, Undelivered};
 use opentab::workflows::{ask, poll};
 use serde_json::json;
 
+use crate::console::Desk;
 use crate::server::Server;
 use crate::tab::{Setup, Tab};
 
@@ -490,4 +491,103 @@ async fn a_pdf_is_fetched_where_it_leads_but_never_from_a_private_network() {
     assert_eq!((t.states().await, t.mail.tried()), (vec!["queued".to_owned()], 0));
     let why = t.emails().await.remove(0).last_error.unwrap();
     assert!(why.contains("PDF") && why.contains("OPENTAB_WEBHOOK_ALLOW"), "{why}");
+}
+
+#[tokio::test]
+async fn the_console_lists_a_months_emails_and_sends_again_what_was_not_delivered_after_a_yes() {
+    let t = by_smtp().await;
+    for name in ["Ada", "Bob", "Eve", "Kim"] {
+        t.payer(name).await;
+    }
+    for outcome in [
+        Outcome::Refused("550 no such user".to_owned()),
+        Outcome::Refused("550 no".to_owned()),
+        Outcome::Unknown("the line went dead".to_owned()),
+    ] {
+        t.mail.next_ends(outcome);
+    }
+    t.november_ends().await;
+    let desk = Desk::of(&t).await;
+    // By itself it shows the invoices of the month before.
+    let page = desk.page("/console/emails").await;
+    for said in ["value=\"2026-11\"", ">Ada<", ">Kim<", "550 no such user", "the line went dead"] {
+        assert!(page.contains(said), "{said} is not on the page");
+    }
+    assert!(!desk.page("/console/emails?month=2026-11&status=failed").await.contains("went dead"));
+    assert!(!desk.page("/console/emails?month=2026-12").await.contains("550"));
+    let states = async |state: &str| t.states().await.iter().filter(|one| *one == state).count();
+    assert_eq!((states("failed").await, states("unknown").await, states("sent").await), (2, 1, 1));
+    // Asked, and not answered: nothing is done.
+    let all = "month=2026-11&kind=invoice";
+    assert_eq!(desk.form("/console/press/emails", all).await.status, 200);
+    assert_eq!(states("queued").await, 0);
+    let page = desk.form_and_yes("/console/press/emails", all).await;
+    assert!(page.contains("2 e-mails are queued again"), "{page}");
+    jobs::run_due(&t.app).await.unwrap();
+    assert_eq!((states("failed").await, states("unknown").await, states("sent").await), (0, 1, 3));
+    // What nobody knows goes only where somebody says so, one by one.
+    let sql = both("select id from email where state = 'unknown'");
+    let (unknown,): (String,) = t.app.store.db.one(sql, ()).await.unwrap();
+    assert!(desk.form("/console/press/emails", &format!("id={unknown}")).await.body.contains("second one"));
+    desk.form_and_yes("/console/press/emails", &format!("id={unknown}")).await;
+    jobs::run_due(&t.app).await.unwrap();
+    assert_eq!(states("sent").await, 4);
+    assert_eq!(t.audited("email.resent").await, 3);
+    for wrong in ["", "month=2026-13", "id=x%20y"] {
+        let status = desk.form("/console/press/emails", wrong).await.status;
+        assert!((400..500).contains(&status), "{wrong}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_sender_who_died_before_the_message_went_out_leaves_it_to_the_next_and_one_who_died_after_to_a_person()
+ {
+    let t = by_smtp().await;
+    for name in ["Ada", "Bob"] {
+        t.payer(name).await;
+    }
+    t.mail.next_ends(Outcome::Refused("no".to_owned()));
+    t.mail.next_ends(Outcome::Refused("no".to_owned()));
+    t.november_ends().await;
+    let store = &t.app.store;
+    let mut tokens = Vec::new();
+    for email in t.emails().await {
+        email::resend(&t.app, &email.id, &By::operator()).await.unwrap();
+        let token = store.claim_email(&email.id, t.clock.now_ms()).await.unwrap().unwrap();
+        tokens.push((email.id, token));
+    }
+    // Both senders die here: one of them has begun to hand the message over.
+    let [(before, slept), (after, token)] = &tokens[..] else { panic!("{tokens:?}") };
+    assert!(store.email_is_handed_over(after, *token, t.clock.now_ms()).await.unwrap());
+    t.recover().await;
+    let state = async |id: &str| store.email(id).await.unwrap().unwrap().state;
+    assert_eq!((state(before).await, state(after).await), ("sent".to_owned(), "unknown".to_owned()));
+    assert_eq!(t.invoices_mailed().len(), 1);
+    // One who only slept hands nothing over any more.
+    assert!(!store.email_is_handed_over(before, *slept, t.clock.now_ms()).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_month_did_not_deliver_is_sent_again_over_http() {
+    let t = by_smtp().await;
+    for name in ["Ada", "Bob"] {
+        t.payer(name).await;
+    }
+    t.mail.next_ends(Outcome::Refused("550 no".to_owned()));
+    t.mail.next_ends(Outcome::Unknown("silence".to_owned()));
+    t.november_ends().await;
+    let server = Server::of(t.app.clone(), Limits::default()).await;
+    let again = async |body: serde_json::Value| {
+        let reply = server.post("/v1/emails/resend", body).await;
+        (reply.status, reply.json()["queued"].as_i64())
+    };
+    assert_eq!(again(json!({ "month": "2026-10" })).await, (200, Some(0)));
+    assert_eq!(again(json!({ "month": "2026-11", "kind": "suspended" })).await, (200, Some(0)));
+    assert_eq!(again(json!({ "month": "2026-11" })).await, (200, Some(1)));
+    assert_eq!(again(json!({ "month": "2026-11", "status": "unknown" })).await, (200, Some(1)));
+    for wrong in [json!({}), json!({ "month": "11" }), json!({ "month": "2026-11", "status": "sent" })] {
+        assert_eq!(again(wrong.clone()).await, (422, None), "{wrong}");
+    }
+    jobs::run_due(&t.app).await.unwrap();
+    assert_eq!(t.states().await, ["sent", "sent"]);
 }

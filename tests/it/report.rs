@@ -9,7 +9,7 @@ use opentab::http;
 use opentab::sheet;
 use opentab::store::api_keys::Scope;
 use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::store::{LookedUpAmount, NewEmail};
+use opentab::store::{LookedUpAmount, NewEmail, ReportFilter, both};
 use opentab::workflows::report::{self, ReportQuery};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -250,7 +250,12 @@ async fn what_is_awaited_is_counted_and_listed_alike() {
     company.t.stripe("POST", &format!("/invoices/{id}/pay"), "paid_out_of_band=true").await;
     company.t.settle().await;
     let counts = company.page("month=2026-11").await["counts"].clone();
-    assert_eq!(counts, serde_json::json!({ "not_looked_up": 3, "not_delivered": 1, "not_paid": 5 }));
+    assert_eq!(
+        counts,
+        serde_json::json!({
+            "not_finalized": 0, "not_looked_up": 3, "not_delivered": 1, "not_paid": 5, "uncollectible": 0
+        })
+    );
     for (filter, expected) in [
         ("not_looked_up", vec![a.name.as_str(), &b.name, "Latecomer"]),
         ("not_delivered", vec![&b.name]),
@@ -375,13 +380,52 @@ async fn months_compare_and_what_is_overdue_grows_older() {
 #[tokio::test]
 async fn a_row_that_changes_its_place_does_not_stop_a_file() {
     let company = Company::with(5).await;
-    let query = ReportQuery {
-        filter: opentab::store::ReportFilter { month: "2026-11".to_owned(), ..Default::default() },
-        ..Default::default()
-    };
-    let (first, more) = report::rows(&company.t.app, &query, None, 2).await.unwrap();
+    let app = &company.t.app;
+    let filter = ReportFilter { month: "2026-11".to_owned(), ..Default::default() };
+    let query = ReportQuery { filter, ..Default::default() };
+    let (first, more) = report::rows(app, &query, None, 2).await.unwrap();
     assert!(more && first.len() == 2);
-    // The place of the row is where it was, whatever becomes of it.
-    let (rest, more) = report::rows(&company.t.app, &query, first.last(), 10).await.unwrap();
-    assert!(!more && rest.len() == 3);
+    // The last one that was read moves behind all the others. They are read all the same.
+    let moved = &first[1].customer_id;
+    let sql = both("update customer set name = 'Zoe' where id = $1");
+    assert_eq!(app.store.db.run(sql, (moved.as_str(),)).await.unwrap(), 1);
+    let (rest, _) = report::rows(app, &query, first.last(), 10).await.unwrap();
+    let seen: BTreeSet<&str> = first.iter().chain(&rest).map(|row| row.customer_id.as_str()).collect();
+    assert_eq!(seen.len(), 5, "somebody is left out");
+}
+
+#[tokio::test]
+async fn what_is_not_finalized_and_what_is_given_up_are_counted_and_listed() {
+    let company = Company::with(3).await;
+    let t = &company.t;
+    let id = t.sealed(&company.customers[0]).await[0].stripe_invoice_id.clone().unwrap();
+    t.stripe("POST", &format!("/invoices/{id}/mark_uncollectible"), "").await;
+    t.settle().await;
+    // One pays what is looked up from December on, another from January on.
+    for (customer, from) in [(&company.customers[1], "2026-12-01"), (&company.customers[2], "2027-01-01")] {
+        let terms = serde_json::json!({ "currency": customer.currency.as_str(), "model": "looked_up", "lookup": "erp" });
+        let price = t.price("Platform", None, serde_json::from_value(terms).unwrap()).await;
+        t.serves_from(customer, &price, from, None).await;
+    }
+    t.settle().await;
+    let december = company.page("month=2026-12").await["counts"].clone();
+    assert_eq!((&december["not_finalized"], &december["not_looked_up"]), (&3.into(), &1.into()));
+    let november = company.page("month=2026-11").await["counts"].clone();
+    assert_eq!((&november["not_paid"], &november["uncollectible"]), (&2.into(), &1.into()));
+    assert_eq!((&november["not_finalized"], &november["not_looked_up"]), (&0.into(), &0.into()));
+    assert_eq!(company.rows("month=2026-12&not_finalized=true", 2).await.len(), 3);
+    let waiting = company.rows("month=2026-12&not_looked_up=true", 2).await;
+    assert_eq!(names(&waiting), [company.customers[1].name.as_str()]);
+    assert_eq!(waiting[0]["looked_up"], "waiting");
+    assert_eq!(company.rows("month=2026-11&status=uncollectible", 2).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_json_file_holds_every_row_whatever_the_page() {
+    let company = Company::with(5).await;
+    let (status, kind, text) = company.ask("month=2026-11&format=json&limit=2", "*/*").await;
+    assert_eq!((status, kind.as_str()), (200, "application/json"));
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(file["data"].as_array().unwrap(), &company.rows("month=2026-11", 2).await);
+    assert_eq!(file["counts"], company.page("month=2026-11").await["counts"]);
 }

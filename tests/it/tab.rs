@@ -249,6 +249,8 @@ impl Tab {
             collection_method: CollectionMethod::ChargeAutomatically,
             days_until_due: 30,
             locale: None,
+            active_from: None,
+            active_until: None,
             stripe_customer_id: None,
             metadata: BTreeMap::new(),
         };

@@ -6,16 +6,20 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::invoices::slice;
-use super::{Did, did, shell};
+use super::{did, go_to, shell};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::http::auth::Caller;
 use crate::http::browser::html;
-use crate::http::extract::{FromQuery, Pairs, Path, Query};
+use crate::http::check::Checks;
+use crate::http::extract::{Form, FromQuery, Pairs, Path, Query, expect_id};
 use crate::http::problem::Problem;
+use crate::http::services::check_day;
 use crate::pages::console::{CustomerPage, CustomersPage, STANDINGS, rendered};
 use crate::store::{CustomerSearch, Page};
+use crate::workflows::by::By;
 use crate::workflows::console::{lists, one};
+use crate::workflows::customers::{CustomerChange, update};
 use crate::workflows::remedy::Action;
 
 const TAB: &str = "/console/customers";
@@ -52,16 +56,61 @@ pub async fn customers(
     Ok(html(StatusCode::OK, rendered(&CustomersPage { shell, text, standing, rows: &rows })))
 }
 
+/// What was done on the way to a customer's page.
+#[derive(Debug, Default)]
+pub struct CustomerQuery {
+    did: Option<Action>,
+    saved: bool,
+}
+
+impl FromQuery for CustomerQuery {
+    fn from_query(pairs: &mut Pairs) -> Result<CustomerQuery, Problem> {
+        Ok(CustomerQuery { did: did(pairs)?, saved: pairs.flag("saved")?.unwrap_or(false) })
+    }
+}
+
 /// One customer.
 pub async fn customer(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Path(id): Path<String>,
-    Query(Did(did)): Query<Did>,
+    Query(query): Query<CustomerQuery>,
 ) -> Result<Response, Problem> {
     let missing = || Problem::not_found("There is no such customer.");
     let sheet = one::customer(&app, &id).await?.ok_or_else(missing)?;
     let back = format!("{TAB}/{}", sheet.id);
-    let shell = shell(&app, &key, TAB, did);
+    let mut shell = shell(&app, &key, TAB, query.did);
+    if query.saved {
+        shell.said = Some("The days are saved, and the drafts follow.".to_owned());
+    }
     Ok(html(StatusCode::OK, rendered(&CustomerPage { shell, sheet: &sheet, back: &back })))
+}
+
+/// The days on which a customer is billed, as the form has them; an empty field is no day.
+#[derive(Debug)]
+pub struct ActiveDays(CustomerChange);
+
+impl FromQuery for ActiveDays {
+    fn from_query(pairs: &mut Pairs) -> Result<ActiveDays, Problem> {
+        let mut checks = Checks::new();
+        let mut day = |name: &'static str| -> Result<_, Problem> {
+            let text = pairs.one(name)?.unwrap_or_default().trim().to_owned();
+            Ok(if text.is_empty() { None } else { check_day(&mut checks, name, &text) })
+        };
+        let (active_from, active_until) = (Some(day("active_from")?), Some(day("active_until")?));
+        checks.done()?;
+        Ok(ActiveDays(CustomerChange { active_from, active_until, ..CustomerChange::default() }))
+    }
+}
+
+/// Changes the days on which a customer is billed.
+pub async fn customer_active(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    by: By,
+    Form(ActiveDays(change)): Form<ActiveDays>,
+) -> Result<Response, Problem> {
+    expect_id(&id, prefix::CUSTOMER)?;
+    update(&app, &id, change, &by).await?;
+    Ok(go_to(&format!("{TAB}/{id}?saved=true")))
 }

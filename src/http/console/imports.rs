@@ -117,6 +117,14 @@ async fn file(
     limits: &Limits,
 ) -> Result<String, Problem> {
     let mut upload = Upload::begin(app, options, by).await?;
+    if let Err(problem) = receive(&mut upload, &mut field, limits).await {
+        upload.give_up().await?;
+        return Err(problem);
+    }
+    Ok(upload.check().await?.id)
+}
+
+async fn receive(upload: &mut Upload<'_>, field: &mut Field<'_>, limits: &Limits) -> Result<(), Problem> {
     let (mut bytes, mut readable) = (0_u64, true);
     while let Some(piece) = in_time(limits, field.chunk()).await? {
         bytes += piece.len() as u64;
@@ -129,7 +137,7 @@ async fn file(
             readable = upload.feed(&piece).await?;
         }
     }
-    Ok(upload.check().await?.id)
+    Ok(())
 }
 
 async fn text(mut field: Field<'_>, limits: &Limits) -> Result<String, Problem> {

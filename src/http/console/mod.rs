@@ -5,7 +5,9 @@
 //! it has a tab, a line in [`crate::pages::console::TABS`]. A form posts to a route of its own, and nothing posted from
 //! another site reaches its handler.
 
+mod amounts;
 mod customers;
+mod emails;
 mod imports;
 mod invoices;
 mod needs;
@@ -18,7 +20,9 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-pub use customers::{customer, customers};
+pub use amounts::{amounts, press_amount, press_amounts};
+pub use customers::{customer, customer_active, customers};
+pub use emails::{emails, press_emails};
 pub use imports::{apply, import, imports, upload};
 pub use invoices::{invoice, invoices};
 pub use needs::{needs, press};
@@ -36,6 +40,7 @@ use crate::store::api_keys::{ApiKey, Scope};
 use crate::workflows::console::press::PressError;
 use crate::workflows::console::session;
 use crate::workflows::remedy::Action;
+use crate::workflows::report as months;
 
 /// What it takes to press a button.
 pub(super) const PRESS: Scope = Scope::BillingWrite;
@@ -106,7 +111,7 @@ pub(super) fn shell(app: &App, key: &ApiKey, tab: &'static str, did: Option<Acti
         who: key.name.clone(),
         live: app.config.livemode(),
         may_press: key.may(PRESS),
-        said: did.map(Action::done),
+        said: did.map(|did| did.done().to_owned()),
     }
 }
 
@@ -147,6 +152,12 @@ impl From<PressError> for Problem {
             PressError::Workflow(error) => error.into(),
         }
     }
+}
+
+/// The month that is billed now: the one before this, by UTC.
+fn month_before(app: &App) -> String {
+    let this = months::month_of(app.clock.now().date_naive());
+    months::beside(&this).0.unwrap_or(this)
 }
 
 /// The console's style.

@@ -67,6 +67,7 @@ async fn query(app: &App, wanted: &mut ReportWanted) -> Result<ReportQuery, Prob
         status: wanted.status.clone(),
         currency: wanted.currency.clone(),
         customer_id,
+        not_finalized: wanted.awaited == "not_finalized",
         not_looked_up: wanted.awaited == "not_looked_up",
         not_delivered: wanted.awaited == "not_delivered",
         not_paid: wanted.awaited == "not_paid",

@@ -11,6 +11,9 @@ use crate::config::{AmountUnit, Lookup};
 use crate::outgoing::{FetchError, Fetched};
 use crate::store::customers::Customer;
 
+/// Why an amount cannot be used: it is in another currency than its customer's.
+pub(super) const WRONG_CURRENCY: &str = "wrong_currency";
+
 /// What asking came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -100,7 +103,7 @@ fn read(lookup: &Lookup, currency: Currency, body: &[u8]) -> Answer {
         if said != currency.as_str() {
             let said: String = said.chars().take(20).collect();
             let detail = format!("it is in `{said}`, the customer is billed in {}", currency.as_str());
-            return Answer::Wrong("wrong_currency", detail);
+            return Answer::Wrong(WRONG_CURRENCY, detail);
         }
     }
     let text: Cow<'_, str> = match serde_json::from_str::<String>(amount.get()) {

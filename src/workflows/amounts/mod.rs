@@ -31,6 +31,8 @@ const LONGEST_PAUSE_MS: i64 = 3_600_000;
 const MISSING: &str = "amount_missing";
 /// A later answer says something else.
 const DIFFERS: &str = "amount_differs";
+/// How often an API that cannot be reached or read is asked once more for what is known already.
+const TRIES_TO_COMPARE: i64 = 10;
 /// Answers that this process waits for at once, so that a slow API does not keep all workers from their work.
 static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
 
@@ -194,7 +196,7 @@ async fn settle(
     let mut after =
         LookedUpAmount { attempts: before.attempts + 1, updated_at: app.clock.now_ms(), ..before.clone() };
     let again = match (before.state == "known", answer) {
-        (true, answer) => compare(app, &mut tx, &mut after, &answer).await?,
+        (true, answer) => compare(app, &mut tx, &mut after, answer).await?,
         (false, Answer::Amount(minor_units)) => {
             known(app, &mut tx, &mut after, minor_units, None).await?;
             None
@@ -254,29 +256,52 @@ async fn skip(
     notice::report(app, tx, MISSING, &amount.id, message).await
 }
 
-/// The first answer stands; that a later one differs is for a human.
+/// The first answer stands; that a later one differs is for a human. That there is none any more differs as well, and so
+/// does another currency; that the API cannot be reached or read says nothing, and it is asked again for a while.
 async fn compare(
     app: &App,
     tx: &mut Tx,
     amount: &mut LookedUpAmount,
-    answer: &Answer,
+    answer: Answer,
 ) -> Result<Option<i64>, WorkflowError> {
-    match answer {
-        Answer::Amount(again) if amount.amount == Some(*again) => {
-            amount.other_amount = None;
-            tx.resolve_incident(DIFFERS, &amount.id, amount.updated_at).await?;
+    let (other, reason, said) = match answer {
+        Answer::Amount(other) => (Some(other), None, None),
+        // Whoever accepts it bills nothing.
+        Answer::Missing(reason) => (Some(0), Some(reason), None),
+        Answer::Wrong(reason @ answer::WRONG_CURRENCY, said) => (None, Some(reason), Some(said)),
+        Answer::Wrong(reason, said) | Answer::Down(reason, said) => {
+            (amount.reason, amount.detail) = (Some(reason.to_owned()), Some(said));
+            let again = amount.updated_at + pause_ms(app, amount.attempts);
+            return Ok((amount.attempts < TRIES_TO_COMPARE).then_some(again));
         }
-        Answer::Amount(other) if amount.other_amount != Some(*other) => {
-            amount.other_amount = Some(*other);
-            let detail = json!({ "stands": amount.amount, "other": other });
-            By::service(LOOK_UP).note(app, tx, "amount.differs", &amount.id, detail).await?;
-            let message = "The API gives another amount than before. The first one stands; \
-                           `opentab amounts accept` takes the other.";
-            notice::report(app, tx, DIFFERS, &amount.id, message).await?;
-        }
-        _ => {}
+    };
+    let before = (amount.other_amount, amount.reason.take());
+    (amount.reason, amount.detail) = (reason.map(str::to_owned), said);
+    if other == amount.amount {
+        amount.other_amount = None;
+        tx.resolve_incident(DIFFERS, &amount.id, amount.updated_at).await?;
+        return Ok(None);
+    }
+    amount.other_amount = other;
+    if before != (amount.other_amount, amount.reason.clone()) {
+        differs(app, tx, amount).await?;
     }
     Ok(None)
+}
+
+async fn differs(app: &App, tx: &mut Tx, amount: &LookedUpAmount) -> Result<(), WorkflowError> {
+    let detail = json!({ "stands": amount.amount, "other": amount.other_amount, "reason": amount.reason });
+    By::service(LOOK_UP).note(app, tx, "amount.differs", &amount.id, detail).await?;
+    let message = match (amount.other_amount, &amount.reason) {
+        (None, _) => "The API now gives this amount in another currency. The first one stands.",
+        (_, None) => {
+            "The API gives another amount than before. The first one stands; `opentab amounts accept` takes the other."
+        }
+        (_, Some(_)) => {
+            "The API now says that there is no amount. The first one stands; `opentab amounts accept` bills nothing."
+        }
+    };
+    notice::report(app, tx, DIFFERS, &amount.id, message).await
 }
 
 /// Has everything of a month asked for that is not known, `known_too` also what is. Answers how many.
@@ -293,11 +318,8 @@ pub async fn ask_again(app: &App, month: &str, known_too: bool, by: &By) -> Resu
         let mut tx = app.store.db.begin().await?;
         for amount in page {
             asked += 1;
-            if let Some(missing) = tx.lock_amount(&amount.id).await?.filter(|now| now.state == "missing") {
-                let updated_at = app.clock.now_ms();
-                let state = "asking".to_owned();
-                tx.put_amount(&LookedUpAmount { state, attempts: 0, updated_at, ..missing }).await?;
-                tx.resolve_incident(MISSING, &amount.id, updated_at).await?;
+            if let Some(now) = tx.lock_amount(&amount.id).await?.filter(|now| now.state != "asking") {
+                ask_anew(app, &mut tx, now).await?;
             }
             let job = enqueue(app, &mut tx, &amount.id).await?;
             tx.hasten(&job, app.clock.now_ms() + app.ids.any_up_to(STAGGER_MS)).await?;
@@ -310,6 +332,14 @@ pub async fn ask_again(app: &App, month: &str, known_too: bool, by: &By) -> Resu
     tx.commit().await?;
     app.wake.notify_waiters();
     Ok(asked)
+}
+
+/// What had an answer is asked for as if for the first time; what is known stays known.
+async fn ask_anew(app: &App, tx: &mut Tx, amount: LookedUpAmount) -> sqlx::Result<()> {
+    let updated_at = app.clock.now_ms();
+    let state = if amount.state == "known" { amount.state.clone() } else { "asking".to_owned() };
+    tx.put_amount(&LookedUpAmount { state, attempts: 0, updated_at, ..amount.clone() }).await?;
+    tx.resolve_incident(MISSING, &amount.id, updated_at).await
 }
 
 /// A person takes the later answer: the difference is on the draft, or on the next one.

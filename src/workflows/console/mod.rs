@@ -1,5 +1,7 @@
 //! The operator's console: who is signed in, what needs a human, what came of each invoice, and what a button does.
 
+pub mod amounts;
+pub mod emails;
 pub mod imports;
 pub mod lists;
 pub mod needs;

@@ -46,6 +46,9 @@ pub struct CustomerSheet {
     pub customer: Thing,
     pub suspended: Option<When>,
     pub gone_at_stripe: bool,
+    /// The days between which they are billed, as a form field has them; empty for always and never.
+    pub active_from: String,
+    pub active_until: String,
     pub facts: Vec<Fact>,
     pub invoices: Vec<InvoiceLine>,
     pub letters: Vec<LetterRow>,
@@ -344,6 +347,8 @@ pub async fn customer(app: &App, id: &str) -> Result<Option<CustomerSheet>, Work
         customer: customer_thing(app, &customer),
         suspended: customer.suspended_at.map(|at| When::new(at, app.clock.now())),
         gone_at_stripe: customer.state == CustomerState::GoneAtStripe,
+        active_from: customer.active_from.map(|day| day.to_string()).unwrap_or_default(),
+        active_until: customer.active_until.map(|day| day.to_string()).unwrap_or_default(),
         facts: customer_facts(app, &customer),
         invoices: invoices_of(app, &customer).await?,
         letters: letters.into_iter().map(|mail| letter(app, mail)).collect(),
@@ -366,11 +371,23 @@ fn customer_facts(app: &App, customer: &Customer) -> Vec<Fact> {
     facts.push(fact("Cycle begins on day", customer.anchor_day.to_string()));
     facts.push(fact("Collection", customer.collection_method.as_str().replace('_', " ")));
     facts.push(fact("Language", &*customer.locale));
+    facts.push(fact("Billed", active_days(customer)));
+    let imported = customer.last_imported_at.map(|at| at.timestamp_millis());
+    facts.extend(time_fact(app, "Last on a list", imported));
     let grace =
         customer.suspension_grace_days.map(|days| fact("Grace", super::plural(days.unsigned_abs(), "day")));
     facts.extend(grace);
     facts.extend(time_fact(app, "Since", Some(customer.created_at.timestamp_millis())));
     facts
+}
+
+fn active_days(customer: &Customer) -> String {
+    match (customer.active_from, customer.active_until) {
+        (None, None) => "always".to_owned(),
+        (Some(from), None) => format!("from {from}"),
+        (None, Some(until)) => format!("until before {until}"),
+        (Some(from), Some(until)) => format!("from {from} until before {until}"),
+    }
 }
 
 async fn invoices_of(app: &App, customer: &Customer) -> sqlx::Result<Vec<InvoiceLine>> {

@@ -31,6 +31,13 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// A fault that leaves nothing else to be told.
+    pub fn only(fault: Fault) -> Found {
+        let mut found = Found::default();
+        found.faults(vec![fault]);
+        found
+    }
+
     /// All faults of one line.
     pub fn faults(&mut self, faults: Vec<Fault>) {
         self.errors += 1;

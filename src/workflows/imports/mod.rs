@@ -22,6 +22,8 @@ pub use upload::Upload;
 pub const IMPORT: &str = "import";
 /// The most rows of one file.
 pub const MOST_ROWS: i64 = 1_000_000;
+/// The code of the one fault that is told of a file with more rows.
+pub const TOO_MANY_ROWS: &str = "too_many_rows";
 /// Faults, and changes, that are kept to be shown; all are counted.
 pub const MOST_SHOWN: usize = 100;
 /// Rows that are set down, and looked at, at once.

@@ -2,7 +2,7 @@
 
 use super::check::{self, Found};
 use super::row::{Fault, Header};
-use super::{ImportOptions, MOST_ROWS, STAGED};
+use super::{ImportOptions, MOST_ROWS, STAGED, TOO_MANY_ROWS};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::sheet;
@@ -28,6 +28,8 @@ struct Taken {
     found: Found,
     /// Nothing further can be read.
     over: bool,
+    /// There are so many rows that none of them is looked at.
+    too_many: bool,
 }
 
 impl Taken {
@@ -47,9 +49,9 @@ impl Taken {
         }
         self.rows += 1;
         if self.rows > MOST_ROWS {
-            self.over = true;
+            (self.over, self.too_many) = (true, true);
             let detail = format!("the file has more than {MOST_ROWS} rows");
-            return self.found.faults(vec![Fault::new(row.line, None, "too_many_rows", detail)]);
+            return self.found = Found::only(Fault::new(row.line, None, TOO_MANY_ROWS, detail));
         }
         match header.line(row) {
             Ok((external_id, wanted)) => self.batch.push(ImportRow {
@@ -97,6 +99,7 @@ impl<'a> Upload<'a> {
             rows: 0,
             found: Found::default(),
             over: false,
+            too_many: false,
         };
         Ok(Upload { app, import, keep: options.keep, reader: sheet::Reader::default(), taken })
     }
@@ -122,6 +125,17 @@ impl<'a> Upload<'a> {
             }
         }
         Ok(!self.taken.over)
+    }
+
+    /// It broke off: what is set down of it is forgotten.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn give_up(self) -> Result<(), WorkflowError> {
+        let mut tx = self.app.store.db.begin().await?;
+        tx.give_up_import(&self.import.id, self.app.clock.now_ms()).await?;
+        tx.drop_import_rows(&self.import.id).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Rows so far.
@@ -159,12 +173,14 @@ impl<'a> Upload<'a> {
             self.read(read);
         }
         self.set_down().await?;
-        let Taken { rows, mut found, .. } = self.taken;
+        let Taken { rows, mut found, too_many, .. } = self.taken;
         if found.errors == 0 && rows == 0 {
             let detail = "the file has no rows below its header";
             found.faults(vec![Fault::new(1, None, "no_rows", detail)]);
         }
-        found.check(self.app, &self.import.id).await?;
+        if !too_many {
+            found.check(self.app, &self.import.id).await?;
+        }
         self.import.row_count = rows;
         check::decide(self.app, self.import, found, self.keep).await
     }

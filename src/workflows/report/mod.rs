@@ -62,7 +62,8 @@ pub struct Row {
     pub amount_remaining: i64,
     pub due_at: Option<DateTime<Utc>>,
     pub finalized_at: Option<DateTime<Utc>>,
-    /// Amounts from your own API: `known`, `asking` or `missing`; null where none is looked up.
+    /// Amounts from your own API: `waiting` until the cycle is over, `asking`, `missing` or `known`; null where none is
+    /// looked up.
     #[schema(example = "known")]
     pub looked_up: Option<String>,
     /// The invoice's e-mail: `queued`, `sending`, `sent`, `failed` or `unknown`; null where there is none.
@@ -133,25 +134,29 @@ impl From<ReportTotal> for Total {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = InvoiceReportCounts)]
 pub struct Counts {
-    /// Your own API owes an amount.
+    /// It is a draft, at Stripe or still to be.
+    pub not_finalized: i64,
+    /// Your own API owes an amount, or is asked for it once the cycle is over.
     pub not_looked_up: i64,
     /// There is an e-mail with the invoice, and it has not been sent.
     pub not_delivered: i64,
     /// It is finalized, and money is expected.
     pub not_paid: i64,
+    /// It is finalized, and somebody has given up that it is paid. Nothing waits for it.
+    pub uncollectible: i64,
 }
 
 impl Counts {
     /// Whether nothing waits.
     pub fn is_settled(&self) -> bool {
-        *self == Counts::default()
+        Counts { uncollectible: 0, ..*self } == Counts::default()
     }
 }
 
 impl From<ReportCounts> for Counts {
     fn from(counts: ReportCounts) -> Counts {
-        let ReportCounts { not_looked_up, not_delivered, not_paid } = counts;
-        Counts { not_looked_up, not_delivered, not_paid }
+        let ReportCounts { not_finalized, not_looked_up, not_delivered, not_paid, uncollectible } = counts;
+        Counts { not_finalized, not_looked_up, not_delivered, not_paid, uncollectible }
     }
 }
 
