@@ -138,7 +138,8 @@ fn shape(seed: u64, chance: &mut Chance) -> Shape {
     if chance.hits(150_000) {
         settings.insert("OPENTAB_LINES_PER_INVOICE", "2".to_owned());
     }
-    if chance.hits(400_000) {
+    // A payday takes five times as long as other histories: of those there are to be many.
+    if chance.hits(150_000) {
         settings.insert("OPENTAB_COLLECTION", "opentab".to_owned());
     }
     let skew = |chance: &mut Chance| {
