@@ -16,6 +16,8 @@ pub(super) struct ApiError {
     /// Requests that died waiting for a lock never got an id at Stripe.
     pub without_request_id: bool,
     payment_method: Option<Box<Value>>,
+    /// What a bank declined, `ch_…`.
+    pub charge: Option<Box<str>>,
 }
 
 /// What a handler answers.
@@ -34,6 +36,7 @@ impl ApiError {
             rate_limited_reason: None,
             without_request_id: false,
             payment_method: None,
+            charge: None,
         }
     }
 
@@ -138,6 +141,7 @@ impl ApiError {
             ("code", self.code.as_deref()),
             ("decline_code", self.decline_code),
             ("param", self.param.as_deref()),
+            ("charge", self.charge.as_deref()),
         ];
         for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             shown[name] = json!(value);
@@ -159,6 +163,9 @@ impl ApiError {
         }
         if let Some(decline_code) = self.decline_code {
             error["decline_code"] = json!(decline_code);
+        }
+        if let Some(charge) = &self.charge {
+            error["charge"] = json!(charge);
         }
         if let Some(method) = &self.payment_method {
             error["payment_method"] = (**method).clone();

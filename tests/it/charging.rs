@@ -378,7 +378,7 @@ async fn what_a_human_decided_at_stripe_is_followed_and_not_fought() {
 
 #[tokio::test]
 async fn a_transfer_that_takes_days_is_waited_for_and_not_tried_again() {
-    for (arrives, end) in [(true, "paid"), (false, "failed: network")] {
+    for (arrives, end) in [(true, "paid"), (false, "failed: declined")] {
         let p = Payday::with(CardOutcome::Processes).await.begins().await;
         assert_eq!(p.state().await, "in_progress");
         for _ in 0..30 {
@@ -388,8 +388,47 @@ async fn a_transfer_that_takes_days_is_waited_for_and_not_tried_again() {
         assert!(p.t.clock.now() > crate::tab::time("2026-12-06T00:00:00Z"));
         p.t.sandbox.card_will(&p.card, CardOutcome::Declined("insufficient_funds"));
         p.t.sandbox.end_transfer(&p.invoice().await.1, arrives);
+        let returned_at = p.t.clock.now();
         p.next().await;
         assert_eq!(p.state().await, end);
+        if !arrives {
+            assert_eq!(p.attempts().await[0].message.as_deref(), Some("The transfer was returned."));
+            let again = opentab::clock::from_ms(p.goes_on_at().await.unwrap()) - returned_at;
+            assert!(again >= Duration::days(3), "the ladder of what is declined: {again}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decline_whose_answer_was_lost_keeps_stripes_reason_and_its_ladder() {
+    let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    let p = p.begins().await;
+    assert_eq!(p.state().await, "in_progress");
+    p.next().await;
+    assert_eq!(
+        (p.state().await.as_str(), p.outcomes().await),
+        ("failed: insufficient_funds", vec!["failed".to_owned()])
+    );
+    assert!(p.next().await.unwrap() >= Duration::days(1));
+    assert_eq!((p.charge().await.tries, p.attempts().await.len()), (2, 2));
+}
+
+#[tokio::test]
+async fn an_earlier_decline_does_not_explain_a_try_that_never_arrived() {
+    let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    let p = p.begins().await;
+    p.next().await;
+    for before in [1, 2] {
+        p.t.sandbox.faults().next(PAY, Fault::DropBefore);
+        p.next().await;
+        p.next().await;
+        assert_eq!(p.state().await, "failed: network", "nothing new stands at Stripe");
+        p.next().await;
+        let charge = p.charge().await;
+        assert_eq!((p.state().await.as_str(), charge.tries), ("failed: insufficient_funds", before + 1));
     }
 }
 
@@ -471,6 +510,33 @@ async fn by_hand_an_invoice_is_paid_voided_and_written_off() {
         assert!(matches!(refused, Err(ManualError::AlreadyPaid)), "{refused:?}");
     }
     assert!(p.t.incidents().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_hand_takes_a_place_as_well() {
+    let t = company(3, "1", CardOutcome::Succeeds).await;
+    t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    t.sandbox.faults().often(PAY, Fault::LoseAnswer, 1_000);
+    t.settle().await;
+    let pending = in_state(&t, "pending").await;
+    let (one, other) = (&pending[0].0, &pending[1].0);
+    let by = By::operator();
+    let (paid, voided) = tokio::join!(charge::pay(&t.app, one, &by), charge::void(&t.app, other, &by));
+    assert!(
+        matches!((&paid, &voided), (Err(ManualError::NoPlace), Err(ManualError::NoPlace))),
+        "{paid:?}, {voided:?}"
+    );
+    assert_eq!((charges_in(&t, "in_progress").await, charges_in(&t, "pending").await), (1, 2));
+    t.sandbox.faults().clear();
+    t.pass(Duration::seconds(10));
+    charge::charge(&t.app, &in_state(&t, "in_progress").await[0].0).await.unwrap();
+    assert_eq!(charge::pay(&t.app, one, &by).await.unwrap().charge.state, "paid");
+}
+
+/// Invoices whose charge is in a state.
+async fn in_state(t: &Tab, state: &str) -> Vec<(String,)> {
+    let sql = both("select invoice_id from charge where state = $1 order by id");
+    t.app.store.db.all(sql, (state,)).await.unwrap()
 }
 
 #[tokio::test]

@@ -311,6 +311,59 @@ async fn ten_tries_for_one_cause_are_told_once() {
 }
 
 #[tokio::test]
+async fn reasons_that_take_turns_climb_each_ladder_once_and_are_told_once() {
+    let (funds, declined) =
+        (CardOutcome::Declined("insufficient_funds"), CardOutcome::Declined("generic_decline"));
+    let p = Payday::with(funds).await;
+    listens(&p).await;
+    let p = p.begins().await;
+    for turn in 0..60 {
+        p.t.sandbox.card_will(&p.card, if turn % 2 == 0 { declined } else { funds });
+        if turn % 3 == 0 {
+            p.t.sandbox.faults().next(PAY, Fault::DropBefore);
+        }
+        if p.next().await.is_none() {
+            break;
+        }
+    }
+    assert_eq!(p.goes_on_at().await, None, "it comes to an end");
+    let attempts = p.attempts().await;
+    let failed_for =
+        |reason| attempts.iter().filter(|attempt| attempt.reason.as_deref() == Some(reason)).count();
+    assert!(failed_for("insufficient_funds") <= 10 && failed_for("declined") <= 6, "{attempts:?}");
+    assert!(failed_for("insufficient_funds") > 1 && failed_for("declined") > 1, "they took turns");
+    assert!(suspended_at(&p).await.is_some());
+    p.t.settle().await;
+    let (events, emails) = told(&p).await;
+    let failures = events.iter().filter(|event| *event == "charge.failed").count();
+    // One for each of the two, and one for Stripe that could not be reached each time.
+    let unanswered = attempts.iter().filter(|attempt| attempt.reason.is_none()).count();
+    assert_eq!(failures, 2 + unanswered, "{events:?}");
+    assert_eq!(emails, ["insufficient_funds", "payment_failed", "suspended"]);
+}
+
+#[tokio::test]
+async fn what_only_an_operator_can_help_is_open_again_when_it_is_back_and_told_once() {
+    let p = Payday::setup(
+        "opentab",
+        Some(CardOutcome::WrongCurrency),
+        &[("OPENTAB_OPERATOR_EMAIL", "op@example.com")],
+    );
+    let p = p.await.begins().await;
+    let (id, _) = p.invoice().await;
+    let by = By::operator();
+    assert_eq!(p.t.incidents().await, ["charge_currency_mismatch"]);
+    p.t.sandbox.card_will(&p.card, CardOutcome::Declined("generic_decline"));
+    charge::pay(&p.t.app, &id, &by).await.unwrap();
+    assert!(p.t.incidents().await.is_empty(), "the customer has to do something");
+    p.t.sandbox.card_will(&p.card, CardOutcome::WrongCurrency);
+    charge::pay(&p.t.app, &id, &by).await.unwrap();
+    assert_eq!(p.t.incidents().await, ["charge_currency_mismatch"]);
+    let (_, emails) = told(&p).await;
+    assert_eq!(emails, ["incident", "payment_failed"]);
+}
+
+#[tokio::test]
 async fn two_unpaid_invoices_suspend_a_customer_once() {
     let p = Payday::with(CardOutcome::NeedsAction).await;
     listens(&p).await;
@@ -344,6 +397,58 @@ async fn a_customers_own_grace_counts() {
     p.to_the_end().await;
     let after = Duration::milliseconds(suspended_at(&p).await.unwrap() - p.charge().await.due_at);
     assert_eq!(after, Duration::days(3));
+}
+
+#[tokio::test]
+async fn a_suspension_that_is_to_come_moves_with_the_grace_and_one_that_has_come_stays() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    let due = p.charge().await.due_at;
+    let graced = async |days| {
+        let change = CustomerChange { suspension_grace_days: Some(days), ..CustomerChange::default() };
+        customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
+        p.t.settle().await;
+        (p.charge().await.suspend_at.unwrap() - due) / (DAY * 1_000)
+    };
+    for (days, after) in [(Some(40), 40), (Some(20), 20), (None, 14), (Some(30), 30)] {
+        assert_eq!(graced(days).await, after);
+    }
+    p.t.pass(Duration::days(29));
+    p.t.settle().await;
+    assert_eq!(suspended_at(&p).await, None);
+    let now = p.t.clock.now_ms();
+    graced(Some(3)).await;
+    assert_eq!((suspended_at(&p).await, p.charge().await.suspend_at), (Some(now), Some(now)));
+    graced(Some(300)).await;
+    assert_eq!((suspended_at(&p).await, p.charge().await.suspend_at), (Some(now), Some(now)));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_human_is_tried_again_by_reason_and_month_as_well() {
+    let fault = Fault::Status { status: 400, code: None, stored: false, executed: false };
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().often(PAY, fault, 1_000);
+    let p = p.begins().await;
+    p.to_the_end().await;
+    assert_eq!(p.state().await, "needs_attention");
+    p.t.sandbox.faults().clear();
+    let december = opentab::billing::cycle::month_span("2026-12").unwrap();
+    assert_eq!(charge::ask_for_failed(&p.t.app, "declined", december).await.unwrap(), 0);
+    assert_eq!(charge::ask_for_failed(&p.t.app, "unknown", december).await.unwrap(), 1);
+    p.to_the_end().await;
+    p.paid_once("by reason").await;
+    // What nobody ever knew the reason of is unknown as well; it is asked for, and not tried blindly.
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    p.t.sandbox.faults().often("GET", Fault::UnknownValue { field: "status" }, 1_000);
+    let p = p.begins().await;
+    p.to_the_end().await;
+    assert_eq!((p.state().await.as_str(), p.charge().await.reason), ("needs_attention", None));
+    p.t.sandbox.faults().clear();
+    assert_eq!(charge::ask_for_failed(&p.t.app, "unknown", december).await.unwrap(), 1);
+    p.to_the_end().await;
+    p.paid_once("asked, not tried").await;
+    assert_eq!(p.attempts().await.len(), 1);
 }
 
 #[tokio::test]
