@@ -473,6 +473,13 @@ impl Tx {
         self.opt(sql, (customer_id,)).await
     }
 
+    /// Nobody else changes where a customer stands until this transaction ends. No stronger lock: whoever has written a row
+    /// that refers to the customer shares it already, and two of those would wait for each other for ever.
+    pub async fn lock_standing(&mut self, customer_id: &str) -> sqlx::Result<()> {
+        let sql = both("update customer set updated_at = updated_at where id = $1");
+        self.run(sql, (customer_id,)).await.map(drop)
+    }
+
     /// Suspends a customer; false where they are suspended already.
     pub async fn suspend_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(

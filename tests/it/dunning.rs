@@ -1,15 +1,19 @@
 //! Dunning: what follows each failure, driven to its end under simulated time.
 
+use std::sync::Arc;
+
 use chrono::Duration;
 use opentab::billing::{Reason, Strategy};
 use opentab::commands::dunning::ladder;
 use opentab::sandbox::{CardOutcome, Fault};
 use opentab::store::both;
+use opentab::stripe::{Request, SendFuture, Transport};
 use opentab::workflows::by::By;
 use opentab::workflows::charge;
 use opentab::workflows::customers::{self, CustomerChange};
 use opentab::workflows::outgoing::{self, NewEndpoint};
 use serde_json::Value;
+use tokio::sync::Barrier;
 
 use crate::payday::Payday;
 
@@ -172,6 +176,56 @@ async fn every_row_of_the_strategy_table_comes_to_its_end() {
     }
 }
 
+/// Seconds of a span as ladders are printed.
+fn seconds(span: &str) -> i64 {
+    let (number, unit) = span.split_at(span.len() - 1);
+    let unit = match unit {
+        "d" => DAY,
+        "h" => 60 * MINUTE,
+        "m" => MINUTE,
+        _ => 1,
+    };
+    number.parse::<i64>().unwrap() * unit
+}
+
+#[test]
+fn the_printed_ladder_is_the_one_that_is_climbed() {
+    for row in ROWS {
+        let text = ladder(row.reason, &Strategy::default_of(row.reason));
+        let line = |name: &str| {
+            let found = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+            found.trim().to_owned()
+        };
+        let tries = line("tries:");
+        let (steps, every) = match tries.split_once(", then every ") {
+            Some((steps, every)) => (steps, Some(seconds(every))),
+            None => (tries.as_str(), None),
+        };
+        let mut printed: Vec<i64> =
+            steps.split(", ").map(|step| if step == "at once" { 0 } else { seconds(step) }).collect();
+        while let Some(every) = every.filter(|_| printed.len() < row.tries.len()) {
+            printed.push(printed[printed.len() - 1] + every);
+        }
+        // Of a try that nobody answered, its end is asked for first: ten seconds each.
+        let looks = |try_no: usize| if row.reason == Reason::Network { 10 * try_no as i64 } else { 0 };
+        let climbed: Vec<i64> = row.tries.iter().enumerate().map(|(no, at)| at - looks(no)).collect();
+        assert_eq!(printed, climbed, "{text}");
+        let finally = match (row.suspended_after_days, row.state) {
+            (Some(_), _) => "suspend",
+            (None, "needs_attention") => "needs attention",
+            (None, _) => "wait",
+        };
+        assert_eq!(line("finally:"), finally, "{text}");
+        let own = format!("charge_{}", row.reason);
+        let tells = match (row.suspended_after_days, row.incidents.contains(&own.as_str())) {
+            (Some(_), _) => "customer, once",
+            (None, true) => "operator, once",
+            (None, false) => "nobody, once; the operator that Stripe is down, after 3 tries",
+        };
+        assert_eq!(line("tells:"), tells, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn every_reason_has_its_row() {
     for reason in Reason::ALL {
@@ -279,6 +333,76 @@ async fn a_suspended_customer_is_restored_once_everything_is_paid() {
     assert_eq!((p.t.audited("customer.suspended").await, p.t.audited("customer.restored").await), (1, 1));
 }
 
+#[tokio::test]
+async fn who_is_restored_hears_of_it_and_so_does_the_application() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    listens(&p).await;
+    let p = p.begins().await;
+    p.to_the_end().await;
+    assert!(suspended_at(&p).await.is_some());
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    charge::pay(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+    p.t.settle().await;
+    let (events, emails) = told(&p).await;
+    assert_eq!(events, ["charge.failed", "customer.restored", "customer.suspended"]);
+    assert_eq!(emails, ["authentication_required", "restored", "suspended"]);
+    let restored =
+        p.t.mail.delivered().into_iter().filter(|mail| format!("{mail:?}").contains("active again")).count();
+    assert_eq!(restored, 1);
+}
+
+/// Both requests to pay are answered at the same moment.
+#[derive(Debug)]
+struct Together {
+    wire: Arc<dyn Transport>,
+    both: Barrier,
+}
+
+impl Transport for Together {
+    fn send(&self, request: Request) -> SendFuture<'_> {
+        Box::pin(async move {
+            let pays = request.path.ends_with("/pay");
+            let answer = self.wire.send(request).await;
+            if pays {
+                self.both.wait().await;
+            }
+            answer
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_pays_two_invoices_at_once_is_restored_once() {
+    for _ in 0..3 {
+        let p = Payday::with(CardOutcome::NeedsAction).await;
+        listens(&p).await;
+        let p = owes_twice(p).await;
+        assert!(suspended_at(&p).await.is_some());
+        p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+        let together = Arc::new(Together { wire: p.t.wire(), both: Barrier::new(2) });
+        let paying: Vec<_> =
+            p.t.sealed(&p.ada)
+                .await
+                .into_iter()
+                .map(|invoice| {
+                    let replica = p.t.replica_through(together.clone());
+                    tokio::spawn(
+                        async move { charge::pay(&replica, &invoice.id, &By::operator()).await.unwrap() },
+                    )
+                })
+                .collect();
+        for paid in paying {
+            assert_eq!(paid.await.unwrap().charge.state, "paid");
+        }
+        assert_eq!(suspended_at(&p).await, None);
+        p.t.settle().await;
+        assert_eq!(p.t.audited("customer.restored").await, 1);
+        let (events, emails) = told(&p).await;
+        assert_eq!(events.iter().filter(|kind| *kind == "customer.restored").count(), 1);
+        assert_eq!(emails.iter().filter(|kind| *kind == "restored").count(), 1);
+    }
+}
+
 /// Types of events that the user's own application has heard of, and kinds of e-mails, in order.
 async fn told(p: &Payday) -> (Vec<String>, Vec<String>) {
     let heard = p.t.listener.heard();
@@ -292,7 +416,7 @@ async fn told(p: &Payday) -> (Vec<String>, Vec<String>) {
 }
 
 async fn listens(p: &Payday) {
-    let events = vec!["charge.failed".to_owned(), "customer.suspended".to_owned()];
+    let events = ["charge.failed", "customer.suspended", "customer.restored"].map(str::to_owned).to_vec();
     let new = NewEndpoint { url: "https://app.example/hooks".to_owned(), description: String::new(), events };
     outgoing::create(&p.t.app, new, &By::operator()).await.unwrap();
 }
@@ -363,10 +487,8 @@ async fn what_only_an_operator_can_help_is_open_again_when_it_is_back_and_told_o
     assert_eq!(emails, ["incident", "payment_failed"]);
 }
 
-#[tokio::test]
-async fn two_unpaid_invoices_suspend_a_customer_once() {
-    let p = Payday::with(CardOutcome::NeedsAction).await;
-    listens(&p).await;
+/// Two invoices are unpaid for so long that the customer is suspended.
+async fn owes_twice(p: Payday) -> Payday {
     let graced = async |days| {
         let change = CustomerChange { suspension_grace_days: Some(Some(days)), ..CustomerChange::default() };
         customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
@@ -382,6 +504,14 @@ async fn two_unpaid_invoices_suspend_a_customer_once() {
     p.t.settle().await;
     p.to_the_end().await;
     assert_eq!(p.t.sealed(&p.ada).await.len(), 2);
+    p
+}
+
+#[tokio::test]
+async fn two_unpaid_invoices_suspend_a_customer_once() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    listens(&p).await;
+    let p = owes_twice(p).await;
     let (events, emails) = told(&p).await;
     assert_eq!(events, ["charge.failed", "charge.failed", "customer.suspended"]);
     assert_eq!(emails.iter().filter(|kind| *kind == "suspended").count(), 1);

@@ -9,7 +9,6 @@ use super::outcome;
 use crate::app::App;
 use crate::clock::from_ms;
 use crate::planted::{Bug, planted};
-use crate::store::customers;
 use crate::store::{Charge, Lease, Standing, Tx};
 
 const DAY_MS: i64 = 86_400_000;
@@ -77,7 +76,7 @@ pub(super) async fn restore(app: &App, tx: &mut Tx, charge: &Charge) -> Result<(
         return Ok(());
     }
     // Of two invoices that are paid at once, the second to come here sees the first.
-    customers::lock(tx, id).await?;
+    tx.lock_standing(id).await?;
     if !tx.restore_customer(id, app.clock.now_ms()).await? {
         return Ok(());
     }
