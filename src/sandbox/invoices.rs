@@ -516,11 +516,11 @@ impl State {
     }
 
     /// What a bank declined is a charge, and the error names it; a request that was not valid made none.
-    fn as_charge(&mut self, mut error: ApiError) -> ApiError {
-        if error.status == 402 {
-            error.charge = Some(self.new_id("ch").into());
+    fn as_charge(&mut self, error: ApiError) -> ApiError {
+        match error.status {
+            402 => error.charge_is(self.new_id("ch")),
+            _ => error,
         }
-        error
     }
 
     fn attempt_failed(&mut self, id: &str, error: &ApiError, automatic: bool) {
