@@ -454,7 +454,17 @@ pub struct After {
     pub provider_down: bool,
 }
 
-/// What follows the so-many-eth try in a row that failed for this reason. `jitter` is a share of a thousand.
+/// Which rung of its reason's ladder a failure is, from 1. Each ladder is climbed once for an invoice: where reasons take
+/// turns, none begins anew. That Stripe cannot be reached says nothing of the invoice, and counts in a row.
+pub fn rung(reason: Reason, in_a_row: u32, ever: u32) -> u32 {
+    match reason {
+        Network => in_a_row,
+        // Where Stripe collects there are no tries of ours to count.
+        _ => ever.max(in_a_row),
+    }
+}
+
+/// What follows the failure that is this rung of its reason's ladder. `jitter` is a share of a thousand.
 pub fn after_failure(
     strategy: &Strategy,
     reason: Reason,
@@ -730,6 +740,31 @@ mod tests {
                     prop_assert!((wait..=wait + wait / 5).contains(&(at - now)));
                 }
             }
+        }
+
+        #[test]
+        fn reasons_that_take_turns_end_all_the_same_and_each_is_told_once(
+            reasons in proptest::collection::vec(proptest::sample::select(Reason::ALL.to_vec()), 1..400)
+        ) {
+            let all: usize = Reason::ALL.iter().filter_map(|reason| Strategy::default_of(*reason).tries()).sum();
+            let (mut tried, mut told, mut last) = (Vec::new(), Vec::new(), None);
+            for reason in reasons {
+                tried.push(reason);
+                let ever = u32::try_from(tried.iter().filter(|before| **before == reason).count()).unwrap();
+                let in_a_row = match last { Some((before, times)) if before == reason => times + 1, _ => 1 };
+                let rung = rung(reason, in_a_row, ever);
+                last = Some((reason, rung));
+                if rung == 1 && reason != Network {
+                    prop_assert!(!told.contains(&reason), "{reason} is told twice");
+                    told.push(reason);
+                }
+                let after = after_failure(&Strategy::default_of(reason), reason, rung, 0, 0, 0);
+                if after.next_attempt_at.is_none() {
+                    break;
+                }
+            }
+            let counted = tried.iter().filter(|reason| **reason != Network).count();
+            prop_assert!(counted <= all, "{counted} tries, and all ladders have {all}");
         }
 
         #[test]

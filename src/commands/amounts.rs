@@ -39,11 +39,17 @@ pub enum AmountsCommand {
         /// Also for what is known: an answer that differs is reported, and the first one stands
         #[arg(long)]
         known_too: bool,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
     /// Take a later answer that differs
     Accept {
         /// ot_amt_…
         id: String,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -68,13 +74,17 @@ pub async fn amounts(config: Config, command: AmountsCommand) -> anyhow::Result<
             }
             return Ok(ExitCode::from(u8::from(app.store.is_any_amount_unknown(&filter).await?)));
         }
-        AmountsCommand::Retry { month, known_too } => {
+        AmountsCommand::Retry { month, known_too, json } => {
             let asked = amounts::ask_again(&app, &month, known_too, &By::operator()).await?;
-            say!(
-                "{asked} amounts are asked for by a running server; `opentab amounts list` shows what comes of it."
-            );
+            match json {
+                true => say!("{}", serde_json::json!({ "asked": asked })),
+                false => say!(
+                    "{asked} amounts are asked for by a running server; `opentab amounts list` shows what comes of it."
+                ),
+            }
         }
-        AmountsCommand::Accept { id } => match amounts::accept(&app, &id, &By::operator()).await {
+        AmountsCommand::Accept { id, json } => match amounts::accept(&app, &id, &By::operator()).await {
+            Ok(amount) if json => say!("{}", as_json(&amount)),
             Ok(amount) => say!("{id} is {} from now on.", amount.amount.unwrap_or(0)),
             Err(error) => anyhow::bail!("{id}: {error}"),
         },

@@ -7,14 +7,14 @@ use clap::Subcommand;
 use super::open;
 use crate::commands::out::say;
 use crate::config::Config;
-use crate::store::{Incident, Page};
+use crate::store::Page;
 use crate::workflows::by::{By, ChangeError};
-use crate::workflows::console::needs::{self, Way};
+use crate::workflows::console::needs::{self, Listed, Way};
 use crate::workflows::{notice, remedy};
 
 #[derive(Debug, Subcommand)]
 pub enum IncidentsCommand {
-    /// List open incidents, newest first
+    /// List what needs a human: open incidents, and what waits without one
     List {
         /// How many
         #[arg(long, default_value_t = 50)]
@@ -35,9 +35,9 @@ pub async fn incidents(config: Config, command: IncidentsCommand) -> anyhow::Res
     match command {
         IncidentsCommand::List { limit, json } => {
             let page = Page { limit: limit.max(0), after: String::new(), before: String::new() };
-            for incident in app.store.open_incidents(&page).await?.0 {
-                say!("{}", if json { as_json(&incident) } else { as_text(&incident) });
-                let commands = needs::ways(&incident).into_iter().filter_map(|way| way.command);
+            for listed in needs::listed(&app, &page).await?.0 {
+                say!("{}", if json { as_json(&listed) } else { as_text(&listed) });
+                let commands = listed.ways.into_iter().filter_map(|way| way.command);
                 commands.filter(|_| !json).for_each(|command| say!("    {command}"));
             }
         }
@@ -52,7 +52,7 @@ pub async fn incidents(config: Config, command: IncidentsCommand) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_text(incident: &Incident) -> String {
+fn as_text(Listed { incident, .. }: &Listed) -> String {
     format!(
         "{}  {}  {} {}  seen {}  {}",
         incident.last_seen_at.format("%Y-%m-%d %H:%M:%S"),
@@ -64,12 +64,13 @@ fn as_text(incident: &Incident) -> String {
     )
 }
 
-fn way(way: Way) -> serde_json::Value {
+fn way(way: &Way) -> serde_json::Value {
     serde_json::json!({ "action": way.action.as_str(), "does": way.action.does(), "command": way.command })
 }
 
-fn as_json(incident: &Incident) -> String {
+fn as_json(Listed { object, incident, ways }: &Listed) -> String {
     serde_json::json!({
+        "object": object,
         "id": incident.id,
         "kind": incident.kind,
         "subject": incident.subject,
@@ -78,7 +79,7 @@ fn as_json(incident: &Incident) -> String {
         "opened_at": incident.opened_at,
         "last_seen_at": incident.last_seen_at,
         "advice": remedy::remedy(&incident.kind).map(|remedy| remedy.advice),
-        "actions": needs::ways(incident).into_iter().map(way).collect::<Vec<_>>(),
+        "actions": ways.iter().map(way).collect::<Vec<_>>(),
     })
     .to_string()
 }

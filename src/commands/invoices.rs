@@ -15,7 +15,7 @@ use crate::billing::{ChargeState, Currency, Money, Reason};
 use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
-use crate::store::{Charge, ChargeFilter, Page};
+use crate::store::{Charge, ChargeFilter, Invoice, Page};
 use crate::workflows::ask::{SYNC, ask_for_due};
 use crate::workflows::by::By;
 use crate::workflows::charge::{self, Asked, ManualError};
@@ -50,7 +50,7 @@ pub enum InvoicesCommand {
         #[arg(long, conflicts_with = "id")]
         due: bool,
         /// For scripts
-        #[arg(long, requires = "due")]
+        #[arg(long)]
         json: bool,
     },
     /// Have failed charges tried now: one invoice, or all that failed, by reason and month
@@ -59,16 +59,25 @@ pub enum InvoicesCommand {
     Void {
         /// ot_inv_…
         id: String,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
     /// Say that nobody expects it to be paid; it still may be
     MarkUncollectible {
         /// ot_inv_…
         id: String,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
     /// Bill again what stood on a void invoice, or what somebody took off a finalized one
     Rebill {
         /// ot_inv_…
         id: String,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -93,6 +102,9 @@ pub struct RetryArgs {
     id: Option<String>,
     #[command(flatten)]
     which: Which,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -135,19 +147,18 @@ pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Resul
         InvoicesCommand::List(args) => list(&app, args).await?,
         InvoicesCommand::Retry(args) => retry(&app, args, &by).await?,
         InvoicesCommand::Finalize { json } => finalize(&app, json).await?,
-        InvoicesCommand::Charge { id: Some(id), .. } => say_what_came(charge::pay(&app, &id, &by).await)?,
-        InvoicesCommand::Charge { id: None, json, .. } => charge_due(&app, json).await?,
-        InvoicesCommand::Void { id } => say_what_came(charge::void(&app, &id, &by).await)?,
-        InvoicesCommand::MarkUncollectible { id } => {
-            say_what_came(charge::mark_uncollectible(&app, &id, &by).await)?
+        InvoicesCommand::Charge { id: Some(id), json, .. } => {
+            say_what_came(charge::pay(&app, &id, &by).await, json)?
         }
-        InvoicesCommand::Rebill { id } => match charge::rebill(&app, &id, &by).await {
-            Ok(_) => {
-                say!("{id} is owed again: the next sync puts it on the draft.");
-                ExitCode::SUCCESS
-            }
-            Err(error) => bail!("{error}"),
-        },
+        InvoicesCommand::Charge { id: None, json, .. } => charge_due(&app, json).await?,
+        InvoicesCommand::Void { id, json } => say_what_came(charge::void(&app, &id, &by).await, json)?,
+        InvoicesCommand::MarkUncollectible { id, json } => {
+            say_what_came(charge::mark_uncollectible(&app, &id, &by).await, json)?
+        }
+        InvoicesCommand::Rebill { id, json } => {
+            let said = format!("{id} is owed again: the next sync puts it on the draft.");
+            say_asked(charge::rebill(&app, &id, &by).await, &said, json)?
+        }
     };
     if asks_stripe {
         reads::record(&app).await?;
@@ -201,33 +212,51 @@ async fn charge_due(app: &App, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// 0: it is as it was asked for. 1: Stripe said no, or nobody knows yet.
-fn say_what_came(asked: Result<Asked, ManualError>) -> anyhow::Result<ExitCode> {
-    let Asked { charge, invoice } = match asked {
-        Ok(asked) => asked,
-        Err(ManualError::Gone) => bail!("there is no such invoice; `opentab invoices list` shows them"),
-        Err(error) => bail!("{error}"),
-    };
+fn say_what_came(asked: Result<Asked, ManualError>, json: bool) -> anyhow::Result<ExitCode> {
+    let asked = found(asked)?;
+    let Asked { charge, invoice } = &asked;
     let why = charge.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let said = charge.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-    say!("{} is {}{why}{said}", invoice.number.as_deref().unwrap_or(&invoice.id), charge.state);
+    match json {
+        true => say!("{}", as_json(charge, &amount_of(invoice))),
+        false => say!("{} is {}{why}{said}", invoice.number.as_deref().unwrap_or(&invoice.id), charge.state),
+    }
     let reached = matches!(charge.state.as_str(), "paid" | "void" | "uncollectible");
     Ok(if reached { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+/// What was asked for is written down; the rest comes of itself.
+fn say_asked(asked: Result<Asked, ManualError>, said: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let Asked { charge, invoice } = found(asked)?;
+    match json {
+        true => say!("{}", as_json(&charge, &amount_of(&invoice))),
+        false => say!("{said}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn found(asked: Result<Asked, ManualError>) -> anyhow::Result<Asked> {
+    match asked {
+        Ok(asked) => Ok(asked),
+        Err(ManualError::Gone) => bail!("there is no such invoice; `opentab invoices list` shows them"),
+        Err(error) => bail!("{error}"),
+    }
+}
+
 async fn retry(app: &App, args: RetryArgs, by: &By) -> anyhow::Result<ExitCode> {
     if let Some(id) = &args.id {
-        if let Err(error) = charge::retry(app, id, by).await {
-            bail!("{error}");
-        }
-        say!("{id} is tried at once by a running server.");
-        return Ok(ExitCode::SUCCESS);
+        let said = format!("{id} is tried at once by a running server.");
+        return say_asked(charge::retry(app, id, by).await, &said, args.json);
     }
     let reason = args.which.reason.map_or("", Reason::as_str);
     let asked = charge::ask_for_failed(app, reason, args.which.month.unwrap_or((0, i64::MAX))).await?;
     charge::note_run(app, "failed", reason, asked, by).await?;
-    say!(
-        "{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it."
-    );
+    match args.json {
+        true => say!("{}", json!({ "asked": asked })),
+        false => say!(
+            "{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it."
+        ),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -240,14 +269,16 @@ async fn list(app: &App, args: ListArgs) -> anyhow::Result<ExitCode> {
         due: args.which.month,
     };
     for charge in app.store.charges(&page, &filter).await?.0 {
-        let invoice = app.store.invoice(&charge.invoice_id).await?;
-        let amount = invoice.and_then(|invoice| {
-            Some(Money::new(invoice.amount_due, Currency::parse(&invoice.currency).ok()?).to_string())
-        });
-        let amount = amount.unwrap_or_default();
+        let amount = app.store.invoice(&charge.invoice_id).await?.as_ref().map(amount_of).unwrap_or_default();
         say!("{}", if args.json { as_json(&charge, &amount) } else { as_text(&charge, &amount) });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As people read it; empty where the currency is none.
+fn amount_of(invoice: &Invoice) -> String {
+    let currency = Currency::parse(&invoice.currency).ok();
+    currency.map(|currency| Money::new(invoice.amount_due, currency).to_string()).unwrap_or_default()
 }
 
 fn as_text(charge: &Charge, amount: &str) -> String {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::open;
 use super::work_off::{all_settled, say_what_failed, with_workers};
@@ -28,7 +29,7 @@ pub struct SyncArgs {
     #[arg(long)]
     dry_run: bool,
     /// For scripts
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long)]
     json: bool,
 }
 
@@ -45,7 +46,7 @@ pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
         },
     };
     if args.dry_run {
-        return show(&app, customer).await;
+        return show(&app, customer, args.json).await;
     }
     let jobs = with_workers(&app, &[SYNC], async {
         let ids = match customer {
@@ -60,23 +61,26 @@ pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
     let failed = say_what_failed(&jobs);
     let in_step = jobs.len() - failed;
     match args.json {
-        true => say!("{}", serde_json::json!({ "in_step": in_step, "not_in_step": failed })),
+        true => say!("{}", json!({ "in_step": in_step, "not_in_step": failed })),
         false => say!("{in_step} in step, {failed} not"),
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-async fn show(app: &App, customer: Option<Customer>) -> anyhow::Result<ExitCode> {
+async fn show(app: &App, customer: Option<Customer>, json: bool) -> anyhow::Result<ExitCode> {
     let customers = match customer {
         Some(customer) => vec![customer],
         None => changed(app).await?,
     };
     for customer in &customers {
         if let Some(found) = preview(app, customer).await? {
-            print_preview(customer, &found);
+            match json {
+                true => say!("{}", as_json(customer, &found)),
+                false => print_preview(customer, &found),
+            }
         }
     }
-    if customers.is_empty() {
+    if customers.is_empty() && !json {
         say!("Every draft is in step.");
     }
     Ok(ExitCode::SUCCESS)
@@ -93,6 +97,23 @@ async fn changed(app: &App) -> anyhow::Result<Vec<Customer>> {
             customers.extend(app.store.customer(&found.customer_id).await?);
         }
     }
+}
+
+/// One line for each draft. Amounts in minor units.
+fn as_json(customer: &Customer, found: &Preview) -> Value {
+    let line = |key: &str, amount: i64, description: &str| json!({ "item_key": key, "amount": amount, "description": description });
+    let plan = &found.plan;
+    let update = plan.update.iter().map(|(before, after)| {
+        let mut changed = line(&after.key, after.amount, &after.description);
+        changed["amount_before"] = json!(before.amount);
+        changed
+    });
+    json!({
+        "customer": customer.id, "currency": customer.currency.as_str(), "total": found.total,
+        "remove": plan.remove.iter().map(|item| line(&item.key, item.amount, &item.description)).collect::<Vec<_>>(),
+        "update": update.collect::<Vec<_>>(),
+        "add": plan.add.iter().map(|item| line(&item.key, item.amount, &item.description)).collect::<Vec<_>>(),
+    })
 }
 
 fn print_preview(customer: &Customer, found: &Preview) {

@@ -41,7 +41,7 @@ pub struct ChargeView {
     /// Why the last try failed; null where none did.
     #[schema(example = "insufficient_funds")]
     pub reason: Option<String>,
-    /// How many tries in a row failed for that reason.
+    /// How many tries failed for that reason.
     pub tries: i64,
     /// What Stripe said.
     pub message: Option<String>,
@@ -136,6 +136,7 @@ impl From<ManualError> for Problem {
             ManualError::Gone => Problem::not_found("There is no invoice with this id."),
             ManualError::AlreadyPaid => Problem::new(&kind::ALREADY_PAID, error.to_string()),
             ManualError::InvalidState(why) => Problem::new(&kind::INVALID_STATE, why),
+            ManualError::NoPlace => Problem::new(&kind::OVERLOADED, error.to_string()).retry_after(2),
             ManualError::Workflow(error) => error.into(),
         }
     }
@@ -217,7 +218,7 @@ pub async fn list(
 #[serde(deny_unknown_fields)]
 pub struct RunCharges {
     /// `due`: everything past due. `network`: what failed because Stripe could not be reached. `failed`: everything that
-    /// failed, or failed for `reason`.
+    /// failed or waits for a human, or does so for `reason`.
     #[schema(example = "due")]
     what: String,
     /// Only what failed for this reason.

@@ -11,18 +11,18 @@ use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
 use crate::clock::prefix;
-use crate::store::Incident;
 use crate::workflows::by::By;
-use crate::workflows::console::needs;
+use crate::workflows::console::needs::{self, Listed};
 use crate::workflows::{notice, remedy};
 
-/// What a human should look at: one for each cause, however often it was seen.
+/// What a human should look at: one for each cause, however often it was seen; or a job, event, charge or endpoint that
+/// waits without one.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Incident)]
 pub struct IncidentView {
     #[schema(example = "ot_inc_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
-    /// Always `incident`.
+    /// `incident`; or `waiting` for what waits without one: its id is that of what waits, and it leaves the list with that.
     #[schema(example = "incident")]
     pub object: &'static str,
     /// What kind of thing happened.
@@ -67,13 +67,13 @@ impl From<needs::Way> for ActionView {
     }
 }
 
-impl From<Incident> for IncidentView {
-    fn from(incident: Incident) -> IncidentView {
+impl From<Listed> for IncidentView {
+    fn from(Listed { object, incident, ways }: Listed) -> IncidentView {
         IncidentView {
             advice: remedy::remedy(&incident.kind).map(|remedy| remedy.advice),
-            actions: needs::ways(&incident).into_iter().map(ActionView::from).collect(),
+            actions: ways.into_iter().map(ActionView::from).collect(),
             id: incident.id,
-            object: "incident",
+            object,
             kind: incident.kind,
             subject: incident.subject,
             message: incident.message,
@@ -85,14 +85,18 @@ impl From<Incident> for IncidentView {
     }
 }
 
-/// List open incidents
+/// List what needs a human
+///
+/// Every open incident, and every job that gave up, event in quarantine, charge that nobody tries and endpoint with given-up
+/// deliveries that waits without one, of each kind at most fifty: all that the console shows. By id, so of each kind of
+/// thing the newest first.
 #[utoipa::path(get, path = "/v1/incidents", tag = "Incidents", params(Paging),
     responses((status = 200, body = List<IncidentView>)))]
 pub async fn list(
     State(app): State<App>,
     Query(paging): Query<Paging>,
 ) -> Result<Answer<List<IncidentView>>, Problem> {
-    let (rows, has_more) = app.store.open_incidents(&paging.page(prefix::INCIDENT)?).await?;
+    let (rows, has_more) = needs::listed(&app, &paging.page("")?).await?;
     let views = rows.into_iter().map(IncidentView::from).collect();
     Ok(Answer(List::new("/v1/incidents", (views, has_more))))
 }
@@ -109,5 +113,5 @@ pub async fn resolve(
     by: By,
 ) -> Result<Answer<IncidentView>, Problem> {
     expect_id(&id, prefix::INCIDENT)?;
-    Ok(Answer(notice::resolve(&app, &id, &by).await?.into()))
+    Ok(Answer(Listed::from(notice::resolve(&app, &id, &by).await?).into()))
 }

@@ -54,7 +54,7 @@ impl FromQuery for Paging {
 }
 
 impl Paging {
-    /// The page in the store's terms, for a list of objects whose ids have this prefix.
+    /// The page in the store's terms, for a list of objects whose ids have this prefix; empty where they have several.
     pub fn page(self, prefix: &str) -> Result<Page, Problem> {
         if self.starting_after.is_some() && self.ending_before.is_some() {
             let detail = "Send starting_after or ending_before, not both.";
@@ -63,6 +63,9 @@ impl Paging {
         let cursor = |id: Option<String>| match id {
             None => Ok(String::new()),
             Some(id) if id.starts_with(prefix) && check::is_id(&id) => Ok(id),
+            Some(_) if prefix.is_empty() => {
+                Err(Problem::new(&kind::INVALID_CURSOR, "The cursor is not an id of this list."))
+            }
             Some(_) => Err(Problem::new(
                 &kind::INVALID_CURSOR,
                 format!("The cursor is not an id of this list; they begin with {prefix}."),

@@ -15,7 +15,15 @@ pub(super) struct ApiError {
     pub rate_limited_reason: Option<String>,
     /// Requests that died waiting for a lock never got an id at Stripe.
     pub without_request_id: bool,
-    payment_method: Option<Box<Value>>,
+    declined: Option<Box<Declined>>,
+}
+
+/// What a bank said no to.
+#[derive(Debug, Clone, Default)]
+struct Declined {
+    method: Option<Value>,
+    /// `ch_…`
+    charge: Option<String>,
 }
 
 /// What a handler answers.
@@ -33,7 +41,7 @@ impl ApiError {
             decline_code: None,
             rate_limited_reason: None,
             without_request_id: false,
-            payment_method: None,
+            declined: None,
         }
     }
 
@@ -89,7 +97,7 @@ impl ApiError {
         let mut error = Self::invalid(message).status(402).code(code);
         error.kind = "card_error";
         error.decline_code = decline_code;
-        error.payment_method = Some(Box::new(method));
+        error.declined = Some(Box::new(Declined { method: Some(method), charge: None }));
         error
     }
 
@@ -131,6 +139,16 @@ impl ApiError {
         error
     }
 
+    /// It came to a charge, `ch_…`.
+    pub fn charge_is(mut self, id: String) -> Self {
+        self.declined.get_or_insert_default().charge = Some(id);
+        self
+    }
+
+    fn charge(&self) -> Option<&str> {
+        self.declined.as_ref()?.charge.as_deref()
+    }
+
     /// The error as a payment keeps it.
     pub fn as_last_payment_error(&self) -> Value {
         let mut shown = json!({ "type": self.kind, "message": self.message });
@@ -138,6 +156,7 @@ impl ApiError {
             ("code", self.code.as_deref()),
             ("decline_code", self.decline_code),
             ("param", self.param.as_deref()),
+            ("charge", self.charge()),
         ];
         for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             shown[name] = json!(value);
@@ -160,8 +179,11 @@ impl ApiError {
         if let Some(decline_code) = self.decline_code {
             error["decline_code"] = json!(decline_code);
         }
-        if let Some(method) = &self.payment_method {
-            error["payment_method"] = (**method).clone();
+        if let Some(charge) = self.charge() {
+            error["charge"] = json!(charge);
+        }
+        if let Some(method) = self.declined.as_ref().and_then(|declined| declined.method.as_ref()) {
+            error["payment_method"] = method.clone();
         }
         if !self.without_request_id {
             let url = format!("https://dashboard.stripe.com/{mode}logs/{request_id}");

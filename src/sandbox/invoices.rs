@@ -475,6 +475,7 @@ impl State {
             return self.settle(id, amount, false);
         }
         let error = ApiError::invalid("The transfer was returned.").status(402).code("charge_declined");
+        let error = self.as_charge(error);
         let shown = error.as_last_payment_error();
         self.edit_payment(id, |payment| payment.last_error = shown);
         self.attempt_failed(id, &error, false);
@@ -505,11 +506,20 @@ impl State {
                 Ok(())
             }
             Err(error) => {
+                let error = self.as_charge(error);
                 let shown = error.as_last_payment_error();
                 self.edit_payment(id, |payment| payment.last_error = shown);
                 self.attempt_failed(id, &error, automatic);
                 Err(error)
             }
+        }
+    }
+
+    /// What a bank declined is a charge, and the error names it; a request that was not valid made none.
+    fn as_charge(&mut self, error: ApiError) -> ApiError {
+        match error.status {
+            402 => error.charge_is(self.new_id("ch")),
+            _ => error,
         }
     }
 

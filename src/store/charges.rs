@@ -19,7 +19,7 @@ pub struct Charge {
     pub state: String,
     /// Why the last try failed.
     pub reason: Option<String>,
-    /// How many tries in a row failed for that reason.
+    /// How many tries failed for that reason: which rung of its ladder this is.
     pub tries: i64,
     /// How often an unclear try was looked at.
     pub looks: i64,
@@ -56,8 +56,8 @@ impl Charge {
         self.collection == "opentab"
     }
 
-    /// How many tries in a row have failed, with one more for this reason.
-    pub fn tries_with(&self, reason: Reason) -> u32 {
+    /// How many tries in a row have failed for this reason, with one more.
+    pub fn in_a_row_with(&self, reason: Reason) -> u32 {
         let before = if self.reason.as_deref() == Some(reason.as_str()) { self.tries } else { 0 };
         u32::try_from(before.saturating_add(1)).unwrap_or(u32::MAX)
     }
@@ -105,6 +105,8 @@ pub struct Attempt {
     pub outcome: Option<String>,
     pub reason: Option<String>,
     pub message: Option<String>,
+    /// What failed at Stripe, `ch_…`, where it came to that.
+    pub stripe_charge_id: Option<String>,
     /// Whether Stripe would repeat its failure under this key.
     pub key_spent: i64,
     pub lease_token: i64,
@@ -118,6 +120,15 @@ pub struct AttemptEnd<'a> {
     pub outcome: &'a str,
     pub reason: Option<Reason>,
     pub message: Option<&'a str>,
+    /// What failed at Stripe, `ch_…`.
+    pub stripe_charge_id: Option<&'a str>,
+}
+
+impl<'a> AttemptEnd<'a> {
+    /// An end that is no failure.
+    pub fn of(outcome: &'a str) -> AttemptEnd<'a> {
+        AttemptEnd { outcome, reason: None, message: None, stripe_charge_id: None }
+    }
 }
 
 /// Which charges a list shows; what is empty is any.
@@ -157,8 +168,8 @@ const UNDER_WAY: Sql =
 macro_rules! attempt {
     ($rest:literal) => {
         concat!(
-            "select id, invoice_id, action, idempotency_key, path, body, actor, outcome, reason, message, key_spent, ",
-            "lease_token, begun_at, settled_at from charge_attempt ",
+            "select id, invoice_id, action, idempotency_key, path, body, actor, outcome, reason, message, stripe_charge_id, ",
+            "key_spent, lease_token, begun_at, settled_at from charge_attempt ",
             $rest
         )
     };
@@ -200,20 +211,20 @@ impl Store {
         self.db.all(sql, (now, after, most)).await
     }
 
-    /// Charges in a state behind this id that Opentab tries; with a reason, only those that failed for it.
-    pub async fn charges_in(
+    /// Charges behind this id that Opentab tries, and that failed or wait for a human; with a reason, only those of it. Why
+    /// one waits for a human may be unknown.
+    pub async fn charges_failed(
         &self,
-        state: &str,
         reason: &str,
         due: (i64, i64),
         after: &str,
         most: i64,
     ) -> sqlx::Result<Vec<Charge>> {
         let sql = both(charge!(
-            "where state = $1 and ($2 = '' or reason = $2) and due_at >= $3 and due_at < $4 and id > $5
-               and collection = 'opentab' order by id limit $6 + 0"
+            "where state in ('failed', 'needs_attention') and ($1 = '' or coalesce(reason, 'unknown') = $1)
+               and due_at >= $2 and due_at < $3 and id > $4 and collection = 'opentab' order by id limit $5 + 0"
         ));
-        self.db.all(sql, (state, reason, due.0, due.1, after, most)).await
+        self.db.all(sql, (reason, due.0, due.1, after, most)).await
     }
 
     /// Every try of an invoice, oldest first.
@@ -297,6 +308,15 @@ impl Tx {
         self.opt(both(charge!("where invoice_id = $1")), (invoice_id,)).await
     }
 
+    /// Invoices of a customer for which they are to be suspended, with their due dates.
+    pub async fn to_suspend_for(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String, i64)>> {
+        let sql = both(
+            "select invoice_id, due_at from charge
+             where customer_id = $1 and suspend_at is not null and state not in ('paid', 'void', 'uncollectible')",
+        );
+        self.all(sql, (customer_id,)).await
+    }
+
     /// What of a customer has failed, and is still expected to be paid.
     pub async fn failed_charges_of(&mut self, customer_id: &str) -> sqlx::Result<Vec<Charge>> {
         self.all(both(charge!("where customer_id = $1 and state = 'failed' order by id")), (customer_id,))
@@ -372,11 +392,22 @@ impl Tx {
         now: i64,
     ) -> sqlx::Result<bool> {
         let sql = both(
-            "update charge_attempt set outcome = $1, reason = $2, message = coalesce($3, message), settled_at = $4
-             where invoice_id = $5 and outcome is null",
+            "update charge_attempt
+             set outcome = $1, reason = $2, message = coalesce($3, message), settled_at = $4, stripe_charge_id = $5
+             where invoice_id = $6 and outcome is null",
         );
-        let args = (end.outcome, end.reason.map(Reason::as_str), end.message, now, invoice_id);
+        let reason = end.reason.map(Reason::as_str);
+        let args = (end.outcome, reason, end.message, now, end.stripe_charge_id, invoice_id);
         Ok(self.run(sql, args).await? == 1)
+    }
+
+    /// How many tries to charge this invoice have failed for this reason.
+    pub async fn failed_for(&mut self, invoice_id: &str, reason: Reason) -> sqlx::Result<i64> {
+        let sql = both(
+            "select count(*) from charge_attempt where invoice_id = $1 and action = 'pay' and reason = $2",
+        );
+        let (count,): (i64,) = self.one(sql, (invoice_id, reason.as_str())).await?;
+        Ok(count)
     }
 
     /// What is known of the try under way: why there was no answer, and whether its key is of no use any more.
@@ -440,6 +471,13 @@ impl Tx {
     pub async fn standing(&mut self, customer_id: &str) -> sqlx::Result<Option<Standing>> {
         let sql = both("select suspended_at, suspension_grace_days from customer where id = $1");
         self.opt(sql, (customer_id,)).await
+    }
+
+    /// Nobody else changes where a customer stands until this transaction ends. No stronger lock: whoever has written a row
+    /// that refers to the customer shares it already, and two of those would wait for each other for ever.
+    pub async fn lock_standing(&mut self, customer_id: &str) -> sqlx::Result<()> {
+        let sql = both("update customer set updated_at = updated_at where id = $1");
+        self.run(sql, (customer_id,)).await.map(drop)
     }
 
     /// Suspends a customer; false where they are suspended already.

@@ -66,6 +66,9 @@ pub struct Refusal {
     /// What the card network advises, such as `do_not_try_again`.
     #[serde(default)]
     pub advice_code: Option<String>,
+    /// The charge that failed, `ch_…`; none where it did not come to one.
+    #[serde(default)]
+    pub charge: Option<String>,
     #[serde(default)]
     pub request_id: Option<String>,
 }

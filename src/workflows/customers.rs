@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::by::{By, ChangeError};
 use super::current::begin_invoice;
-use super::invoice_email;
+use super::{charge, invoice_email};
 use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
@@ -122,7 +122,11 @@ pub async fn update(app: &App, id: &str, change: CustomerChange, by: &By) -> Res
         return Err(ChangeError::Taken(field));
     }
     record_change(app, &mut tx, &before, &after, by).await?;
+    if after.suspension_grace_days != before.suspension_grace_days {
+        charge::grace_changed(app, &mut tx, &after.id).await?;
+    }
     tx.commit().await?;
+    app.wake_charges.notify_one();
     Ok(after)
 }
 

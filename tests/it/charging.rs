@@ -1,16 +1,23 @@
 //! Charging: one successful charge for each invoice, whatever happens around it.
 
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
 use chrono::Duration;
 use futures::FutureExt;
 use opentab::http::extract::Limits;
 use opentab::jobs;
+use opentab::jobs::schedule::{CHARGE_ALL, RETRY_FUNDS, RETRY_NETWORK};
 use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::both;
+use opentab::store::{Store, both};
+use opentab::stripe::{Request, SendFuture, Transport};
 use opentab::workflows::ask;
 use opentab::workflows::by::By;
 use opentab::workflows::charge::{self, ManualError};
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::payday::Payday;
 use crate::server::Server;
@@ -40,17 +47,155 @@ async fn stripe_is_told_to_leave_the_invoice_alone() {
     assert_eq!(p.t.stripe("GET", &format!("/invoices/{id}"), "").await["auto_advance"], true);
 }
 
+/// Between Opentab and Stripe: what the database says when a request to pay arrives there.
+struct Witness {
+    wire: Arc<dyn Transport>,
+    store: Store,
+    /// The charge's state, and the key of the try that is written down.
+    saw: Mutex<Vec<(String, Option<String>)>>,
+    sent: Mutex<Vec<Option<String>>>,
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
+impl Transport for Witness {
+    fn send(&self, request: Request) -> SendFuture<'_> {
+        Box::pin(async move {
+            if request.path.ends_with("/pay") {
+                let sql = both(
+                    "select charge.state, (select idempotency_key from charge_attempt where outcome is null) from charge",
+                );
+                let saw = self.store.db.one(sql, ()).await.map_err(|error| error.to_string())?;
+                self.saw.lock().unwrap().push(saw);
+                self.sent.lock().unwrap().push(request.idempotency_key.clone());
+            }
+            self.wire.send(request).await
+        })
+    }
+}
+
 #[tokio::test]
 async fn in_progress_is_written_before_stripe_is_asked() {
+    for by_hand in [false, true] {
+        let p = Payday::with(CardOutcome::Succeeds).await;
+        opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+        let (wire, store) = (p.t.wire(), p.t.app.store.clone());
+        let (saw, sent) = Default::default();
+        let witness = Arc::new(Witness { wire, store, saw, sent });
+        let replica = p.t.replica_through(witness.clone());
+        let (id, _) = p.invoice().await;
+        match by_hand {
+            true => drop(charge::pay(&replica, &id, &By::operator()).await.unwrap()),
+            false => drop(charge::charge(&replica, &id).await.unwrap()),
+        }
+        let (saw, sent) = (witness.saw.lock().unwrap().clone(), witness.sent.lock().unwrap().clone());
+        assert_eq!(saw, [("in_progress".to_owned(), sent[0].clone())], "by hand: {by_hand}");
+        assert!(sent.len() == 1 && sent[0].as_ref().is_some_and(|key| key.starts_with("ot_att_")));
+        p.paid_once("seen from Stripe").await;
+    }
+}
+
+/// Stripe answers this request only when it is told to.
+#[derive(Debug)]
+struct Hangs {
+    wire: Arc<dyn Transport>,
+    path: String,
+    go_on: Notify,
+}
+
+impl Transport for Hangs {
+    fn send(&self, request: Request) -> SendFuture<'_> {
+        Box::pin(async move {
+            if request.path == self.path {
+                self.go_on.notified().await;
+            }
+            self.wire.send(request).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_customer_for_whom_stripe_hangs_holds_up_nobody_else() {
+    let t = company(6, "6", CardOutcome::Succeeds).await;
+    let customers: Vec<(String,)> = t.app.store.db.all(both("select id from customer"), ()).await.unwrap();
+    for (customer,) in &customers {
+        opentab::workflows::sync::sync(&t.app, customer).await.unwrap();
+    }
+    let (slow,) = in_state(&t, "pending").await.remove(0);
+    let at_stripe = t.app.store.invoice(&slow).await.unwrap().unwrap().stripe_invoice_id.unwrap();
+    let (wire, path) = (t.wire(), format!("/v1/invoices/{at_stripe}/pay"));
+    let hangs = Arc::new(Hangs { wire, path, go_on: Notify::new() });
+    let (replica, stop) = (t.replica_through(hangs.clone()), CancellationToken::new());
+    let working = tokio::spawn(jobs::work(replica, stop.clone()));
+    until(&t, "paid", 5).await;
+    until(&t, "in_progress", 1).await;
+    assert_eq!(in_state(&t, "in_progress").await, [(slow,)]);
+    hangs.go_on.notify_one();
+    until(&t, "paid", 6).await;
+    stop.cancel();
+    working.await.unwrap();
+}
+
+async fn until(t: &Tab, state: &str, wanted: usize) {
+    for _ in 0..1_200 {
+        if charges_in(t, state).await == wanted {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{} of {wanted} are {state}", charges_in(t, state).await);
+}
+
+/// What the schedule enqueues, and nothing else: jobs of charges are lost.
+async fn tick_alone(p: &Payday, name: &str) -> bool {
+    p.t.app.store.db.run(both("delete from job where kind = 'charge'"), ()).await.unwrap();
+    let entry = jobs::TICKS.iter().find(|tick| tick.name == name).unwrap();
+    let ticked = jobs::tick(&p.t.app, *entry).await.unwrap();
+    jobs::run_due(&p.t.app).await.unwrap();
+    ticked
+}
+
+#[tokio::test]
+async fn the_first_of_the_month_charges_what_is_due() {
     let p = Payday::with(CardOutcome::Succeeds).await;
-    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    assert!(tick_alone(&p, CHARGE_ALL).await, "nothing is due yet");
+    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    assert!(!tick_alone(&p, CHARGE_ALL).await, "once a month");
+    assert_eq!(p.state().await, "pending");
+    p.t.at("2027-01-01T00:00:10Z");
+    assert!(tick_alone(&p, CHARGE_ALL).await);
+    p.paid_once("on the first").await;
+}
+
+#[tokio::test]
+async fn network_errors_are_taken_up_every_five_minutes() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::DropBefore);
     let p = p.begins().await;
-    // Stripe's webhook may say it before anybody looks: here none arrives in time.
-    assert_eq!(p.attempts().await.len(), 1);
-    let attempt = p.attempts().await.remove(0);
-    assert!(attempt.idempotency_key.starts_with("ot_att_") && attempt.lease_token > 0);
-    p.to_the_end().await;
-    p.paid_once("lost answer").await;
+    p.t.pass(Duration::minutes(5));
+    assert!(tick_alone(&p, RETRY_NETWORK).await);
+    assert_eq!(p.state().await, "failed: network", "asked how it stands");
+    assert!(!tick_alone(&p, RETRY_NETWORK).await, "every five minutes");
+    p.t.pass(Duration::minutes(5));
+    assert!(tick_alone(&p, RETRY_NETWORK).await);
+    p.paid_once("by the pass").await;
+}
+
+#[tokio::test]
+async fn what_failed_for_want_of_funds_is_taken_up_daily_and_nothing_else_is() {
+    for (code, taken_up) in [("insufficient_funds", true), ("generic_decline", false)] {
+        let p = Payday::with(CardOutcome::Declined(code)).await.begins().await;
+        p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+        assert!(tick_alone(&p, RETRY_FUNDS).await);
+        assert_eq!(p.attempts().await.len(), 1, "not due yet");
+        p.t.pass(Duration::days(4));
+        assert!(tick_alone(&p, RETRY_FUNDS).await);
+        assert_eq!(p.state().await == "paid", taken_up, "{code}");
+    }
 }
 
 #[tokio::test]
@@ -378,7 +523,7 @@ async fn what_a_human_decided_at_stripe_is_followed_and_not_fought() {
 
 #[tokio::test]
 async fn a_transfer_that_takes_days_is_waited_for_and_not_tried_again() {
-    for (arrives, end) in [(true, "paid"), (false, "failed: network")] {
+    for (arrives, end) in [(true, "paid"), (false, "failed: declined")] {
         let p = Payday::with(CardOutcome::Processes).await.begins().await;
         assert_eq!(p.state().await, "in_progress");
         for _ in 0..30 {
@@ -388,8 +533,47 @@ async fn a_transfer_that_takes_days_is_waited_for_and_not_tried_again() {
         assert!(p.t.clock.now() > crate::tab::time("2026-12-06T00:00:00Z"));
         p.t.sandbox.card_will(&p.card, CardOutcome::Declined("insufficient_funds"));
         p.t.sandbox.end_transfer(&p.invoice().await.1, arrives);
+        let returned_at = p.t.clock.now();
         p.next().await;
         assert_eq!(p.state().await, end);
+        if !arrives {
+            assert_eq!(p.attempts().await[0].message.as_deref(), Some("The transfer was returned."));
+            let again = opentab::clock::from_ms(p.goes_on_at().await.unwrap()) - returned_at;
+            assert!(again >= Duration::days(3), "the ladder of what is declined: {again}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decline_whose_answer_was_lost_keeps_stripes_reason_and_its_ladder() {
+    let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    let p = p.begins().await;
+    assert_eq!(p.state().await, "in_progress");
+    p.next().await;
+    assert_eq!(
+        (p.state().await.as_str(), p.outcomes().await),
+        ("failed: insufficient_funds", vec!["failed".to_owned()])
+    );
+    assert!(p.next().await.unwrap() >= Duration::days(1));
+    assert_eq!((p.charge().await.tries, p.attempts().await.len()), (2, 2));
+}
+
+#[tokio::test]
+async fn an_earlier_decline_does_not_explain_a_try_that_never_arrived() {
+    let p = Payday::with(CardOutcome::Declined("insufficient_funds")).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    let p = p.begins().await;
+    p.next().await;
+    for before in [1, 2] {
+        p.t.sandbox.faults().next(PAY, Fault::DropBefore);
+        p.next().await;
+        p.next().await;
+        assert_eq!(p.state().await, "failed: network", "nothing new stands at Stripe");
+        p.next().await;
+        let charge = p.charge().await;
+        assert_eq!((p.state().await.as_str(), charge.tries), ("failed: insufficient_funds", before + 1));
     }
 }
 
@@ -474,6 +658,33 @@ async fn by_hand_an_invoice_is_paid_voided_and_written_off() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_by_hand_takes_a_place_as_well() {
+    let t = company(3, "1", CardOutcome::Succeeds).await;
+    t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    t.sandbox.faults().often(PAY, Fault::LoseAnswer, 1_000);
+    t.settle().await;
+    let pending = in_state(&t, "pending").await;
+    let (one, other) = (&pending[0].0, &pending[1].0);
+    let by = By::operator();
+    let (paid, voided) = tokio::join!(charge::pay(&t.app, one, &by), charge::void(&t.app, other, &by));
+    assert!(
+        matches!((&paid, &voided), (Err(ManualError::NoPlace), Err(ManualError::NoPlace))),
+        "{paid:?}, {voided:?}"
+    );
+    assert_eq!((charges_in(&t, "in_progress").await, charges_in(&t, "pending").await), (1, 2));
+    t.sandbox.faults().clear();
+    t.pass(Duration::seconds(10));
+    charge::charge(&t.app, &in_state(&t, "in_progress").await[0].0).await.unwrap();
+    assert_eq!(charge::pay(&t.app, one, &by).await.unwrap().charge.state, "paid");
+}
+
+/// Invoices whose charge is in a state.
+async fn in_state(t: &Tab, state: &str) -> Vec<(String,)> {
+    let sql = both("select invoice_id from charge where state = $1 order by id");
+    t.app.store.db.all(sql, (state,)).await.unwrap()
+}
+
+#[tokio::test]
 async fn a_void_invoice_stays_billed_until_somebody_asks_to_bill_it_again() {
     let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
     let (id, _) = p.invoice().await;
@@ -531,6 +742,39 @@ async fn over_http_an_invoice_is_paid_once_and_only_with_a_key() {
         charge["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
     assert_eq!(outcomes, ["failed", "failed", "paid"]);
     p.paid_once("by hand").await;
+}
+
+#[tokio::test]
+async fn over_http_a_charge_is_retried_written_off_voided_and_billed_again() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let server = Server::of(p.t.app.clone(), Limits::default()).await;
+    let (id, _) = p.invoice().await;
+    let asked = async |what: &str| {
+        let reply = server.send("POST", &format!("/v1/invoices/{id}/{what}"), "").await;
+        (reply.status, reply.json())
+    };
+    let (status, charge) = asked("retry").await;
+    let now = json!(p.t.clock.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    assert_eq!(
+        (status, &charge["status"], &charge["next_attempt_at"]),
+        (202, &json!("failed"), &now),
+        "{charge}"
+    );
+    jobs::run_due(&p.t.app).await.unwrap();
+    assert_eq!(p.attempts().await.len(), 2);
+    let (status, charge) = asked("mark_uncollectible").await;
+    assert_eq!((status, &charge["status"]), (200, &json!("uncollectible")), "{charge}");
+    assert_eq!(asked("retry").await.0, 409, "nothing is tried by itself any more");
+    assert_eq!(asked("rebill").await.0, 409, "it is not void");
+    assert_eq!(asked("void").await.1["status"], "void");
+    let (status, charge) = asked("rebill").await;
+    assert_eq!(
+        (status, &charge["status"], &charge["invoice"]),
+        (200, &json!("void"), &json!(id)),
+        "{charge}"
+    );
+    p.t.settle().await;
+    assert_eq!(p.t.draft_total(&p.ada).await, 200);
 }
 
 #[tokio::test]

@@ -421,6 +421,78 @@ async fn the_api_says_the_same_about_an_incident() {
     assert_eq!(actions[4]["request"], format!("POST /v1/incidents/{id}/resolve"));
 }
 
+/// Ids of what needs a human, over all pages of so many, in both directions.
+async fn needs_of(desk: &Desk<'_>, bearer: &str, limit: usize) -> Vec<(String, String)> {
+    let (mut all, mut after, mut last_page) = (Vec::new(), String::new(), 0);
+    loop {
+        let path = format!("/v1/incidents?limit={limit}{after}");
+        let reply = desk.send("GET", &path, &[("authorization", bearer)], "").await;
+        let list: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        let page: Vec<serde_json::Value> = list["data"].as_array().unwrap().clone();
+        let text = |of: &serde_json::Value, name: &str| of[name].as_str().unwrap().to_owned();
+        all.extend(page.iter().map(|need| (text(need, "object"), text(need, "kind"))));
+        if !list["has_more"].as_bool().unwrap() {
+            let back = format!("/v1/incidents?limit={limit}&ending_before={}", text(&page[0], "id"));
+            let reply = desk.send("GET", &back, &[("authorization", bearer)], "").await;
+            let before: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            let kinds = before["data"].as_array().unwrap().iter().map(|need| text(need, "kind"));
+            let first_of_last = all.len() - page.len();
+            let wanted: Vec<String> =
+                all[last_page..first_of_last].iter().map(|(_, kind)| kind.clone()).collect();
+            assert_eq!(kinds.collect::<Vec<_>>(), wanted, "the page before the last");
+            return all;
+        }
+        assert_eq!(page.len(), limit);
+        last_page = all.len() - limit;
+        after = format!("&starting_after={}", text(&page[page.len() - 1], "id"));
+    }
+}
+
+#[tokio::test]
+async fn the_api_lists_all_that_the_console_lists_page_by_page() {
+    let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+    let t = &p.t;
+    for no in 0..3 {
+        t.goes_wrong("reads_used_up", &format!("stripe{no}"), "x").await;
+    }
+    let (invoice, _) = p.invoice().await;
+    let sql = opentab::store::both("update charge set state = 'needs_attention' where invoice_id = $1");
+    t.app.store.db.run(sql, (&invoice,)).await.unwrap();
+    let now = t.clock.now_ms();
+    let new = NewJob { id: "ot_job_1", kind: "prune", subject: "all", run_at: now, deadline: now, now };
+    let id = t.app.store.enqueue(&new).await.unwrap();
+    let job = t.app.store.claim_job(&id, now, now + 1).await.unwrap().unwrap();
+    t.app.store.fail_job(&job, now, "panicked: it fell over").await.unwrap();
+    t.puzzles("evt_1", "nobody knows what it is about").await;
+    let desk = Desk::of(t).await;
+    let bearer = format!("Bearer {}", desk.key(&[Scope::BillingRead]).await.1);
+    let waiting = |kind: &str| ("waiting".to_owned(), kind.to_owned());
+    let incident = ("incident".to_owned(), "reads_used_up".to_owned());
+    let all = [
+        waiting("job_failed"),
+        waiting("charge_needs_attention"),
+        incident.clone(),
+        incident.clone(),
+        incident,
+        waiting("event_quarantined"),
+    ];
+    for limit in [1, 2, 3, 4, 5, 10] {
+        assert_eq!(needs_of(&desk, &bearer, limit).await, all, "{limit} on a page");
+    }
+    let page = desk.page("/console").await;
+    for (_, kind) in &all {
+        assert!(page.contains(kind.as_str()), "{kind}");
+    }
+    let reply = desk.send("GET", "/v1/incidents?limit=1", &[("authorization", &bearer)], "").await;
+    let list: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    let failed = &list["data"][0];
+    assert_eq!((&failed["id"], &failed["opened_at"]), (&"ot_job_1".into(), &"2026-12-01T01:00:00Z".into()));
+    assert_eq!(failed["actions"][0]["command"], "opentab jobs retry ot_job_1");
+    assert!(failed["message"].as_str().unwrap().contains("it fell over"));
+    let wrong = desk.send("GET", "/v1/incidents?starting_after=%3B", &[("authorization", &bearer)], "").await;
+    assert!(wrong.status == 400 && wrong.body.contains("invalid-cursor"), "{}", wrong.body);
+}
+
 #[tokio::test]
 async fn a_charge_is_asked_for_twice_and_made_once() {
     let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;

@@ -1,15 +1,19 @@
 //! Dunning: what follows each failure, driven to its end under simulated time.
 
+use std::sync::Arc;
+
 use chrono::Duration;
 use opentab::billing::{Reason, Strategy};
 use opentab::commands::dunning::ladder;
 use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::both;
+use opentab::store::{Db, both};
+use opentab::stripe::{Request, SendFuture, Transport};
 use opentab::workflows::by::By;
 use opentab::workflows::charge;
 use opentab::workflows::customers::{self, CustomerChange};
 use opentab::workflows::outgoing::{self, NewEndpoint};
 use serde_json::Value;
+use tokio::sync::Barrier;
 
 use crate::payday::Payday;
 
@@ -172,6 +176,56 @@ async fn every_row_of_the_strategy_table_comes_to_its_end() {
     }
 }
 
+/// Seconds of a span as ladders are printed.
+fn seconds(span: &str) -> i64 {
+    let (number, unit) = span.split_at(span.len() - 1);
+    let unit = match unit {
+        "d" => DAY,
+        "h" => 60 * MINUTE,
+        "m" => MINUTE,
+        _ => 1,
+    };
+    number.parse::<i64>().unwrap() * unit
+}
+
+#[test]
+fn the_printed_ladder_is_the_one_that_is_climbed() {
+    for row in ROWS {
+        let text = ladder(row.reason, &Strategy::default_of(row.reason));
+        let line = |name: &str| {
+            let found = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+            found.trim().to_owned()
+        };
+        let tries = line("tries:");
+        let (steps, every) = match tries.split_once(", then every ") {
+            Some((steps, every)) => (steps, Some(seconds(every))),
+            None => (tries.as_str(), None),
+        };
+        let mut printed: Vec<i64> =
+            steps.split(", ").map(|step| if step == "at once" { 0 } else { seconds(step) }).collect();
+        while let Some(every) = every.filter(|_| printed.len() < row.tries.len()) {
+            printed.push(printed[printed.len() - 1] + every);
+        }
+        // Of a try that nobody answered, its end is asked for first: ten seconds each.
+        let looks = |try_no: usize| if row.reason == Reason::Network { 10 * try_no as i64 } else { 0 };
+        let climbed: Vec<i64> = row.tries.iter().enumerate().map(|(no, at)| at - looks(no)).collect();
+        assert_eq!(printed, climbed, "{text}");
+        let finally = match (row.suspended_after_days, row.state) {
+            (Some(_), _) => "suspend",
+            (None, "needs_attention") => "needs attention",
+            (None, _) => "wait",
+        };
+        assert_eq!(line("finally:"), finally, "{text}");
+        let own = format!("charge_{}", row.reason);
+        let tells = match (row.suspended_after_days, row.incidents.contains(&own.as_str())) {
+            (Some(_), _) => "customer, once",
+            (None, true) => "operator, once",
+            (None, false) => "nobody, once; the operator that Stripe is down, after 3 tries",
+        };
+        assert_eq!(line("tells:"), tells, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn every_reason_has_its_row() {
     for reason in Reason::ALL {
@@ -279,6 +333,82 @@ async fn a_suspended_customer_is_restored_once_everything_is_paid() {
     assert_eq!((p.t.audited("customer.suspended").await, p.t.audited("customer.restored").await), (1, 1));
 }
 
+#[tokio::test]
+async fn who_is_restored_hears_of_it_and_so_does_the_application() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    listens(&p).await;
+    let p = p.begins().await;
+    p.to_the_end().await;
+    assert!(suspended_at(&p).await.is_some());
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    charge::pay(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+    p.t.settle().await;
+    let (events, emails) = told(&p).await;
+    assert_eq!(events, ["charge.failed", "customer.restored", "customer.suspended"]);
+    assert_eq!(emails, ["authentication_required", "restored", "suspended"]);
+    let restored =
+        p.t.mail.delivered().into_iter().filter(|mail| format!("{mail:?}").contains("active again")).count();
+    assert_eq!(restored, 1);
+}
+
+/// Both requests to pay are answered at the same moment.
+#[derive(Debug)]
+struct Together {
+    wire: Arc<dyn Transport>,
+    both: Barrier,
+}
+
+impl Transport for Together {
+    fn send(&self, request: Request) -> SendFuture<'_> {
+        Box::pin(async move {
+            let pays = request.path.ends_with("/pay");
+            let answer = self.wire.send(request).await;
+            if pays {
+                self.both.wait().await;
+            }
+            answer
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_pays_two_invoices_at_once_is_restored_once() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    listens(&p).await;
+    let p = owes_twice(p).await;
+    assert!(suspended_at(&p).await.is_some());
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    let together = Arc::new(Together { wire: p.t.wire(), both: Barrier::new(2) });
+    let db = &p.t.app.store.db;
+    // On PostgreSQL both have written down that theirs is paid before either can look at the other's.
+    let held = match db {
+        Db::Pg(_) => {
+            let mut tx = db.begin().await.unwrap();
+            tx.lock_standing(&p.ada.id).await.unwrap();
+            Some(tx)
+        }
+        Db::Lite { .. } => None,
+    };
+    let paying = p.t.sealed(&p.ada).await.into_iter().map(|invoice| {
+        let replica = p.t.replica_through(together.clone());
+        tokio::spawn(async move { charge::pay(&replica, &invoice.id, &By::operator()).await.unwrap() })
+    });
+    let paying: Vec<_> = paying.collect();
+    if let Some(tx) = held {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        drop(tx);
+    }
+    for paid in paying {
+        assert_eq!(paid.await.unwrap().charge.state, "paid");
+    }
+    assert_eq!(suspended_at(&p).await, None);
+    p.t.settle().await;
+    assert_eq!(p.t.audited("customer.restored").await, 1);
+    let (events, emails) = told(&p).await;
+    assert_eq!(events.iter().filter(|kind| *kind == "customer.restored").count(), 1);
+    assert_eq!(emails.iter().filter(|kind| *kind == "restored").count(), 1);
+}
+
 /// Types of events that the user's own application has heard of, and kinds of e-mails, in order.
 async fn told(p: &Payday) -> (Vec<String>, Vec<String>) {
     let heard = p.t.listener.heard();
@@ -292,7 +422,7 @@ async fn told(p: &Payday) -> (Vec<String>, Vec<String>) {
 }
 
 async fn listens(p: &Payday) {
-    let events = vec!["charge.failed".to_owned(), "customer.suspended".to_owned()];
+    let events = ["charge.failed", "customer.suspended", "customer.restored"].map(str::to_owned).to_vec();
     let new = NewEndpoint { url: "https://app.example/hooks".to_owned(), description: String::new(), events };
     outgoing::create(&p.t.app, new, &By::operator()).await.unwrap();
 }
@@ -311,9 +441,60 @@ async fn ten_tries_for_one_cause_are_told_once() {
 }
 
 #[tokio::test]
-async fn two_unpaid_invoices_suspend_a_customer_once() {
-    let p = Payday::with(CardOutcome::NeedsAction).await;
+async fn reasons_that_take_turns_climb_each_ladder_once_and_are_told_once() {
+    let (funds, declined) =
+        (CardOutcome::Declined("insufficient_funds"), CardOutcome::Declined("generic_decline"));
+    let p = Payday::with(funds).await;
     listens(&p).await;
+    let p = p.begins().await;
+    for turn in 0..60 {
+        p.t.sandbox.card_will(&p.card, if turn % 2 == 0 { declined } else { funds });
+        if turn % 3 == 0 {
+            p.t.sandbox.faults().next(PAY, Fault::DropBefore);
+        }
+        if p.next().await.is_none() {
+            break;
+        }
+    }
+    assert_eq!(p.goes_on_at().await, None, "it comes to an end");
+    let attempts = p.attempts().await;
+    let failed_for =
+        |reason| attempts.iter().filter(|attempt| attempt.reason.as_deref() == Some(reason)).count();
+    assert!(failed_for("insufficient_funds") <= 10 && failed_for("declined") <= 6, "{attempts:?}");
+    assert!(failed_for("insufficient_funds") > 1 && failed_for("declined") > 1, "they took turns");
+    assert!(suspended_at(&p).await.is_some());
+    p.t.settle().await;
+    let (events, emails) = told(&p).await;
+    let failures = events.iter().filter(|event| *event == "charge.failed").count();
+    // One for each of the two, and one for Stripe that could not be reached each time.
+    let unanswered = attempts.iter().filter(|attempt| attempt.reason.is_none()).count();
+    assert_eq!(failures, 2 + unanswered, "{events:?}");
+    assert_eq!(emails, ["insufficient_funds", "payment_failed", "suspended"]);
+}
+
+#[tokio::test]
+async fn what_only_an_operator_can_help_is_open_again_when_it_is_back_and_told_once() {
+    let p = Payday::setup(
+        "opentab",
+        Some(CardOutcome::WrongCurrency),
+        &[("OPENTAB_OPERATOR_EMAIL", "op@example.com")],
+    );
+    let p = p.await.begins().await;
+    let (id, _) = p.invoice().await;
+    let by = By::operator();
+    assert_eq!(p.t.incidents().await, ["charge_currency_mismatch"]);
+    p.t.sandbox.card_will(&p.card, CardOutcome::Declined("generic_decline"));
+    charge::pay(&p.t.app, &id, &by).await.unwrap();
+    assert!(p.t.incidents().await.is_empty(), "the customer has to do something");
+    p.t.sandbox.card_will(&p.card, CardOutcome::WrongCurrency);
+    charge::pay(&p.t.app, &id, &by).await.unwrap();
+    assert_eq!(p.t.incidents().await, ["charge_currency_mismatch"]);
+    let (_, emails) = told(&p).await;
+    assert_eq!(emails, ["incident", "payment_failed"]);
+}
+
+/// Two invoices are unpaid for so long that the customer is suspended.
+async fn owes_twice(p: Payday) -> Payday {
     let graced = async |days| {
         let change = CustomerChange { suspension_grace_days: Some(Some(days)), ..CustomerChange::default() };
         customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
@@ -329,6 +510,14 @@ async fn two_unpaid_invoices_suspend_a_customer_once() {
     p.t.settle().await;
     p.to_the_end().await;
     assert_eq!(p.t.sealed(&p.ada).await.len(), 2);
+    p
+}
+
+#[tokio::test]
+async fn two_unpaid_invoices_suspend_a_customer_once() {
+    let p = Payday::with(CardOutcome::NeedsAction).await;
+    listens(&p).await;
+    let p = owes_twice(p).await;
     let (events, emails) = told(&p).await;
     assert_eq!(events, ["charge.failed", "charge.failed", "customer.suspended"]);
     assert_eq!(emails.iter().filter(|kind| *kind == "suspended").count(), 1);
@@ -344,6 +533,58 @@ async fn a_customers_own_grace_counts() {
     p.to_the_end().await;
     let after = Duration::milliseconds(suspended_at(&p).await.unwrap() - p.charge().await.due_at);
     assert_eq!(after, Duration::days(3));
+}
+
+#[tokio::test]
+async fn a_suspension_that_is_to_come_moves_with_the_grace_and_one_that_has_come_stays() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    let due = p.charge().await.due_at;
+    let graced = async |days| {
+        let change = CustomerChange { suspension_grace_days: Some(days), ..CustomerChange::default() };
+        customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
+        p.t.settle().await;
+        (p.charge().await.suspend_at.unwrap() - due) / (DAY * 1_000)
+    };
+    for (days, after) in [(Some(40), 40), (Some(20), 20), (None, 14), (Some(30), 30)] {
+        assert_eq!(graced(days).await, after);
+    }
+    p.t.pass(Duration::days(29));
+    p.t.settle().await;
+    assert_eq!(suspended_at(&p).await, None);
+    let now = p.t.clock.now_ms();
+    graced(Some(3)).await;
+    assert_eq!((suspended_at(&p).await, p.charge().await.suspend_at), (Some(now), Some(now)));
+    graced(Some(300)).await;
+    assert_eq!((suspended_at(&p).await, p.charge().await.suspend_at), (Some(now), Some(now)));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_human_is_tried_again_by_reason_and_month_as_well() {
+    let fault = Fault::Status { status: 400, code: None, stored: false, executed: false };
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().often(PAY, fault, 1_000);
+    let p = p.begins().await;
+    p.to_the_end().await;
+    assert_eq!(p.state().await, "needs_attention");
+    p.t.sandbox.faults().clear();
+    let december = opentab::billing::cycle::month_span("2026-12").unwrap();
+    assert_eq!(charge::ask_for_failed(&p.t.app, "declined", december).await.unwrap(), 0);
+    assert_eq!(charge::ask_for_failed(&p.t.app, "unknown", december).await.unwrap(), 1);
+    p.to_the_end().await;
+    p.paid_once("by reason").await;
+    // What nobody ever knew the reason of is unknown as well; it is asked for, and not tried blindly.
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    p.t.sandbox.faults().often("GET", Fault::UnknownValue { field: "status" }, 1_000);
+    let p = p.begins().await;
+    p.to_the_end().await;
+    assert_eq!((p.state().await.as_str(), p.charge().await.reason), ("needs_attention", None));
+    p.t.sandbox.faults().clear();
+    assert_eq!(charge::ask_for_failed(&p.t.app, "unknown", december).await.unwrap(), 1);
+    p.to_the_end().await;
+    p.paid_once("asked, not tried").await;
+    assert_eq!(p.attempts().await.len(), 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod amounts;
 mod api;
 mod bad_inputs;
 mod billing_page;
+mod charge_commands;
 mod charging;
 mod console;
 mod dashboard;

@@ -490,11 +490,25 @@ impl Tab {
         }
     }
 
+    /// The way to Stripe.
+    pub fn wire(&self) -> Arc<dyn Transport> {
+        Arc::new(InProcess(self.sandbox.router()))
+    }
+
     /// Another replica: the same database, Stripe and time.
     pub fn replica(&self) -> App {
+        self.replica_with(self.app.stripe.clone())
+    }
+
+    /// The same with another way to Stripe.
+    pub fn replica_through(&self, wire: Arc<dyn Transport>) -> App {
+        self.replica_with(Stripe::new(wire, Pacer::unlimited()))
+    }
+
+    fn replica_with(&self, stripe: Stripe) -> App {
         let app = &self.app;
         let ids = Ids::random(self.clock.clone());
-        let (store, stripe) = (app.store.clone(), app.stripe.clone());
+        let store = app.store.clone();
         let (mailer, outgoing) = (app.mailer.clone(), app.outgoing.clone());
         app::build_with(app.config.clone(), self.clock.clone(), ids, store, stripe, mailer, outgoing)
     }

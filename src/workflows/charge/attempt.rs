@@ -63,22 +63,36 @@ pub(super) async fn pay(app: &App, lease: &Lease, invoice_id: &str) -> Result<Op
     Ok(None)
 }
 
-/// Writes down what a person asks for, then sends it: whoever dies in between leaves it to be looked at.
+/// Writes down what a person asks for, then sends it: whoever dies in between leaves it to be looked at. False where no
+/// place became free for it, and nothing was begun.
 pub(super) async fn by_hand(
     app: &App,
     lease: &Lease,
     invoice_id: &str,
     action: Action,
     actor: &str,
-) -> Result<(), WorkflowError> {
+) -> Result<bool, WorkflowError> {
     if planted(Bug::ChargedFirst) {
         charge_first(app, invoice_id).await?;
     }
-    let tx = begin_as_writer(app, lease).await?;
-    match write_down(app, tx, lease, invoice_id, action, actor).await? {
-        Some(begun) => send(app, lease, &begun).await,
-        None => Ok(()),
+    let Some(tx) = begin_in_a_place(app, lease).await? else { return Ok(false) };
+    if let Some(begun) = write_down(app, tx, lease, invoice_id, action, actor).await? {
+        send(app, lease, &begun).await?;
     }
+    Ok(true)
+}
+
+/// Waits a little for a place, as a person does who has asked; none where none becomes free.
+async fn begin_in_a_place(app: &App, lease: &Lease) -> Result<Option<Tx>, WorkflowError> {
+    for _ in 0..places::LOOKS {
+        let mut tx = begin_as_writer(app, lease).await?;
+        if places::free_to(app, &mut tx).await? > 0 {
+            return Ok(Some(tx));
+        }
+        drop(tx);
+        tokio::time::sleep(places::LOOK_EVERY).await;
+    }
+    Ok(None)
 }
 
 /// What nobody may ever do.
@@ -106,7 +120,7 @@ async fn write_down(
     let Some(stripe_id) = invoice.stripe_invoice_id.as_deref() else { return Ok(None) };
     let now = app.clock.now_ms();
     if planted(Bug::ChargeUnlocked) {
-        let end = AttemptEnd { outcome: "overtaken", reason: None, message: None };
+        let end = AttemptEnd::of("overtaken");
         tx.settle_attempt(invoice_id, &end, now).await?;
     } else if under_way || !before.can_become(ChargeState::InProgress) {
         return Ok(None);
@@ -147,6 +161,7 @@ fn new_attempt(
         outcome: None,
         reason: None,
         message: None,
+        stripe_charge_id: None,
         key_spent: 0,
         lease_token: lease.token,
         begun_at: now,
@@ -214,7 +229,12 @@ async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> 
         return truth::after_refusal(app, lease, &begun.invoice, begun.before, &message).await;
     }
     let mut tx = begin_as_writer(app, lease).await?;
-    let end = AttemptEnd { outcome: "failed", reason: Some(reason), message: Some(&message) };
+    let end = AttemptEnd {
+        outcome: "failed",
+        reason: Some(reason),
+        message: Some(&message),
+        stripe_charge_id: refusal.charge.as_deref(),
+    };
     if tx.settle_attempt(&begun.invoice.id, &end, app.clock.now_ms()).await? {
         let (invoice, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
         outcome::failed(app, &mut tx, &invoice, charge, reason, &message).await?;
@@ -242,7 +262,7 @@ async fn unclear(
 async fn not_started(app: &App, lease: &Lease, begun: &Begun, why: &str) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     let mut tx = begin_as_writer(app, lease).await?;
-    let end = AttemptEnd { outcome: "not_started", reason: None, message: Some(why) };
+    let end = AttemptEnd { message: Some(why), ..AttemptEnd::of("not_started") };
     if tx.settle_attempt(&begun.invoice.id, &end, now).await? {
         let (_, mut charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
         if charge.state()?.can_become(begun.before) {
@@ -271,6 +291,7 @@ mod tests {
             outcome: Some(outcome.to_owned()),
             reason: None,
             message: None,
+            stripe_charge_id: None,
             key_spent: 0,
             lease_token: 1,
             begun_at,

@@ -58,11 +58,10 @@ pub(super) async fn enqueue(
     invoice_id: &str,
     run_at: i64,
     deadline: i64,
-) -> Result<(), WorkflowError> {
+) -> sqlx::Result<()> {
     let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
     let new = NewJob { id: &id, kind: CHARGE, subject: invoice_id, run_at: run_at.max(now), deadline, now };
-    tx.enqueue_anew(&new).await?;
-    Ok(())
+    tx.enqueue_anew(&new).await.map(drop)
 }
 
 /// What was sealed says of its charge that it is over, in the transaction of whoever learned it.
@@ -116,11 +115,12 @@ pub async fn note_run(
     Ok(tx.commit().await?)
 }
 
-/// Asks for a try of everything that failed, or failed for this reason, and was due in this span; answers how many.
+/// Asks for a try of everything that failed or waits for a human, or does for this reason, and was due in this span;
+/// answers how many.
 pub async fn ask_for_failed(app: &App, reason: &str, due: (i64, i64)) -> Result<usize, WorkflowError> {
     let (mut asked, mut after) = (0, String::new());
     loop {
-        let page = app.store.charges_in("failed", reason, due, &after, PAGE).await?;
+        let page = app.store.charges_failed(reason, due, &after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(asked) };
         after.clone_from(&last.id);
         for charge in &page {
@@ -150,6 +150,18 @@ async fn bring_forward(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<bool,
     tx.put_charge(&charge, now).await?;
     enqueue(app, tx, invoice_id, now, now).await?;
     Ok(true)
+}
+
+/// A customer has more or less grace than before: each charge for which they are to be suspended looks when that is now.
+pub(in crate::workflows) async fn grace_changed(
+    app: &App,
+    tx: &mut Tx,
+    customer_id: &str,
+) -> sqlx::Result<()> {
+    for (invoice_id, due_at) in tx.to_suspend_for(customer_id).await? {
+        enqueue(app, tx, &invoice_id, app.clock.now_ms(), due_at).await?;
+    }
+    Ok(())
 }
 
 /// A customer has another payment method since this time, in unix seconds: what failed before that for want of a good one

@@ -23,6 +23,11 @@ pub enum ManualError {
     /// Which state it is in, and what would be needed.
     #[error("{0}")]
     InvalidState(String),
+    /// It was not begun: as many are under way as may be.
+    #[error(
+        "as many charges are under way as OPENTAB_CHARGES_AT_ONCE allows: nothing was sent; ask again in a moment"
+    )]
+    NoPlace,
     #[error(transparent)]
     Workflow(#[from] WorkflowError),
 }
@@ -69,29 +74,30 @@ async fn by_hand(app: &App, invoice_id: &str, action: Action, by: &By) -> Result
     let refused = done.await?;
     let asked = find(app, invoice_id).await?;
     match refused {
-        Some(why) => Err(ManualError::InvalidState(why)),
+        Some(why) => Err(why),
         None if action == Action::Pay => Ok(asked),
         None => reached(asked, action),
     }
 }
 
-/// Answers why not, where the state does not allow it after the look.
+/// Answers why not, where the state does not allow it after the look, or no place became free.
 async fn now(
     app: &App,
     lease: &Lease,
     invoice_id: &str,
     action: Action,
     by: &By,
-) -> Result<Option<String>, WorkflowError> {
+) -> Result<Option<ManualError>, WorkflowError> {
     if app.store.attempt_under_way(invoice_id).await?.is_some() {
         let why = "a try is under way, and nobody knows its end yet: nothing else is tried before";
-        return Ok(Some(why.to_owned()));
+        return Ok(Some(ManualError::InvalidState(why.to_owned())));
     }
     let state = app.store.charge(invoice_id).await?.map(|charge| charge.state()).transpose()?;
-    if state.is_some_and(|state| state.can_become(ChargeState::InProgress)) {
-        attempt::by_hand(app, lease, invoice_id, action, &by.actor).await?;
+    if !state.is_some_and(|state| state.can_become(ChargeState::InProgress)) {
+        return Ok(None);
     }
-    Ok(None)
+    let begun = attempt::by_hand(app, lease, invoice_id, action, &by.actor).await?;
+    Ok((!begun).then_some(ManualError::NoPlace))
 }
 
 fn allowed(asked: &Asked, action: Action) -> Result<(), ManualError> {

@@ -10,7 +10,7 @@ mod standing;
 mod truth;
 
 pub use begin::{ask_for_due, ask_for_failed, note_run};
-pub(super) use begin::{begin, end_with_invoice, method_changed};
+pub(super) use begin::{begin, end_with_invoice, grace_changed, method_changed};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
 pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
 pub(super) use outcome::moved;
@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::billing::dunning::{Step, step};
 use crate::clock::prefix;
 use crate::planted::{Bug, planted};
+use crate::store::Lease;
 
 /// The kind of the job that gets an invoice paid; its subject is the invoice's id.
 pub const CHARGE: &str = "charge";
@@ -36,7 +37,7 @@ pub async fn charge(app: &App, invoice_id: &str) -> Result<Option<i64>, Workflow
     let alone = planted(Bug::ChargeUnlocked).then(|| app.ids.new_id(prefix::OWNER));
     as_only_writer(app, alone.as_deref().unwrap_or(invoice_id), async |lease| {
         for _ in 0..STEPS {
-            match next_step(app, invoice_id).await? {
+            match next_step(app, lease, invoice_id).await? {
                 Step::Rest => return Ok(None),
                 Step::Wait(at) => return Ok(Some(at)),
                 Step::Look => truth::look(app, lease, invoice_id).await?,
@@ -53,10 +54,13 @@ pub async fn charge(app: &App, invoice_id: &str) -> Result<Option<i64>, Workflow
     .await
 }
 
-async fn next_step(app: &App, invoice_id: &str) -> Result<Step, WorkflowError> {
+async fn next_step(app: &App, lease: &Lease, invoice_id: &str) -> Result<Step, WorkflowError> {
     let missing = || WorkflowError::NotFound(format!("charge of {invoice_id}"));
-    let charge = app.store.charge(invoice_id).await?.ok_or_else(missing)?;
+    let mut charge = app.store.charge(invoice_id).await?.ok_or_else(missing)?;
     let under_way = app.store.attempt_under_way(invoice_id).await?.is_some();
     let standing = app.store.standing(&charge.customer_id).await?.unwrap_or_default();
+    if standing::has_moved(app, &charge, &standing)? {
+        charge = standing::follow_grace(app, lease, invoice_id).await?;
+    }
     Ok(step(&charge.known(under_way, standing.suspended_at.is_some())?, app.clock.now_ms()))
 }

@@ -7,7 +7,7 @@ use super::super::{WorkflowError, drift, notice, tell};
 use super::standing;
 use crate::app::App;
 use crate::billing::InvoiceState;
-use crate::billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify};
+use crate::billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify, rung};
 use crate::planted::{Bug, planted};
 use crate::store::{AttemptEnd, Charge, Invoice, Tx};
 use crate::stripe::{InvoiceAnswer, Refusal};
@@ -124,7 +124,7 @@ async fn settle_with(
         ("void", InvoiceState::Void) | ("mark_uncollectible", InvoiceState::Uncollectible) => "done",
         _ => "overtaken",
     };
-    tx.settle_attempt(&invoice.id, &AttemptEnd { outcome, reason: None, message: None }, now).await?;
+    tx.settle_attempt(&invoice.id, &AttemptEnd::of(outcome), now).await?;
     Ok(())
 }
 
@@ -160,7 +160,8 @@ pub(super) async fn failed(
 ) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     let strategy = app.config.dunning.of(reason);
-    let tries = charge.tries_with(reason);
+    let ever = tx.failed_for(&invoice.id, reason).await?;
+    let tries = rung(reason, charge.in_a_row_with(reason), u32::try_from(ever).unwrap_or(u32::MAX));
     let standing = tx.standing(&charge.customer_id).await?.unwrap_or_default();
     let grace_until = standing::grace_until(app, &charge, &standing);
     let jitter = app.ids.any_up_to(1_000);
@@ -171,6 +172,7 @@ pub(super) async fn failed(
         return Ok(());
     }
     let ours = charge.is_ours() && !written_off;
+    see_to_what_was(tx, &charge, next, reason, now).await?;
     let charge = Charge {
         state: next.name().to_owned(),
         reason: Some(reason.as_str().to_owned()),
@@ -191,8 +193,9 @@ pub(super) async fn failed(
     if !ours {
         return Ok(());
     }
-    if tries == 1 || planted(Bug::NoticeForEachTry) {
-        tell_failed(app, tx, invoice, next, reason, strategy.tell, message).await?;
+    match tries == 1 || planted(Bug::NoticeForEachTry) {
+        true => tell_failed(app, tx, invoice, next, reason, strategy.tell, message).await?,
+        false => still_failed(app, tx, invoice, reason, strategy.tell, message).await?,
     }
     if next == ChargeState::NeedsAttention {
         needs_attention(app, tx, &charge, message).await?;
@@ -200,6 +203,23 @@ pub(super) async fn failed(
     match after.provider_down {
         true => provider_down(app, tx, tries, message).await,
         false => Ok(()),
+    }
+}
+
+/// What an earlier failure asked of a human is no longer so.
+async fn see_to_what_was(
+    tx: &mut Tx,
+    before: &Charge,
+    next: ChargeState,
+    reason: Reason,
+    now: i64,
+) -> sqlx::Result<()> {
+    if before.reason.as_deref() != Some(reason.as_str()) {
+        return tx.resolve_charge_incidents(&before.invoice_id, now).await;
+    }
+    match next {
+        ChargeState::NeedsAttention => Ok(()),
+        _ => tx.resolve_incident(NEEDS_ATTENTION, &before.invoice_id, now).await,
     }
 }
 
@@ -213,7 +233,6 @@ async fn tell_failed(
     whom: Tell,
     message: &str,
 ) -> Result<(), WorkflowError> {
-    tx.resolve_charge_incidents(&invoice.id, app.clock.now_ms()).await?;
     match whom {
         Tell::Nobody => {}
         Tell::Customer => {
@@ -227,6 +246,22 @@ async fn tell_failed(
     }
     let data = about(invoice, state, Some(reason));
     tell::application(app, tx, tell::CHARGE_FAILED, &invoice.id, data).await
+}
+
+/// Nobody is told again of a cause that is back; what only an operator can help stands among what needs one.
+async fn still_failed(
+    app: &App,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    reason: Reason,
+    whom: Tell,
+    message: &str,
+) -> Result<(), WorkflowError> {
+    if whom != Tell::Operator {
+        return Ok(());
+    }
+    let message = for_operators(invoice, reason, message);
+    notice::report_quietly(app, tx, &format!("charge_{reason}"), &invoice.id, &message).await
 }
 
 /// Which of the notices to customers this reason calls for.

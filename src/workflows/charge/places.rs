@@ -1,5 +1,7 @@
 //! Places: so many tries are under way at once, over all replicas.
 
+use std::time::Duration;
+
 use crate::app::App;
 use crate::store::Tx;
 
@@ -7,6 +9,9 @@ use crate::store::Tx;
 const HOLDS_MS: i64 = 30 * 60_000;
 /// A try ends in about this time.
 const PAUSE_MS: i64 = 1_000;
+/// Who waits for a place while a person waits for them looks so often, with this pause.
+pub(super) const LOOKS: usize = 12;
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How many more tries may begin, as far as anybody knows.
 ///

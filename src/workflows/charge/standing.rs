@@ -7,8 +7,8 @@ use super::super::lease::begin_as_writer;
 use super::super::{WorkflowError, tell};
 use super::outcome;
 use crate::app::App;
+use crate::clock::from_ms;
 use crate::planted::{Bug, planted};
-use crate::store::customers;
 use crate::store::{Charge, Lease, Standing, Tx};
 
 const DAY_MS: i64 = 86_400_000;
@@ -19,6 +19,33 @@ pub(super) fn grace_until(app: &App, charge: &Charge, standing: &Standing) -> i6
     charge
         .due_at
         .saturating_add(standing.suspension_grace_days.map_or(all, |days| days.saturating_mul(DAY_MS)))
+}
+
+/// Whether the customer's grace ends at another time than when the charge was written down, as far as that is still to come.
+pub(super) fn has_moved(app: &App, charge: &Charge, standing: &Standing) -> sqlx::Result<bool> {
+    let now = app.clock.now_ms();
+    let Some(at) = charge.suspend_at.filter(|_| standing.suspended_at.is_none()) else { return Ok(false) };
+    Ok(charge.state()?.is_unpaid() && at.max(now) != grace_until(app, charge, standing).max(now))
+}
+
+/// The suspension moves with the customer's grace. One that was carried out stays, until it is paid.
+pub(super) async fn follow_grace(
+    app: &App,
+    lease: &Lease,
+    invoice_id: &str,
+) -> Result<Charge, WorkflowError> {
+    let now = app.clock.now_ms();
+    let mut tx = begin_as_writer(app, lease).await?;
+    let (_, mut charge) = outcome::lock(&mut tx, invoice_id).await?;
+    let standing = tx.standing(&charge.customer_id).await?.unwrap_or_default();
+    if has_moved(app, &charge, &standing)? {
+        charge.suspend_at = Some(grace_until(app, &charge, &standing).max(now));
+        tx.put_charge(&charge, now).await?;
+        let detail = json!({ "suspend_at": charge.suspend_at.map(from_ms) });
+        By::service("charge").note(app, &mut tx, "charge.grace_changed", invoice_id, detail).await?;
+    }
+    tx.commit().await?;
+    Ok(charge)
 }
 
 /// Suspends the customer of an unpaid invoice whose time is up. Usage is still counted, and invoices go on.
@@ -49,7 +76,7 @@ pub(super) async fn restore(app: &App, tx: &mut Tx, charge: &Charge) -> Result<(
         return Ok(());
     }
     // Of two invoices that are paid at once, the second to come here sees the first.
-    customers::lock(tx, id).await?;
+    tx.lock_standing(id).await?;
     if !tx.restore_customer(id, app.clock.now_ms()).await? {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use super::outcome;
 use crate::app::App;
 use crate::billing::dunning::{ChargeState, Reason, after_failure};
 use crate::planted::{Bug, planted};
-use crate::store::{AttemptEnd, Charge, Invoice, Lease, Tx};
+use crate::store::{Attempt, AttemptEnd, Charge, Invoice, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, PaymentIntent, Refusal, StripeError};
 
 /// A transfer that Stripe says is under way is looked at so often, for as long as that takes.
@@ -87,14 +87,24 @@ async fn open(app: &App, tx: &mut Tx, invoice_id: &str, answer: &InvoiceAnswer) 
     }
     let attempts = tx.attempts(invoice_id).await?;
     let tried = attempts.iter().find(|attempt| attempt.outcome.is_none());
-    let (reason, message) = match tried {
-        None => payment.why(),
-        Some(_) => (Reason::Network, "no answer came, and the invoice is not paid".to_owned()),
-    };
     let by_hand = tried.is_some_and(|attempt| attempt.action != "pay");
-    let end = AttemptEnd { outcome: "no_answer", reason: None, message: None };
+    let said = payment.why().filter(|why| !by_hand && (tried.is_none() || payment.is_news(&attempts, why.0)));
+    let end = match &said {
+        Some((reason, message)) => AttemptEnd {
+            outcome: "failed",
+            reason: Some(*reason),
+            message: Some(message),
+            stripe_charge_id: payment.charge(),
+        },
+        None => AttemptEnd::of("no_answer"),
+    };
     tx.settle_attempt(invoice_id, &end, now).await?;
     let (invoice, charge) = outcome::lock(tx, invoice_id).await?;
+    let (reason, message) = match (said, tried) {
+        (Some(said), _) => said,
+        (None, Some(_)) => (Reason::Network, "no answer came, and the invoice is not paid".to_owned()),
+        (None, None) => (Reason::Unknown, "the payment failed, and Stripe gave no reason".to_owned()),
+    };
     match by_hand {
         true => stuck(app, tx, charge, "what was asked for by hand did not reach Stripe").await,
         false => outcome::failed(app, tx, &invoice, charge, reason, &message).await,
@@ -108,19 +118,31 @@ struct Payment<'a> {
 }
 
 impl Payment<'_> {
-    fn why(&self) -> (Reason, String) {
-        match (self.status, self.error) {
-            (Some("requires_action"), _) => (
-                Reason::AuthenticationRequired,
-                "the bank asks the customer to confirm the payment".to_owned(),
-            ),
-            (_, Some(error)) => {
-                // It failed as a charge does, with 402: only answers to requests say their status.
-                let reason = outcome::reason_of(&Refusal { status: 402, ..error.clone() });
-                (reason, error.message.clone().unwrap_or_else(|| "the payment failed".to_owned()))
-            }
-            _ => (Reason::Unknown, "the payment failed, and Stripe gave no reason".to_owned()),
+    /// Why the last try that reached a bank failed; none where that is not said.
+    fn why(&self) -> Option<(Reason, String)> {
+        if self.status == Some("requires_action") {
+            let message = "the bank asks the customer to confirm the payment";
+            return Some((Reason::AuthenticationRequired, message.to_owned()));
         }
+        let error = self.error?;
+        // It failed as a charge does, with 402: only answers to requests say their status.
+        let reason = outcome::reason_of(&Refusal { status: 402, ..error.clone() });
+        Some((reason, error.message.clone().unwrap_or_else(|| "the payment failed".to_owned())))
+    }
+
+    /// The charge that failed, `ch_…`.
+    fn charge(&self) -> Option<&str> {
+        self.error?.charge.as_deref()
+    }
+
+    /// Whether this is how the try under way has ended: a payment goes on showing why an earlier one failed when the
+    /// next never reached Stripe.
+    fn is_news(&self, attempts: &[Attempt], reason: Reason) -> bool {
+        let is_of = |attempt: &Attempt| match self.charge() {
+            Some(charge) => attempt.stripe_charge_id.as_deref() == Some(charge),
+            None => attempt.reason.as_deref() == Some(reason.as_str()),
+        };
+        !attempts.iter().any(is_of)
     }
 }
 
@@ -165,7 +187,7 @@ async fn stuck(app: &App, tx: &mut Tx, charge: Charge, why: &str) -> Result<(), 
 async fn unreachable(app: &App, tx: &mut Tx, invoice_id: &str, why: &str) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     let (_, charge) = outcome::lock(tx, invoice_id).await?;
-    let tries = charge.tries_with(Reason::Network);
+    let tries = charge.in_a_row_with(Reason::Network);
     let strategy = app.config.dunning.of(Reason::Network);
     let jitter = app.ids.any_up_to(1_000);
     let after = after_failure(&strategy, Reason::Network, tries, now, now, jitter);
@@ -207,7 +229,8 @@ pub(super) async fn after_refusal(
     let attempts = tx.attempts(&invoice.id).await?;
     let tried = attempts.into_iter().find(|attempt| attempt.outcome.is_none());
     if let (false, Some(tried)) = (over, tried) {
-        let end = AttemptEnd { outcome: "refused", reason: Some(Reason::Unknown), message: Some(refusal) };
+        let reason = Some(Reason::Unknown);
+        let end = AttemptEnd { reason, message: Some(refusal), ..AttemptEnd::of("refused") };
         tx.settle_attempt(&invoice.id, &end, now).await?;
         let (invoice, mut charge) = outcome::lock(&mut tx, &invoice.id).await?;
         match tried.action.as_str() {

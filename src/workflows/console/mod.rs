@@ -23,6 +23,7 @@ const STRIPE_API: &str = "https://api.stripe.com/";
 /// A time as the console shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct When {
+    pub at: DateTime<Utc>,
     /// `21 Nov 2026, 16:04 UTC`
     pub text: String,
     /// `3 days ago`, `in 2 hours`.
@@ -32,7 +33,8 @@ pub struct When {
 impl When {
     /// Seen from now.
     pub fn new(at: DateTime<Utc>, now: DateTime<Utc>) -> When {
-        When { text: at.format("%-d %b %Y, %H:%M UTC").to_string(), ago: ago((now - at).num_seconds()) }
+        let text = at.format("%-d %b %Y, %H:%M UTC").to_string();
+        When { at, text, ago: ago((now - at).num_seconds()) }
     }
 
     fn of_ms(app: &App, ms: i64) -> When {

@@ -119,6 +119,62 @@ pub fn ways(incident: &Incident) -> Vec<Way> {
     remedy::actions(&incident.kind).iter().filter_map(way).collect()
 }
 
+/// One thing that waits for a human, as programs read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// `incident`, or `waiting` for what waits without one.
+    pub object: &'static str,
+    /// Of what waits without an incident what one would say; its id and subject are those of what waits.
+    pub incident: Incident,
+    /// The best first.
+    pub ways: Vec<Way>,
+}
+
+impl From<Incident> for Listed {
+    fn from(incident: Incident) -> Listed {
+        Listed { object: "incident", ways: ways(&incident), incident }
+    }
+}
+
+impl From<Need> for Listed {
+    fn from(need: Need) -> Listed {
+        let way = |button: Button| Way {
+            action: button.action,
+            request: button.action.request(&button.subject),
+            command: button.action.command(&button.subject),
+        };
+        let incident = Incident {
+            subject: need.id.clone(),
+            id: need.id,
+            kind: need.kind,
+            message: need.message,
+            seen: need.seen,
+            opened_at: need.since.at,
+            last_seen_at: need.since.at,
+            resolved_at: None,
+        };
+        Listed { object: "waiting", incident, ways: need.buttons.into_iter().map(way).collect() }
+    }
+}
+
+/// One page of all that needs a human, by id: of each kind of thing the newest first. Says whether there is more.
+pub async fn listed(app: &App, page: &Page) -> Result<(Vec<Listed>, bool), WorkflowError> {
+    let (incidents, more) = app.store.open_incidents(page).await?;
+    let beyond = |need: &Need| {
+        (page.after.is_empty() || need.id < page.after) && (page.before.is_empty() || need.id > page.before)
+    };
+    let mut all: Vec<Listed> = incidents.into_iter().map(Listed::from).collect();
+    all.extend(waiting(app).await?.into_iter().filter(beyond).map(Listed::from));
+    all.sort_by(|one, other| other.incident.id.cmp(&one.incident.id));
+    let limit = usize::try_from(page.limit).unwrap_or(0);
+    let too_many = all.len().saturating_sub(limit);
+    match page.before.is_empty() {
+        true => all.truncate(limit),
+        false => drop(all.drain(..too_many)),
+    }
+    Ok((all, more || too_many > 0))
+}
+
 pub(super) fn customer_thing(app: &App, customer: &Customer) -> Thing {
     Thing::customer(app, &customer.id, &customer.name, customer.stripe_customer_id.as_deref())
 }

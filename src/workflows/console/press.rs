@@ -39,7 +39,9 @@ impl From<ManualError> for PressError {
     fn from(error: ManualError) -> PressError {
         match error {
             ManualError::Gone => PressError::Gone,
-            ManualError::AlreadyPaid | ManualError::InvalidState(_) => PressError::NotNow(error.to_string()),
+            ManualError::AlreadyPaid | ManualError::InvalidState(_) | ManualError::NoPlace => {
+                PressError::NotNow(error.to_string())
+            }
             ManualError::Workflow(error) => PressError::Workflow(error),
         }
     }
