@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::{Options, Sandbox};
+use opentab::sandbox::Sandbox;
 use serde_json::json;
 
-use process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, serve_sandbox};
+use process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox};
 
 /// What can put a byte on a disk or on a wire.
 const TRACED: &str = "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync";
@@ -109,7 +109,7 @@ async fn the_disk_has_it_before_anybody_is_told() {
         return eprintln!("skipped: strace is not here, or may not trace");
     }
     let folder = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::new(Options::default());
+    let sandbox = Sandbox::new(options());
     let stripe = serve_sandbox(&sandbox).await;
     sandbox.create_webhook_endpoint("http://opentab.test/", &["*"], Some(WEBHOOK_SECRET.to_owned()));
     let home = Home::on_sqlite(folder.path(), &stripe);

@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::payday::Payday;
+use crate::secrets::WEBHOOK_SECRET;
 use crate::server::{Reply, Server, anonymous_head, new_key, noon};
-use crate::tab::{Setup, Tab, WEBHOOK_SECRET};
+use crate::tab::{Setup, Tab};
 
 const ROWS: std::ops::RangeInclusive<u8> = 1..=80;
 

@@ -4,6 +4,7 @@ mod amounts;
 mod api;
 mod bad_inputs;
 mod billing_page;
+mod canaries;
 mod charging;
 mod console;
 mod dashboard;
@@ -25,6 +26,8 @@ mod refusals;
 mod replicas;
 mod report;
 mod routes;
+#[path = "../support/secrets.rs"]
+mod secrets;
 mod server;
 mod silence;
 #[path = "../support/stripe_spec.rs"]

@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use opentab::http;
 use opentab::http::extract::Limits;
 use opentab::http::route_list;
 use opentab::store::customers::Customer;
@@ -11,6 +10,7 @@ use opentab::workflows::tell;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::server::{Reply, Server};
 use crate::tab::Tab;
 
@@ -199,7 +199,7 @@ impl Neighbours {
     /// What a browser with this cookie gets; of a page that never ends, its first part.
     async fn page(&self, path: &str, cookie: &str) -> (u16, String) {
         let request = Request::get(path).header("cookie", cookie).body(Body::empty()).unwrap();
-        let answer = http::router(self.tab.app.clone()).oneshot(request).await.unwrap();
+        let answer = canaries::router(self.tab.app.clone()).oneshot(request).await.unwrap();
         let (head, mut body) = answer.into_parts();
         let first = match body.frame().await {
             Some(frame) => frame.unwrap().into_data().unwrap(),
