@@ -9,6 +9,8 @@ mod judge;
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "kill/sleeper.rs"]
+mod sleeper;
 #[path = "kill/world.rs"]
 mod world;
 
@@ -105,4 +107,17 @@ async fn two_replicas_of_which_one_is_killed_bill_as_one() {
     let folder = Evidence::new();
     let database = process::fresh_postgres(&server, "kill").await;
     kill_and_judge(folder.0.path(), &database, 2, number("KILL_CYCLES", 10).min(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_stopped_for_longer_than_a_lease_wakes_and_changes_nothing() {
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+        return eprintln!("skipped: TEST_POSTGRES_URL is not set");
+    };
+    let folder = Evidence::new();
+    let database = process::fresh_postgres(&server, "sleeper").await;
+    let (night, sleeper) = sleeper::Night::begin(folder.0.path(), &database).await;
+    night.sleeps_over_a_line(&sleeper).await;
+    night.sleeps_over_a_charge(&sleeper).await;
+    night.nothing_is_left().await;
 }

@@ -166,6 +166,12 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Sends it a signal by name: STOP, and it stands still until CONT.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits until it ends by itself; answers whether it did so well.
     pub fn wait(&self) -> bool {
         self.0.lock().unwrap().process.wait().unwrap().success()
@@ -245,9 +251,13 @@ pub fn options() -> opentab::sandbox::Options {
 
 /// Serves a sandbox on a port of its own; where it is, without a trailing slash.
 pub async fn serve_sandbox(sandbox: &opentab::sandbox::Sandbox) -> String {
+    listen(sandbox.router()).await
+}
+
+/// Serves these routes on a port of their own; where they are, without a trailing slash.
+pub async fn listen(router: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let router = sandbox.router();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     base
 }
