@@ -136,12 +136,16 @@ impl Shop {
         panic!("nothing was ever refused");
     }
 
-    /// `/readyz` turns red and says what it is, while the process lives and webhooks are left to come again.
+    /// `/readyz` turns red and says what it is, while the process lives.
     async fn is_red(&self) {
         let ready = self.readiness(503).await;
         assert_eq!(ready["reasons"][0]["code"], "database_takes_no_writes", "{ready}");
         let alive = reqwest::get(format!("{}/healthz", self.home.base)).await.unwrap();
         assert_eq!(alive.status(), 200);
+    }
+
+    /// Stripe is not told that a webhook is taken, and sends it again.
+    async fn takes_no_webhook(&self) {
         Client::new(STRIPE_KEY).post_form(&self.stripe, "/v1/customers", "name=Eve").await.unwrap();
         let webhook = self.sandbox.deliveries_due().remove(0);
         assert_eq!(deliver(&reqwest::Client::new(), &self.home.base, &webhook).await, Some(503));
@@ -190,6 +194,7 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_when_there_is_room() {
     disk.fill();
     let refused = shop.sends_until_refused().await;
     shop.is_red().await;
+    shop.takes_no_webhook().await;
     assert!(shop.log().contains("database or disk is full"), "{}", shop.log());
     disk.make_room();
     shop.goes_on(&refused).await;
@@ -214,6 +219,7 @@ async fn a_disk_that_errs_is_said_loses_nothing_and_is_over_when_it_works_again(
     }
     let refused = shop.sends_until_refused().await;
     shop.is_red().await;
+    shop.takes_no_webhook().await;
     assert!(shop.log().contains("disk I/O error"), "{}", shop.log());
     assert!(limit("unlimited"));
     shop.goes_on(&refused).await;

@@ -137,13 +137,26 @@ impl Server {
 
     /// Sends these bytes and reads until the server closes.
     pub async fn raw(&self, head: &str, body: &[u8]) -> Reply {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        // The server may answer, and close, before it has read everything.
-        let _ = stream.write_all(head.as_bytes()).await;
-        let _ = stream.write_all(body).await;
+        self.stream(head, std::iter::once(body)).await
+    }
+
+    /// The same, of a body that comes piece by piece.
+    pub async fn stream(&self, head: &str, pieces: impl Iterator<Item = &[u8]>) -> Reply {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
         let mut bytes = Vec::new();
-        let reading = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
-        let _ = reading.await.expect("the server never answered");
+        let write = async {
+            // The server may answer, and close, before it has read everything.
+            let _ = writer.write_all(head.as_bytes()).await;
+            for piece in pieces {
+                if writer.write_all(piece).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(60), reader.read_to_end(&mut bytes));
+        let (_, read) = tokio::join!(write, read);
+        let _ = read.expect("the server never answered");
         let reply = read_reply(&bytes);
         let asked = head.lines().next().unwrap_or_default();
         canaries::look_at_answer(asked, &format!("{:?}", reply.headers), &reply.body);
