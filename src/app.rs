@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::mailer::Mailer;
 use crate::metrics::Metrics;
 use crate::outgoing::Outgoing;
-use crate::store::Store;
+use crate::store::{Probe, Store};
 use crate::stripe::Stripe;
 use crate::workflows::ingest::Ingest;
 
@@ -32,6 +32,8 @@ pub struct Handles {
     pub metrics: Arc<Metrics>,
     /// Stores usage, many requests in one commit.
     pub ingest: Ingest,
+    /// Remembers whether the database took the last write that asked for it.
+    pub probe: Probe,
     /// Wakes the workers: there is something to do.
     pub wake: Notify,
     /// Wakes those that charge, and nobody else: one waker wakes one waiter.
@@ -69,6 +71,7 @@ pub fn build_with(
         outgoing,
         metrics,
         ingest,
+        probe: Probe::default(),
         wake,
         wake_charges,
     })

@@ -88,6 +88,9 @@ const PUBLIC: &[&str] = &[
 const FOR_TESTS: &[&str] =
     &["OPENTAB_SIGNATURE_VECTORS", "STRIPE_OPENAPI_SPEC", "TEST_DATABASE", "TEST_POSTGRES_URL"];
 
+/// What holds a line of the README's table beside a test: thousands of histories, each from a seed.
+const BESIDE_TESTS: &[&str] = &["opentab simulate"];
+
 /// One source file.
 struct Source {
     /// From the package's folder, such as `src/billing/money.rs`.
@@ -405,6 +408,41 @@ fn the_readme_lists_exactly_the_settings_that_there_are() {
     let listed: BTreeSet<&str> = words.filter(ours).collect();
     let settings: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     assert_eq!(listed, settings);
+}
+
+/// The names of all functions that are marked as tests.
+fn tests_of(source: &Source) -> Vec<String> {
+    let parts = source.text.split("#[test]").skip(1);
+    let parts = parts.chain(source.text.split("#[tokio::test").skip(1));
+    parts.filter_map(|rest| Some(first_names(rest.split_once("fn ")?.1).remove(0))).collect()
+}
+
+/// The rows of the table below a heading of the README, cell by cell.
+fn rows_below(heading: &str) -> Vec<Vec<String>> {
+    let text = read("README.md");
+    let section = text.split_once(&format!("\n## {heading}\n")).expect("no such heading").1;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what "));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn each_line_of_what_happens_when_names_the_tests_that_hold_it() {
+    let all = sources(&["src", "tests"]);
+    let tests: BTreeSet<String> = all.iter().flat_map(tests_of).collect();
+    let rows = rows_below("What happens when");
+    assert!(rows.len() > 30 && tests.len() > 300, "{} rows, {} tests", rows.len(), tests.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let [what, _, held_by] = &row[..] else { panic!("not three cells: {row:?}") };
+        let names: Vec<&str> = held_by.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            wrong.push(format!("nothing holds `{what}`"));
+        }
+        let missing = names.iter().filter(|name| !tests.contains(**name) && !BESIDE_TESTS.contains(name));
+        wrong.extend(missing.map(|name| format!("{what}: there is no test `{name}`")));
+    }
+    none_of(wrong);
 }
 
 #[test]

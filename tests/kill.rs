@@ -11,6 +11,8 @@ mod list;
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "kill/sleeper.rs"]
+mod sleeper;
 #[path = "kill/world.rs"]
 mod world;
 
@@ -124,4 +126,17 @@ async fn a_customer_list_is_in_as_a_whole_or_not_at_all_on_postgres_too() {
     let folder = Evidence::new();
     let database = process::fresh_postgres(&server, "list").await;
     list::kill_and_bring_again(folder.0.path(), &database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_stopped_for_longer_than_a_lease_wakes_and_changes_nothing() {
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+        return eprintln!("skipped: TEST_POSTGRES_URL is not set");
+    };
+    let folder = Evidence::new();
+    let database = process::fresh_postgres(&server, "sleeper").await;
+    let (night, sleeper) = sleeper::Night::begin(folder.0.path(), &database).await;
+    night.sleeps_over_a_line(&sleeper).await;
+    night.sleeps_over_a_charge(&sleeper).await;
+    night.nothing_is_left().await;
 }

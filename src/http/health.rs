@@ -61,12 +61,16 @@ pub(crate) async fn alive() -> &'static str {
 
 /// Is the service ready to work?
 ///
-/// 503 where the database does not answer. `degraded` says that usage is taken, but that Stripe or a human is needed.
+/// 503 where the database does not answer, or takes no writes. `degraded` says that usage is taken, but that Stripe or a human is needed.
 #[utoipa::path(get, path = "/readyz", tag = "Health", responses(
     (status = 200, description = "Ready, or degraded", body = Readiness),
-    (status = 503, description = "The database does not answer", body = Readiness)))]
+    (status = 503, description = "The database does not answer, or takes no writes", body = Readiness)))]
 pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
-    let readiness = judge(waiting(&app).await.as_ref());
+    let waiting = waiting(&app).await;
+    // A database that does not even answer is not asked to write.
+    let takes_writes =
+        waiting.is_some() && app.store.takes_writes(&app.probe, app.clock.now_ms(), DATABASE_TIMEOUT).await;
+    let readiness = judge(waiting.as_ref(), takes_writes);
     let status = match readiness.status {
         Status::Ready | Status::Degraded => StatusCode::OK,
         Status::Unready => StatusCode::SERVICE_UNAVAILABLE,
@@ -113,12 +117,18 @@ async fn waiting(app: &App) -> Option<Waiting> {
     None
 }
 
-fn judge(waiting: Option<&Waiting>) -> Readiness {
-    let Some(waiting) = waiting else {
-        let detail = "The database does not answer. No usage is taken.".to_owned();
-        let reasons = vec![Reason { code: "database_unavailable", detail }];
-        return Readiness { status: Status::Unready, reasons };
+fn judge(waiting: Option<&Waiting>, takes_writes: bool) -> Readiness {
+    let unready = |code, detail: &str| {
+        let reasons = vec![Reason { code, detail: detail.to_owned() }];
+        Readiness { status: Status::Unready, reasons }
     };
+    let Some(waiting) = waiting else {
+        return unready("database_unavailable", "The database does not answer. No usage is taken.");
+    };
+    if !takes_writes {
+        let detail = "The database takes no writes, so no usage is taken. Is the disk full, or read-only, or does another program lock the database? The log says why.";
+        return unready("database_takes_no_writes", detail);
+    }
     let reasons = reasons(waiting);
     Readiness { status: if reasons.is_empty() { Status::Ready } else { Status::Degraded }, reasons }
 }
@@ -170,14 +180,15 @@ mod tests {
 
     #[test]
     fn a_database_that_does_not_answer_is_not_ready() {
-        assert_eq!(judge(None).status, Status::Unready);
+        assert_eq!(judge(None, false).status, Status::Unready);
+        assert_eq!(judge(Some(&Waiting::default()), false).reasons[0].code, "database_takes_no_writes");
     }
 
     #[test]
     fn what_needs_a_human_or_stripe_is_named_and_usage_is_still_taken() {
-        assert_eq!(judge(Some(&Waiting::default())).status, Status::Ready);
+        assert_eq!(judge(Some(&Waiting::default()), true).status, Status::Ready);
         let codes = |waiting: Waiting| {
-            let readiness = judge(Some(&waiting));
+            let readiness = judge(Some(&waiting), true);
             assert_eq!(readiness.status, Status::Degraded);
             readiness.reasons.iter().map(|reason| reason.code).collect::<Vec<_>>()
         };

@@ -135,7 +135,11 @@ async fn settle(app: &App, job: &Job) -> Result<(), WorkflowError> {
         outcome = AssertUnwindSafe(perform(app, job)).catch_unwind() => outcome.unwrap_or_else(|_| {
             Err(WorkflowError::Panicked(format!("job {} of {}", job.kind, job.subject)))
         }),
-        () = renew(app, job) => return Err(WorkflowError::Busy(job.subject.clone())),
+        () = renew(app, job) => {
+            tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject,
+                "Job {} of {} was taken over: this process was away for longer than its claim", job.kind, job.subject);
+            return Err(WorkflowError::Busy(job.subject.clone()));
+        }
     };
     if let Err(error) = record(app, job, &outcome).await {
         tracing::error!(job.id = %job.id, "A job's outcome could not be recorded: {error}");

@@ -223,8 +223,9 @@ const LIKE_ANOTHER: &[&str] = &[
 pub fn at(edge: Edge, operation: &str) -> Vec<Injection> {
     match edge {
         Edge::Send => {
-            let one_of_each =
-                at_send().iter().filter(|fault| !LIKE_ANOTHER.contains(&fault.name()) && fault.fits(operation));
+            let one_of_each = at_send()
+                .iter()
+                .filter(|fault| !LIKE_ANOTHER.contains(&fault.name()) && fault.fits(operation));
             one_of_each.cloned().collect()
         }
         Edge::Deliver => DeliveryFault::ALL.iter().map(|fault| Injection::Delivery(*fault)).collect(),

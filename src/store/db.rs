@@ -176,8 +176,23 @@ impl Db {
         gate::storage(Edge::Begin).await?;
         match self {
             Db::Pg(pool) => Ok(Tx::Pg(pool.begin().await?)),
-            Db::Lite { write, .. } => Ok(Tx::Lite(write.begin_with("begin immediate").await?)),
+            Db::Lite { write, .. } => Ok(Tx::Lite(begin_on(write).await?)),
         }
+    }
+}
+
+const BEGIN: &str = "begin immediate";
+
+/// On a full disk, or one that errs, SQLite itself rolls back. sqlx goes on to count that transaction, and would begin
+/// none on this connection any more: another one takes its place.
+async fn begin_on(write: &SqlitePool) -> sqlx::Result<sqlx::Transaction<'static, Sqlite>> {
+    match write.begin_with(BEGIN).await {
+        Err(sqlx::Error::InvalidSavePointStatement) => {
+            tracing::warn!("SQLite has rolled back by itself: the connection that writes is opened anew");
+            write.acquire().await?.close().await?;
+            write.begin_with(BEGIN).await
+        }
+        begun => begun,
     }
 }
 

@@ -12,7 +12,7 @@ use opentab::sandbox::{CardOutcome, Fault, Options, Sandbox};
 use opentab::store::{Db, both};
 use serde_json::json;
 
-use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, serve_sandbox};
+use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox};
 
 /// So many tries may be under way.
 pub const AT_ONCE: i64 = 12;
@@ -58,7 +58,7 @@ impl Company {
         let ahead = Arc::new(AtomicI64::new(0));
         let clock = ahead.clone();
         let now = move || system_ms() + 1_000 * clock.load(Ordering::SeqCst);
-        let sandbox = Sandbox::new(Options { now: Arc::new(now), ..Options::default() });
+        let sandbox = Sandbox::new(Options { now: Arc::new(now), ..options() });
         let stripe = serve_sandbox(&sandbox).await;
         let fast = Home::new(folder, database, &stripe)
             .with("OPENTAB_COLLECTION", "opentab")

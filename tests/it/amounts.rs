@@ -22,6 +22,7 @@ use opentab::workflows::{amounts, generate};
 use serde_json::json;
 
 use crate::console::Desk;
+use crate::secrets::LOOKUP_HEADER;
 use crate::tab::{Setup, Tab};
 
 /// How the API answers.
@@ -83,7 +84,7 @@ async fn answer(
     Path((customer, month)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    if headers.get("authorization").is_none_or(|token| token != "Bearer lookup-secret") {
+    if headers.get("authorization").is_none_or(|token| token != LOOKUP_HEADER) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let amount = |amount: i64, currency: &str| {
@@ -124,7 +125,7 @@ impl Company {
         let toml = format!(
             "[lookup.erp]\nurl = \"http://{address}/{{external_id}}/{{month}}\"\namount = \"/data/amount\"\n\
              currency = \"/data/currency\"\ntimeout = \"1s\"\n{more}\n\
-             headers = {{ Authorization = \"Bearer lookup-secret\" }}\n"
+             headers = {{ Authorization = \"{LOOKUP_HEADER}\" }}\n"
         );
         let settings = vec![("OPENTAB_WEBHOOK_ALLOW", "127.0.0.1")];
         let tab = Tab::with(Setup { settings, toml, ..Setup::default() }).await;

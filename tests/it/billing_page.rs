@@ -7,13 +7,13 @@ use axum::http::{HeaderMap, Request, Response, header};
 use chrono::Duration;
 use http_body_util::BodyExt;
 use opentab::commands::link;
-use opentab::http;
 use opentab::store::api_keys::Scope;
 use opentab::store::customers::{CollectionMethod, Customer};
 use opentab::workflows::sync::sync;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::server::new_key;
 use crate::tab::Tab;
 
@@ -37,7 +37,7 @@ impl Reply {
 }
 
 async fn answer(tab: &Tab, request: Request<Body>) -> Response<Body> {
-    http::router(tab.app.clone()).oneshot(request).await.unwrap()
+    canaries::router(tab.app.clone()).oneshot(request).await.unwrap()
 }
 
 async fn visit(tab: &Tab, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
@@ -395,7 +395,7 @@ async fn invoices_are_listed_by_customer_and_state() {
 async fn a_customer_with_very_many_open_pages_still_sees_the_page() {
     let (tab, ada) = with_ada().await;
     let cookie = signed_in(&tab, &ada).await;
-    let router = Arc::new(http::router(tab.app.clone()));
+    let router = Arc::new(canaries::router(tab.app.clone()));
     let open = async || {
         let request = Request::get("/billing/events?since=x").header("cookie", &cookie);
         (*router).clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()

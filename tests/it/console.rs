@@ -20,6 +20,7 @@ use opentab::workflows::{notice, tell};
 use serde_json::json;
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::payday::Payday;
 use crate::tab::{Setup, Tab};
 
@@ -49,7 +50,7 @@ pub struct Desk<'t> {
 
 impl<'t> Desk<'t> {
     fn new(tab: &'t Tab) -> Desk<'t> {
-        Desk { tab, web: http::router(tab.app.clone()), cookie: String::new() }
+        Desk { tab, web: canaries::router(tab.app.clone()), cookie: String::new() }
     }
 
     /// Signed in with a key of these scopes.
@@ -946,7 +947,7 @@ async fn a_file_that_is_too_large_is_not_taken() {
     let t = Tab::new().await;
     let mut desk = Desk::of(&t).await;
     let limits = http::extract::Limits { upload_bytes: 1_000, ..Default::default() };
-    desk.web = http::router_with(t.app.clone(), limits);
+    desk.web = canaries::router_with(t.app.clone(), limits);
     assert_eq!(desk.uploads(&"x".repeat(900), "").await.status, 303);
     assert_eq!(desk.uploads(&"x".repeat(1_100), "").await.status, 413);
 }

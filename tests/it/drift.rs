@@ -2,13 +2,14 @@
 
 use chrono::Duration;
 use opentab::jobs;
-use opentab::sandbox::{CardOutcome, Fault};
+use opentab::sandbox::{CardOutcome, Fault, Options, Sandbox};
 use opentab::store;
 use opentab::store::customers::Customer;
 use opentab::workflows::drift::{self, Comparison, Difference, Extent, Reason, Repair};
 use opentab::workflows::reads::{self, Stopped};
 
 use crate::payday::Payday;
+use crate::secrets::STRIPE_KEY;
 use crate::tab::{Setup, Tab};
 
 /// Ada's draft shows 100 calls at 2 cents and 10 mails at 3, and from now on no webhook tells what happens.
@@ -195,7 +196,8 @@ async fn a_payment_that_we_never_heard_of_is_learned_from_the_lists() {
 async fn what_a_comparison_learns_ends_the_charge_too() {
     for (how, body, ends) in [("pay", "paid_out_of_band=true", "paid"), ("void", "", "void")] {
         // Stripe collects, and none of its events arrives.
-        let p = Payday::setup("stripe", Some(CardOutcome::Declined("generic_decline")), &[]).await.begins().await;
+        let p =
+            Payday::setup("stripe", Some(CardOutcome::Declined("generic_decline")), &[]).await.begins().await;
         p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
         let (_, stripe_id) = p.invoice().await;
         by_hand(&p.t, "POST", &format!("/invoices/{stripe_id}/{how}"), body).await;
@@ -305,7 +307,7 @@ async fn a_comparison_stops_where_the_reads_are_used_up_and_goes_on_when_they_ar
 #[tokio::test]
 async fn by_schedule_a_difference_is_an_incident_until_it_is_gone() {
     let (t, ada) = with_ada().await;
-    let page = opentab::http::router(t.app.clone());
+    let page = crate::canaries::router(t.app.clone());
     edit(&t, &ada, 30, 7).await;
     for _ in 0..2 {
         drift::watch(&t.app).await.unwrap();
@@ -362,7 +364,7 @@ async fn a_cursor_that_was_deleted_while_the_list_was_read_loses_nothing() {
         if done == 100 && !*deleted {
             *deleted = true;
             let request = axum::http::Request::delete(format!("http://sandbox/v1/invoices/{gone}"));
-            let request = request.header("authorization", "Bearer sk_test_sandbox");
+            let request = request.header("authorization", format!("Bearer {STRIPE_KEY}"));
             let request = request.body(axum::body::Body::empty()).unwrap();
             let answer = tower::ServiceExt::oneshot(stripe.clone(), request);
             // Whoever watches cannot wait, so somebody else does.
@@ -383,14 +385,14 @@ async fn the_command_says_by_its_exit_code_what_it_found() {
     use std::process::Command;
     _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
-    let sandbox = opentab::sandbox::Sandbox::new(opentab::sandbox::Options::default());
+    let sandbox = Sandbox::new(Options { api_keys: vec![STRIPE_KEY.to_owned()], ..Options::default() });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = sandbox.router();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let run = |reads: &str, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opentab"));
-        command.current_dir(folder.path()).env("STRIPE_SECRET_KEY", "sk_test_sandbox");
+        command.current_dir(folder.path()).env("STRIPE_SECRET_KEY", STRIPE_KEY);
         command.env("STRIPE_API_BASE", &base).env("OPENTAB_STRIPE_READS", reads);
         let output = command.arg("reconcile").args(arguments).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();

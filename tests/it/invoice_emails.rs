@@ -21,13 +21,14 @@ use opentab::workflows::{ask, poll};
 use serde_json::json;
 
 use crate::console::Desk;
+use crate::secrets::SMTP_URL;
 use crate::server::Server;
 use crate::tab::{Setup, Tab};
 
 const SEND: &str = "POST /v1/invoices/{invoice}/send";
 
 fn with(settings: &[(&'static str, &'static str)]) -> Setup {
-    let server = ("OPENTAB_SMTP_URL", "smtp://127.0.0.1:1");
+    let server = ("OPENTAB_SMTP_URL", SMTP_URL);
     let from = ("OPENTAB_EMAIL_FROM", "Acme <billing@acme.example>");
     Setup { settings: [&[server, from], settings].concat(), ..Setup::default() }
 }

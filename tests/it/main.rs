@@ -4,6 +4,7 @@ mod amounts;
 mod api;
 mod bad_inputs;
 mod billing_page;
+mod canaries;
 mod charge_commands;
 mod charging;
 mod console;
@@ -26,6 +27,8 @@ mod refusals;
 mod replicas;
 mod report;
 mod routes;
+#[path = "../support/secrets.rs"]
+mod secrets;
 mod server;
 mod silence;
 #[path = "../support/stripe_spec.rs"]

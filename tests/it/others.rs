@@ -3,14 +3,15 @@
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use opentab::http;
 use opentab::http::extract::Limits;
 use opentab::http::route_list;
+use opentab::http::routes::{Access, RouteInfo};
 use opentab::store::customers::Customer;
 use opentab::workflows::tell;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::server::{Reply, Server};
 use crate::tab::Tab;
 
@@ -205,8 +206,11 @@ impl Neighbours {
 
     /// What a browser with this cookie gets; of a page that never ends, its first part.
     async fn page(&self, path: &str, cookie: &str) -> (u16, String) {
-        let request = Request::get(path).header("cookie", cookie).body(Body::empty()).unwrap();
-        let answer = http::router(self.tab.app.clone()).oneshot(request).await.unwrap();
+        self.answer(Request::get(path).header("cookie", cookie).body(Body::empty()).unwrap()).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> (u16, String) {
+        let answer = canaries::router(self.tab.app.clone()).oneshot(request).await.unwrap();
         let (head, mut body) = answer.into_parts();
         let first = match body.frame().await {
             Some(frame) => frame.unwrap().into_data().unwrap(),
@@ -270,6 +274,51 @@ async fn the_canaries_of_bob_are_there_to_be_found() {
     }
     let missing: Vec<String> = n.of_bob().await.into_iter().filter(|canary| !seen.contains(canary)).collect();
     assert!(missing.is_empty(), "nobody would find {missing:?} in\n{seen}");
+}
+
+/// Every route there is, once for each id of Bob's where it has a place for one, and never with his link.
+fn every_request(routes: &[RouteInfo], ids: &[String]) -> Vec<(RouteInfo, &'static str, String)> {
+    let mut all = Vec::new();
+    for route in routes {
+        let methods: &[&str] = if route.method == "*" { &["GET", "POST"] } else { &[route.method] };
+        for method in methods {
+            for id in ids {
+                let path = route.path.replace("{id}", id).replace("{token}", id).replace("{slug}", id);
+                all.push((route.clone(), *method, format!("{path}?customer={id}&month=2026-11")));
+                if path == route.path {
+                    break;
+                }
+            }
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_route_that_is_asked_with_a_customers_cookie_or_link_tells_nothing_of_another() {
+    let n = neighbours().await;
+    let (of_bob, cookie) = (n.of_bob().await, n.cookie_of(&n.ada).await);
+    let link = n.filled("{token}", &n.ada).await;
+    let ids: Vec<String> = of_bob.iter().filter(|known| known.contains('_')).cloned().collect();
+    assert!(ids.len() >= 7, "{ids:?}");
+    let requests = every_request(&route_list(&n.tab.app), &ids);
+    assert!(requests.len() > 150, "{}", requests.len());
+    for (route, method, path) in requests {
+        let request = Request::builder().method(method).uri(&path).header("content-type", "application/json");
+        let request = request.header("cookie", &cookie).header("authorization", format!("Bearer {link}"));
+        let request = request.header("sec-fetch-site", "same-origin").body(Body::from("{}")).unwrap();
+        let (status, text) = n.answer(request).await;
+        // What was asked for may be repeated, as by the form that leads back to it.
+        let is_told = |canary: &&String| text.contains(&***canary) && !path.contains(&***canary);
+        let told: Vec<&String> = of_bob.iter().filter(is_told).collect();
+        assert!(told.is_empty(), "{method} {path} tells Ada {told:?}: {text}");
+        match route.access {
+            Access::Key(_) | Access::Console(_) => {
+                assert!(matches!(status, 401 | 405), "{method} {path}: {status}")
+            }
+            Access::Public | Access::Checked(_) => assert!(status < 500, "{method} {path}: {status}"),
+        }
+    }
 }
 
 #[tokio::test]

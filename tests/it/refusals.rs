@@ -3,13 +3,14 @@
 use axum::body::Body;
 use axum::http::Request;
 use chrono::Duration;
+use opentab::jobs;
 use opentab::sandbox::Fault;
 use opentab::store::api_keys::Scope;
 use opentab::store::customers::Customer;
-use opentab::{http, jobs};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::server::new_key;
 use crate::tab::Tab;
 
@@ -94,7 +95,7 @@ async fn a_sync_of_a_customer_that_stripe_does_not_know_says_so() {
     for _ in 0..2 {
         let request = Request::post("http://opentab.test/sync?customer=eve");
         let request = request.header("authorization", format!("Bearer {key}")).body(Body::empty()).unwrap();
-        let answer = http::router(t.app.clone()).oneshot(request).await.unwrap();
+        let answer = canaries::router(t.app.clone()).oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 409);
     }
     stop.cancel();

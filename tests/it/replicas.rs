@@ -123,7 +123,7 @@ async fn on_sqlite_a_server_that_starts_takes_up_at_once_what_the_dead_one_was_a
     let folder = tempfile::tempdir().unwrap();
     let settings = std::collections::BTreeMap::from([
         ("DATABASE_URL".to_owned(), format!("sqlite:{}", folder.path().join("opentab.db").display())),
-        ("STRIPE_SECRET_KEY".to_owned(), "sk_test_sandbox".to_owned()),
+        ("STRIPE_SECRET_KEY".to_owned(), crate::secrets::STRIPE_KEY.to_owned()),
     ]);
     let config = opentab::config::Config::from_sources(settings, "").unwrap();
     _ = rustls::crypto::ring::default_provider().install_default();

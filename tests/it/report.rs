@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use opentab::commands::keys;
-use opentab::http;
 use opentab::sheet;
 use opentab::store::api_keys::Scope;
 use opentab::store::customers::{CollectionMethod, Customer};
@@ -14,6 +13,7 @@ use opentab::workflows::report::{self, ReportQuery};
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::tab::Tab;
 
 /// A company with customers of three currencies, whose November is finalized, and who use something in December.
@@ -51,7 +51,7 @@ impl Company {
             .header("authorization", format!("Bearer {}", self.key))
             .header("accept", accept);
         let request = request.body(Body::empty()).unwrap();
-        let (head, body) = http::router(self.t.app.clone()).oneshot(request).await.unwrap().into_parts();
+        let (head, body) = canaries::router(self.t.app.clone()).oneshot(request).await.unwrap().into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         let kind = head.headers["content-type"].to_str().unwrap().to_owned();
         (head.status.as_u16(), kind, String::from_utf8(body.to_vec()).unwrap())

@@ -10,7 +10,7 @@ use opentab::clock::{Clock, Ids};
 use opentab::commands::keys;
 use opentab::config::Config;
 use opentab::http::extract::Limits;
-use opentab::http::{router_with, serve};
+use opentab::http::{self, serve};
 use opentab::store::api_keys::Scope;
 use opentab::store::{Db, Location, Store};
 use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
@@ -18,11 +18,23 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::canaries;
+use crate::secrets::{STRIPE_KEY, WEBHOOK_SECRET};
+
 /// A running server with an empty database and an admin's key.
 pub struct Server {
     pub app: App,
     pub key: String,
     address: std::net::SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            canaries::look_at_database(&self.app.store.db);
+            canaries::complain();
+        }
+    }
 }
 
 /// What came back.
@@ -75,9 +87,10 @@ impl Server {
 
     /// On a socket of its own, whatever stands behind the app.
     pub async fn of(app: App, limits: Limits) -> Server {
+        canaries::watch_the_log();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve::serve(listener, router_with(app.clone(), limits), std::future::pending()));
+        tokio::spawn(serve::serve(listener, http::router_with(app.clone(), limits), std::future::pending()));
         let key = new_key(&app, Scope::Admin, false, None).await;
         Server { app, key, address }
     }
@@ -124,14 +137,30 @@ impl Server {
 
     /// Sends these bytes and reads until the server closes.
     pub async fn raw(&self, head: &str, body: &[u8]) -> Reply {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        // The server may answer, and close, before it has read everything.
-        let _ = stream.write_all(head.as_bytes()).await;
-        let _ = stream.write_all(body).await;
+        self.stream(head, std::iter::once(body)).await
+    }
+
+    /// The same, of a body that comes piece by piece.
+    pub async fn stream(&self, head: &str, pieces: impl Iterator<Item = &[u8]>) -> Reply {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
         let mut bytes = Vec::new();
-        let reading = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
-        let _ = reading.await.expect("the server never answered");
-        read_reply(&bytes)
+        let write = async {
+            // The server may answer, and close, before it has read everything.
+            let _ = writer.write_all(head.as_bytes()).await;
+            for piece in pieces {
+                if writer.write_all(piece).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(60), reader.read_to_end(&mut bytes));
+        let (_, read) = tokio::join!(write, read);
+        let _ = read.expect("the server never answered");
+        let reply = read_reply(&bytes);
+        let asked = head.lines().next().unwrap_or_default();
+        canaries::look_at_answer(asked, &format!("{:?}", reply.headers), &reply.body);
+        reply
     }
 }
 
@@ -172,7 +201,12 @@ async fn fresh_postgres(url: &str) -> Location {
 }
 
 async fn app(location: &Location, rate: &str) -> App {
-    let settings = [("OPENTAB_PUBLIC_URL", "http://opentab.test"), ("OPENTAB_REQUESTS_PER_SECOND", rate)];
+    let settings = [
+        ("STRIPE_SECRET_KEY", STRIPE_KEY),
+        ("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("OPENTAB_PUBLIC_URL", "http://opentab.test"),
+        ("OPENTAB_REQUESTS_PER_SECOND", rate),
+    ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = Config::from_sources(settings.into(), "").unwrap();
     let store = Store { db: Db::open(location).await.unwrap() };

@@ -2,12 +2,13 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use opentab::jobs;
 use opentab::store::api_keys::Scope;
-use opentab::{http, jobs};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::canaries;
 use crate::server::new_key;
 use crate::tab::Tab;
 
@@ -18,7 +19,7 @@ async fn sync(t: &Tab, method: &str, query: &str) -> (u16, Value) {
     let workers = tokio::spawn(jobs::work(t.app.clone(), stop.clone()));
     let request = Request::builder().method(method).uri(format!("http://opentab.test/sync{query}"));
     let request = request.header("authorization", format!("Bearer {key}")).body(Body::empty()).unwrap();
-    let answer = http::router(t.app.clone()).oneshot(request).await.unwrap();
+    let answer = canaries::router(t.app.clone()).oneshot(request).await.unwrap();
     stop.cancel();
     workers.await.unwrap();
     let status = answer.status().as_u16();

@@ -16,6 +16,7 @@ use opentab::jobs;
 use opentab::mailer::{Mailer, Outbox};
 use opentab::outgoing::{Listener, Outgoing};
 use opentab::sandbox::{Delivery, Dropped, Options, Sandbox};
+use opentab::store;
 use opentab::store::customers::{CollectionMethod, Customer};
 use opentab::store::{Db, Invoice, Item, Location, Store};
 use opentab::stripe::{Pacer, Request, Response, SendFuture, Stripe, Transport};
@@ -25,17 +26,17 @@ use opentab::workflows::customers::NewCustomer;
 use opentab::workflows::ingest::{NewEvent, Outcome, ingest};
 use opentab::workflows::services::NewService;
 use opentab::workflows::{ask, catalog, customers, preview, services};
-use opentab::{http, store};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 use tower::ServiceExt;
 
+use crate::canaries;
+use crate::secrets::{LINK_SECRET, STRIPE_KEY, WEBHOOK_SECRET};
 use crate::stripe_spec::SpecChecker;
 
-pub const WEBHOOK_SECRET: &str = "whsec_test_secret";
-
-/// Opentab with its sandbox. When dropped, every exchange with Stripe must have kept to Stripe's specification.
+/// Opentab with its sandbox. When dropped, every exchange with Stripe must have kept to Stripe's specification, and no
+/// secret may have got out.
 pub struct Tab {
     pub app: App,
     pub sandbox: Sandbox,
@@ -59,7 +60,7 @@ impl Transport for InProcess {
             let mut builder = HttpRequest::builder()
                 .method(request.method)
                 .uri(format!("http://sandbox{}", request.path))
-                .header("authorization", "Bearer sk_test_sandbox")
+                .header("authorization", format!("Bearer {STRIPE_KEY}"))
                 .header("stripe-version", stripe_version());
             if let Some(key) = request.idempotency_key {
                 builder = builder.header("idempotency-key", key);
@@ -179,10 +180,13 @@ impl Tab {
     }
 
     pub async fn on(store: Store, setup: Setup) -> Tab {
+        canaries::watch_the_log();
+        store.setting_or("link_secret", LINK_SECRET).await.unwrap();
         let clock = Clock::set_at(time("2026-11-01T12:00:00Z"));
         let now = clock.clone();
         let usual = Options::default();
         let sandbox = Sandbox::new(Options {
+            api_keys: vec![STRIPE_KEY.to_owned()],
             limits: setup.limits,
             now: Arc::new(move || now.now_ms()),
             files: setup.files.unwrap_or_else(|| usual.files.clone()),
@@ -198,9 +202,10 @@ impl Tab {
             let found = violations.clone();
             sandbox.observe(Arc::new(move |exchange| found.lock().unwrap().extend(checker.check(exchange))));
         }
+        sandbox.observe(Arc::new(|exchange| canaries::look("a request to Stripe", &exchange.request_body)));
         let mut settings: BTreeMap<String, String> = BTreeMap::from([
             ("DATABASE_URL".to_owned(), "sqlite::memory:".to_owned()),
-            ("STRIPE_SECRET_KEY".to_owned(), "sk_test_sandbox".to_owned()),
+            ("STRIPE_SECRET_KEY".to_owned(), STRIPE_KEY.to_owned()),
             ("STRIPE_WEBHOOK_SECRET".to_owned(), WEBHOOK_SECRET.to_owned()),
             ("OPENTAB_PUBLIC_URL".to_owned(), "http://opentab.test".to_owned()),
         ]);
@@ -383,7 +388,7 @@ impl Tab {
             request = request.header(*name, value);
         }
         let request = request.body(Body::from(delivery.body.clone())).unwrap();
-        let web = self.web.get_or_init(|| http::router(self.app.clone()));
+        let web = self.web.get_or_init(|| canaries::router(self.app.clone()));
         web.clone().oneshot(request).await.unwrap().status().as_u16()
     }
 
@@ -576,9 +581,18 @@ impl Tab {
 
 impl Drop for Tab {
     fn drop(&mut self) {
-        let found = self.violations.lock().unwrap();
-        if !std::thread::panicking() {
-            assert!(found.is_empty(), "Stripe's specification forbids:\n{}", found.join("\n"));
+        if std::thread::panicking() {
+            return;
         }
+        let found = self.violations.lock().unwrap();
+        assert!(found.is_empty(), "Stripe's specification forbids:\n{}", found.join("\n"));
+        for email in self.mail.delivered() {
+            canaries::look("an e-mail", &format!("{email:?}"));
+        }
+        for (post, _) in self.listener.heard() {
+            canaries::look("a webhook", &format!("{post:?}"));
+        }
+        canaries::look_at_database(&self.app.store.db);
+        canaries::complain();
     }
 }

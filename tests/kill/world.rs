@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, faketime, serve_sandbox};
+use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, faketime, options, serve_sandbox};
 
 const METERS: [&str; 2] = ["calls", "gigabytes"];
 /// In which currency a customer pays, and on which day of the month their cycles begin.
@@ -70,7 +70,7 @@ impl World {
         let stripe_ahead = Arc::new(AtomicI64::new(0));
         let ahead = stripe_ahead.clone();
         let now = move || system_ms() + 1_000 * ahead.load(Ordering::SeqCst);
-        let sandbox = Sandbox::new(Options { now: Arc::new(now), ..Options::default() });
+        let sandbox = Sandbox::new(Options { now: Arc::new(now), ..options() });
         let stripe = serve_sandbox(&sandbox).await;
         sandbox.create_webhook_endpoint("http://opentab.test/", &["*"], Some(WEBHOOK_SECRET.to_owned()));
         let homes: Vec<Home> = (0..replicas).map(|_| home(folder, database, &stripe)).collect();

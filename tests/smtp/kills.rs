@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::{Options, Sandbox};
+use opentab::sandbox::Sandbox;
 use opentab::store::{Db, both};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::MailServer;
-use crate::process::{self, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, serve_sandbox};
+use crate::process::{
+    self, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox,
+};
 
 /// What happens between the server and the mail server, in its order.
 const STEPS: [&str; 8] = ["connect", "ehlo", "auth", "mail", "rcpt", "data", "taken", "quit"];
@@ -44,7 +46,7 @@ impl Company {
         names: &[String],
     ) -> Option<Company> {
         let mail = MailServer::start()?;
-        let sandbox = Sandbox::new(Options::default());
+        let sandbox = Sandbox::new(options());
         let stripe = serve_sandbox(&sandbox).await;
         sandbox.create_webhook_endpoint("http://opentab.test/", &["*"], Some(WEBHOOK_SECRET.to_owned()));
         let home = || {

@@ -13,7 +13,9 @@ use opentab::sandbox::{Options, Sandbox};
 use serde_json::Value;
 
 use crate::MailServer;
-use crate::process::{self, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, serve_sandbox};
+use crate::process::{
+    self, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox,
+};
 
 const DAY: i64 = 86_400;
 const AT_A_TIME: usize = 8;
@@ -57,7 +59,7 @@ impl Shop {
         let ahead: Arc<AtomicI64> = Arc::default();
         let clock = ahead.clone();
         let now = move || 1_000 * (system_s() + clock.load(Ordering::SeqCst));
-        let sandbox = Sandbox::new(Options { now: Arc::new(now), ..Options::default() });
+        let sandbox = Sandbox::new(Options { now: Arc::new(now), ..options() });
         let stripe = serve_sandbox(&sandbox).await;
         let home = || {
             Home::new(folder.path(), database, &stripe)

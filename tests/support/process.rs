@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-pub const STRIPE_KEY: &str = "sk_test_sandbox";
-pub const WEBHOOK_SECRET: &str = "whsec_process";
+#[path = "secrets.rs"]
+mod secrets;
+
+pub use secrets::{STRIPE_KEY, WEBHOOK_SECRET};
 
 /// Where servers live one after another: a folder, a database, a port, and Stripe.
 #[derive(Clone, Debug)]
@@ -121,34 +123,58 @@ pub fn faketime() -> Option<PathBuf> {
 #[derive(Clone)]
 pub struct Server(Arc<Mutex<Running>>);
 
-struct Running(Child);
+struct Running {
+    process: Child,
+    /// Where its log is, and its database unless that is PostgreSQL.
+    folder: Option<PathBuf>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if !std::thread::panicking() {
+            self.folder.iter().for_each(|folder| no_secret_is_in(folder));
+        }
+    }
+}
+
+/// Neither the server's log nor its database holds a secret of the settings.
+fn no_secret_is_in(folder: &Path) {
+    for name in ["server.log", "opentab.db", "opentab.db-wal"] {
+        let bytes = std::fs::read(folder.join(name)).unwrap_or_default();
+        let found = String::from_utf8_lossy(&bytes).find(secrets::MARK);
+        assert!(found.is_none(), "a secret is in {name}, at byte {found:?}");
     }
 }
 
 impl Server {
     pub fn start(command: &mut Command) -> Server {
-        Server(Arc::new(Mutex::new(Running(command.stdout(Stdio::null()).spawn().unwrap()))))
+        let folder = command.get_current_dir().map(Path::to_owned);
+        let process = command.stdout(Stdio::null()).spawn().unwrap();
+        Server(Arc::new(Mutex::new(Running { process, folder })))
     }
 
     pub fn id(&self) -> u32 {
-        self.0.lock().unwrap().0.id()
+        self.0.lock().unwrap().process.id()
     }
 
     /// SIGKILL: no chance to finish anything. Returns when the process is gone.
     pub fn kill(&self) {
-        let child = &mut self.0.lock().unwrap().0;
+        let child = &mut self.0.lock().unwrap().process;
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
+    /// Sends it a signal by name: STOP, and it stands still until CONT.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits until it ends by itself; answers whether it did so well.
     pub fn wait(&self) -> bool {
-        self.0.lock().unwrap().0.wait().unwrap().success()
+        self.0.lock().unwrap().process.wait().unwrap().success()
     }
 }
 
@@ -218,11 +244,20 @@ pub async fn deliver(
     Some(request.send().await.ok()?.status().as_u16())
 }
 
+/// A sandbox's options, with the key that the servers have.
+pub fn options() -> opentab::sandbox::Options {
+    opentab::sandbox::Options { api_keys: vec![STRIPE_KEY.to_owned()], ..Default::default() }
+}
+
 /// Serves a sandbox on a port of its own; where it is, without a trailing slash.
 pub async fn serve_sandbox(sandbox: &opentab::sandbox::Sandbox) -> String {
+    listen(sandbox.router()).await
+}
+
+/// Serves these routes on a port of their own; where they are, without a trailing slash.
+pub async fn listen(router: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let router = sandbox.router();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     base
 }
