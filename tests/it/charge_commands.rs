@@ -9,6 +9,7 @@ use opentab::store::{Db, Location, Store};
 use serde_json::{Value, json};
 
 use crate::payday::Payday;
+use crate::secrets::STRIPE_KEY;
 
 /// A company on a file, and its Stripe on a port.
 struct Shell {
@@ -36,7 +37,7 @@ impl Shell {
     fn says(&self, arguments: &[&str]) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opentab"));
         command.env_clear().current_dir(self.folder.path()).env("STRIPE_API_BASE", &self.stripe);
-        command.env("STRIPE_SECRET_KEY", "sk_test_sandbox").env("OPENTAB_COLLECTION", "opentab");
+        command.env("STRIPE_SECRET_KEY", STRIPE_KEY).env("OPENTAB_COLLECTION", "opentab");
         let output = command.args(arguments).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         (output.status.code().unwrap(), text)

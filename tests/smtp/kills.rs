@@ -226,8 +226,7 @@ async fn judge(company: &Company, wanted: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_killed_at_any_step_of_sending_sends_no_invoice_twice_and_asks_nobody_before_the_message_goes_out()
- {
+async fn whoever_is_killed_at_any_step_of_sending_sends_no_invoice_twice() {
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", folder.path().join("opentab.db").display());
     let names: Vec<String> = STEPS.map(str::to_owned).to_vec();
