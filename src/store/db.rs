@@ -354,6 +354,10 @@ fn postgres_options() -> PgPoolOptions {
         Box::pin(async move {
             let sql = "select set_config('synchronous_commit', 'on', false)
                 where current_setting('synchronous_commit') not in ('on', 'remote_apply')";
+            sqlx::query(sql).execute(&mut *connection).await?;
+            // A process that stands still keeps its connections, and with them every lock of a transaction under way:
+            // whoever took over would wait for it. So the transaction ends before the lease does.
+            let sql = "select set_config('idle_in_transaction_session_timeout', '10s', false)";
             sqlx::query(sql).execute(connection).await.map(drop)
         })
     })

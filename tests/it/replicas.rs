@@ -4,8 +4,8 @@ use chrono::Duration;
 use opentab::app::App;
 use opentab::commands::open;
 use opentab::jobs;
-use opentab::store::NewJob;
 use opentab::store::customers::Customer;
+use opentab::store::{Db, NewJob};
 use opentab::workflows::{ask, sync};
 
 use crate::tab::Tab;
@@ -98,6 +98,19 @@ async fn a_writer_that_slept_through_its_lease_changes_nothing() {
     assert!(opentab::workflows::lease::begin_as_writer(&t.app, &asleep).await.is_err());
     t.recover().await;
     t.in_step(ada).await;
+}
+
+#[tokio::test]
+async fn who_stands_still_in_a_transaction_keeps_nobody_waiting_for_its_locks() {
+    let (t, customers) = with_customers(1).await;
+    if matches!(t.app.store.db, Db::Lite { .. }) {
+        return eprintln!("skipped: there is one process on SQLite");
+    }
+    let mut asleep = t.replica().store.db.begin().await.unwrap();
+    opentab::store::customers::lock(&mut asleep, &customers[0].id).await.unwrap();
+    t.settle().await;
+    t.in_step(&customers[0]).await;
+    assert!(asleep.commit().await.is_err(), "nothing of it may be kept");
 }
 
 #[tokio::test]
