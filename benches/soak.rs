@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::{Options, Sandbox};
+use opentab::sandbox::Sandbox;
 use opentab::store::{Db, both};
-use process::{Answered, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, serve_sandbox};
+use process::{Answered, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, options, serve_sandbox};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -105,7 +105,7 @@ struct Sample {
 async fn main() -> ExitCode {
     let (minutes, rate) = (argument("--minutes", 2).max(2), argument("--rate", 1).max(1));
     let folder = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::new(Options::default());
+    let sandbox = Sandbox::new(options());
     let stripe = serve_sandbox(&sandbox).await;
     let home = Home::on_sqlite(folder.path(), &stripe)
         .with("OPENTAB_SYNC_EVERY", "10s")

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::{Options, Sandbox};
+use opentab::sandbox::Sandbox;
 use opentab::store::{Db, Page, Store, both};
 
-use crate::process::{Home, Server, serve_sandbox};
+use crate::process::{Home, Server, options, serve_sandbox};
 
 const ROWS: i64 = 6_000;
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -26,7 +26,7 @@ struct List {
 
 impl List {
     async fn begin(folder: &Path, database: &str) -> List {
-        let stripe = serve_sandbox(&Sandbox::new(Options::default())).await;
+        let stripe = serve_sandbox(&Sandbox::new(options())).await;
         let home = Home::new(folder, database, &stripe).with("OPENTAB_LOG", "warn");
         home.create_key();
         let mut text = "external_id,name,currency\n".to_owned();
