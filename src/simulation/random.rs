@@ -128,8 +128,9 @@ fn shape(seed: u64, chance: &mut Chance) -> Shape {
         (2028, 2, 27),
     ];
     let (year, month, day) = *chance.pick(&days);
+    // Not on the hour: somewhere it is midnight then, and whether a clock is ahead would decide when a customer began.
     let begins =
-        Utc.with_ymd_and_hms(year, month, day, chance.below(24) as u32, 0, 0).single().unwrap_or_default();
+        Utc.with_ymd_and_hms(year, month, day, chance.below(24) as u32, 10, 0).single().unwrap_or_default();
     let processes = 1 + chance.index(2);
     let mut settings = BTreeMap::from([
         ("OPENTAB_LINES_PER_CALL", chance.pick(&["1", "2", "50"]).to_string()),

@@ -24,16 +24,16 @@ pub async fn poll_events(app: &App) -> Result<usize, WorkflowError> {
     if planted(Bug::NoPoll) {
         return Ok(0);
     }
-    let last = watermark(app, WATERMARK).await?;
-    if last.is_some_and(|last| now - last > KEPT_MS) {
+    let last = polled_until(app, now).await?;
+    if now - last > KEPT_MS {
         catch_up(app).await?;
     }
     let silent = silence::is_silent(app).await?;
     // Without an endpoint nothing is undelivered, and an outage may have ended in deliveries that we lost: then all.
-    let outage = last.is_some_and(|last| now - last > OVERLAP_MS);
+    let outage = now - last > OVERLAP_MS;
     let only_undelivered = app.config.stripe_webhook_secrets.is_some() && !outage && !silent;
     let since = if silent { silent_since(app, last).await? } else { last };
-    let stored = read_since(app, since.unwrap_or(now) - OVERLAP_MS, only_undelivered).await?;
+    let stored = read_since(app, since - OVERLAP_MS, only_undelivered).await?;
     app.store.put_setting(WATERMARK, &now.to_string()).await?;
     if !only_undelivered {
         app.store.put_setting(ALL_WATERMARK, &now.to_string()).await?;
@@ -47,15 +47,24 @@ pub async fn poll_events(app: &App) -> Result<usize, WorkflowError> {
     Ok(stored)
 }
 
+/// The first poll says when it began before it asks: one that never ends is looked back to all the same.
+async fn polled_until(app: &App, now: i64) -> sqlx::Result<i64> {
+    if let Some(last) = watermark(app, WATERMARK).await? {
+        return Ok(last);
+    }
+    app.store.put_setting(WATERMARK, &now.to_string()).await?;
+    Ok(now)
+}
+
 async fn watermark(app: &App, name: &str) -> sqlx::Result<Option<i64>> {
     Ok(app.store.setting(name).await?.and_then(|text| text.parse().ok()))
 }
 
 /// An endpoint that is switched off fails no delivery: earlier polls may have found nothing since the last webhook.
-async fn silent_since(app: &App, last: Option<i64>) -> Result<Option<i64>, WorkflowError> {
+async fn silent_since(app: &App, last: i64) -> Result<i64, WorkflowError> {
     let heard = app.store.last_webhook_at().await?;
     let asked = watermark(app, ALL_WATERMARK).await?;
-    Ok(heard.max(asked).or(last))
+    Ok(heard.max(asked).unwrap_or(last))
 }
 
 /// What happened before the oldest event that Stripe keeps shows in the invoices themselves.
