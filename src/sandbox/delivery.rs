@@ -199,7 +199,7 @@ impl State {
         let endpoint = self.endpoints.get(&pending.endpoint_id).filter(|endpoint| !endpoint.disabled)?;
         let event = self.events.get(&pending.event_id)?;
         let version = endpoint.api_version.as_deref().unwrap_or(API_VERSION);
-        let body = serde_json::to_string_pretty(&event.render(version, self.livemode)).ok()?;
+        let body = serde_json::to_string_pretty(&event.shown(version, self.livemode)).ok()?;
         let signature = signature(&endpoint.secrets(self.now_ms), self.now(), &body);
         Some(Delivery {
             id: id.to_owned(),

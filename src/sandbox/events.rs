@@ -1,6 +1,8 @@
 //! Events: what happened, kept for 30 days, and listed.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::errors::{Answer, ApiError};
 use super::pages::{self, page};
@@ -17,8 +19,8 @@ pub(super) struct Event {
     pub kind: String,
     pub created: i64,
     object_id: String,
-    /// The rendered `data`, as text: events are many, and seldom read.
-    data: Box<str>,
+    /// The rendered `data`, as text: events are many, and are sent more often than read.
+    data: Box<RawValue>,
     request: Value,
     /// Endpoints that have not answered 2xx yet.
     pub undelivered: u32,
@@ -32,18 +34,39 @@ impl Event {
 
     /// The object as it was then.
     pub fn object(&self) -> Value {
-        let mut data: Value = serde_json::from_str(&self.data).unwrap_or_default();
+        let mut data: Value = serde_json::from_str(self.data.get()).unwrap_or_default();
         data["object"].take()
     }
 
     /// The event as `api_version` shows it.
-    pub fn render(&self, api_version: &str, livemode: bool) -> Value {
-        json!({
-            "id": self.id, "object": "event", "api_version": api_version, "created": self.created,
-            "data": serde_json::from_str::<Value>(&self.data).unwrap_or_default(), "livemode": livemode, "pending_webhooks": self.undelivered,
-            "request": self.request, "type": self.kind,
-        })
+    pub fn shown<'a>(&'a self, api_version: &'a str, livemode: bool) -> Shown<'a> {
+        Shown {
+            id: &self.id,
+            object: "event",
+            api_version,
+            created: self.created,
+            data: &self.data,
+            livemode,
+            pending_webhooks: self.undelivered,
+            request: &self.request,
+            kind: &self.kind,
+        }
     }
+}
+
+/// An event as it is shown and sent.
+#[derive(Serialize)]
+pub(super) struct Shown<'a> {
+    id: &'a str,
+    object: &'static str,
+    api_version: &'a str,
+    created: i64,
+    data: &'a RawValue,
+    livemode: bool,
+    pending_webhooks: u32,
+    request: &'a Value,
+    #[serde(rename = "type")]
+    kind: &'a str,
 }
 
 pub(super) const OPERATIONS: &[Operation] =
@@ -64,11 +87,9 @@ impl State {
     /// Records that `kind` happened to `object`, and queues the deliveries.
     pub fn emit(&mut self, kind: &str, object: Value, previous: Option<Value>) {
         let object_id = object["id"].as_str().unwrap_or_default().to_owned();
-        let mut data = json!({ "object": object });
-        if let Some(previous) = previous {
-            data["previous_attributes"] = previous;
-        }
-        let data = data.to_string().into();
+        let previous = previous.map(|previous| ("previous_attributes".to_owned(), previous));
+        let data: Map<String, Value> = [("object".to_owned(), object)].into_iter().chain(previous).collect();
+        let Ok(data) = serde_json::value::to_raw_value(&data) else { return };
         let request = json!({ "id": self.request_id, "idempotency_key": self.idempotency_key });
         let (kind, created) = (kind.to_owned(), self.now());
         self.store_event(Event {
@@ -123,7 +144,8 @@ fn list(state: &mut State, asked: &Asked) -> Answer {
 }
 
 fn render(state: &State, id: &str) -> Value {
-    state.events.get(id).map_or(Value::Null, |event| event.render(API_VERSION, state.livemode))
+    let event = state.events.get(id).map(|event| event.shown(API_VERSION, state.livemode));
+    event.and_then(|event| serde_json::to_value(event).ok()).unwrap_or_default()
 }
 
 fn retrieve(state: &mut State, asked: &Asked) -> Answer {

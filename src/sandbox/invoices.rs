@@ -124,11 +124,12 @@ impl Invoice {
 
     fn embedded_lines(&self, state: &State) -> Value {
         let items = self.lines.iter().take(EMBEDDED_LINES).filter_map(|id| state.items.get(id));
-        let data: Vec<Value> = items.map(|item| item.render_line(state.livemode)).collect();
-        json!({
-            "object": "list", "data": data, "has_more": self.lines.len() > EMBEDDED_LINES,
+        let mut list = json!({
+            "object": "list", "has_more": self.lines.len() > EMBEDDED_LINES,
             "total_count": self.lines.len(), "url": format!("/v1/invoices/{}/lines", self.id),
-        })
+        });
+        list["data"] = items.map(|item| item.render_line(state.livemode)).collect();
+        list
     }
 
     fn identity(&self, state: &State) -> Value {

@@ -20,8 +20,9 @@ pub(super) fn page(
         (None, Some(cursor)) => before(ids, cursor, limit, what)?,
         (None, None) => (&ids[..limit.min(ids.len())], ids.len() > limit),
     };
-    let data: Vec<Value> = shown.iter().map(|id| render(id)).collect();
-    Ok(json!({ "object": "list", "url": url, "has_more": has_more, "data": data }))
+    let mut list = json!({ "object": "list", "url": url, "has_more": has_more });
+    list["data"] = shown.iter().map(|id| render(id)).collect();
+    Ok(list)
 }
 
 fn after<'a, 'b>(

@@ -74,10 +74,11 @@ fn search(state: &mut State, asked: &Asked) -> Answer {
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next_page = has_more.then(|| (skip + limit).to_string());
-    Ok(json!({
+    let mut page = json!({
         "object": "search_result", "url": "/v1/invoices/search", "has_more": has_more, "next_page": next_page,
-        "data": data,
-    }))
+    });
+    page["data"] = Value::Array(data);
+    Ok(page)
 }
 
 /// Every invoice as its last event until `as_of` (Unix seconds) showed it, newest event first.
