@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::month::month;
 use super::open;
 use crate::clock::from_ms;
 use crate::commands::out::say;
@@ -11,7 +12,6 @@ use crate::config::Config;
 use crate::store::{AmountFilter, LookedUpAmount, Page};
 use crate::workflows::amounts;
 use crate::workflows::by::By;
-use crate::workflows::imports::first_of;
 
 #[derive(Debug, Subcommand)]
 pub enum AmountsCommand {
@@ -51,11 +51,6 @@ pub enum AmountsCommand {
         #[arg(long)]
         json: bool,
     },
-}
-
-fn month(text: &str) -> Result<String, String> {
-    let known = first_of(text).map(|_| text.to_owned());
-    known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
 /// 0: done; of a list: everything is known, also what is beyond its limit. 1: something is not.

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::month::month;
 use super::open;
 use crate::app::App;
 use crate::clock::from_ms;
@@ -15,7 +16,7 @@ use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{CustomerImport, Page};
 use crate::workflows::by::By;
-use crate::workflows::imports::{self, ImportOptions, Upload, carry_on, first_of, mapping, report};
+use crate::workflows::imports::{self, ImportOptions, Upload, carry_on, mapping, report};
 
 /// What scripts may rely on.
 const EXIT_CODES: &str = "Exit codes: 0: the list is in (or, with --dry-run, would be). 1: lines are at fault, and nothing \
@@ -55,11 +56,6 @@ pub struct ImportArgs {
     /// For scripts
     #[arg(long)]
     json: bool,
-}
-
-fn month(text: &str) -> Result<String, String> {
-    let known = first_of(text).map(|_| text.to_owned());
-    known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
 pub async fn customers(config: Config, command: CustomersCommand) -> anyhow::Result<ExitCode> {

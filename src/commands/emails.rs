@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
+use super::month::month;
 use super::open;
 use super::work_off::{until_none_is_due, with_workers};
 use crate::app::App;
@@ -16,7 +17,6 @@ use crate::mailer::KINDS;
 use crate::store::{EMAIL_STATES, EmailFilter, Invoice, Page, StoredEmail};
 use crate::workflows::by::By;
 use crate::workflows::email::{self, Resent, Undelivered};
-use crate::workflows::imports::first_of;
 
 const SEND_EXIT_CODES: &str = "Exit codes: 0 everything is sent, 1 something is not, and is counted, 2 it could not run to \
                                the end; again is safe: nothing is sent twice.";
@@ -88,11 +88,6 @@ pub struct Which {
     /// Such as 2026-11
     #[arg(long, value_parser = month)]
     month: Option<String>,
-}
-
-fn month(text: &str) -> Result<String, String> {
-    let known = first_of(text).map(|_| text.to_owned());
-    known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
 impl Which {

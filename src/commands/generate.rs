@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::month::month;
 use super::open;
 use super::work_off::{all_settled, say_what_failed, with_workers};
 use crate::app::App;
@@ -15,7 +16,6 @@ use crate::store::Job;
 use crate::workflows::amounts::LOOK_UP;
 use crate::workflows::ask::{SYNC, ask_for_changed};
 use crate::workflows::generate::{self, Generated, Planned, count_amounts};
-use crate::workflows::imports::first_of;
 
 /// What scripts may rely on.
 pub const EXIT_CODES: &str = "Exit codes: 0: every draft is in step and every amount is known. 1: something is not, and \
@@ -37,11 +37,6 @@ pub struct GenerateArgs {
     /// For scripts
     #[arg(long)]
     json: bool,
-}
-
-fn month(text: &str) -> Result<String, String> {
-    let known = first_of(text).map(|_| text.to_owned());
-    known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
 pub async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<ExitCode> {

@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod keys;
 pub mod link;
 mod log;
+mod month;
 pub mod open;
 mod out;
 mod prices;

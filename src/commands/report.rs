@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use futures::TryStreamExt;
 
+use super::month::month;
 use super::open;
 use crate::app::App;
 use crate::billing::{Currency, Money};
 use crate::commands::out::{say, write_or_end};
 use crate::config::Config;
 use crate::store::ReportFilter;
-use crate::workflows::imports::first_of;
 use crate::workflows::report::file::{Format, pieces};
 use crate::workflows::report::{self, Counts, ReportQuery, Row, Total};
 
@@ -61,11 +61,6 @@ enum Shape {
     Table,
     Csv,
     Json,
-}
-
-fn month(text: &str) -> Result<String, String> {
-    let known = first_of(text).map(|_| text.to_owned());
-    known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }
 
 fn status(text: &str) -> Result<String, String> {

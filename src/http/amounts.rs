@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{FromQuery, Json, Pairs, Path, Query, expect_id, shown};
+use super::check::check_month;
+use super::extract::{FromQuery, Json, Pairs, Path, Query, expect_id};
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
@@ -14,7 +15,6 @@ use crate::clock::{from_ms, prefix};
 use crate::store::{AmountFilter, LookedUpAmount};
 use crate::workflows::amounts;
 use crate::workflows::by::By;
-use crate::workflows::imports::first_of;
 
 /// What your own API says that a service costs in a billing cycle. The first answer stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -100,11 +100,6 @@ impl FromQuery for AmountQuery {
         }
         Ok(AmountQuery { month, state, paging: Paging::from_query(pairs)? })
     }
-}
-
-fn check_month(pointer: &str, month: &str) -> Result<(), Problem> {
-    let detail = || format!("`{}` is not a month such as 2026-11", shown(month));
-    first_of(month).map(drop).ok_or_else(|| Problem::invalid(pointer, "invalid_month", detail()))
 }
 
 /// List looked-up amounts

@@ -7,6 +7,13 @@ use super::kind::{self, Kind};
 use super::problem::Problem;
 use crate::workflows::fields;
 pub use crate::workflows::fields::{ID_RULE, is_id};
+use crate::workflows::imports::first_of;
+
+/// That it is a month such as 2026-11.
+pub fn check_month(pointer: &str, text: &str) -> Result<(), Problem> {
+    let detail = || format!("`{}` is not a month such as 2026-11", shown(text));
+    first_of(text).map(drop).ok_or_else(|| Problem::invalid(pointer, "invalid_month", detail()))
+}
 
 /// Collects faults; the first one decides which kind of problem it is.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use flate2::write::MultiGzDecoder;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::check::check_month;
 use super::extract::{
     FromQuery, Limits, Pairs, Path, Query, drain, expect_id, media_type, next_data, not_encoded, shown,
 };
@@ -176,10 +177,7 @@ pub struct ImportQuery {
 impl FromQuery for ImportQuery {
     fn from_query(pairs: &mut Pairs) -> Result<ImportQuery, Problem> {
         let month = pairs.one("month")?;
-        if let Some(text) = month.as_deref().filter(|text| imports::first_of(text).is_none()) {
-            let detail = format!("`{}` is not a month such as 2026-11", shown(text));
-            return Err(Problem::invalid("month", "invalid_month", detail));
-        }
+        month.as_deref().map(|text| check_month("month", text)).transpose()?;
         let maps = pairs.many("map")?;
         let maps = maps.iter().map(|text| imports::mapping(text)).collect::<Result<Vec<_>, _>>();
         let file_name = pairs.one("file_name")?.unwrap_or_default();

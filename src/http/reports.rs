@@ -10,7 +10,8 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::billing::find_any;
-use super::extract::{FromQuery, Pairs, Query, shown};
+use super::check::check_month;
+use super::extract::{FromQuery, Pairs, Query};
 use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
@@ -18,7 +19,6 @@ use crate::app::App;
 use crate::billing::Currency;
 use crate::clock::prefix;
 use crate::store::{ReportFilter, ReportRow};
-use crate::workflows::imports::first_of;
 use crate::workflows::report::file::{Format, pieces};
 use crate::workflows::report::{self, Counts, ReportQuery, Row, Total};
 
@@ -75,10 +75,7 @@ impl FromQuery for ReportParams {
     fn from_query(pairs: &mut Pairs) -> Result<ReportParams, Problem> {
         let month = pairs.one("month")?;
         let month = month.ok_or_else(|| Problem::invalid("month", "missing_parameter", "is required"))?;
-        if first_of(&month).is_none() {
-            let detail = format!("`{}` is not a month such as 2026-11", shown(&month));
-            return Err(Problem::invalid("month", "invalid_month", detail));
-        }
+        check_month("month", &month)?;
         let status = pairs.one("status")?.unwrap_or_default();
         if !status.is_empty() && !report::statuses().any(|known| known == status) {
             let known = report::statuses().collect::<Vec<_>>().join(", ");

@@ -122,11 +122,14 @@ pub async fn update(app: &App, id: &str, change: CustomerChange, by: &By) -> Res
         return Err(ChangeError::Taken(field));
     }
     record_change(app, &mut tx, &before, &after, by).await?;
-    if after.suspension_grace_days != before.suspension_grace_days {
+    let has_other_grace = after.suspension_grace_days != before.suspension_grace_days;
+    if has_other_grace {
         charge::grace_changed(app, &mut tx, &after.id).await?;
     }
     tx.commit().await?;
-    app.wake_charges.notify_one();
+    if has_other_grace {
+        app.wake_charges.notify_one();
+    }
     Ok(after)
 }
 

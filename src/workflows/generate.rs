@@ -236,7 +236,12 @@ pub async fn generate_one(app: &App, subject: &str) -> Result<(), WorkflowError>
 /// # Errors
 /// The database did not answer.
 pub async fn generate_last_month(app: &App) -> Result<(), WorkflowError> {
+    generate(app, &last_month(app)).await.map(drop)
+}
+
+/// The month that is billed now: the one before this, by UTC.
+pub fn last_month(app: &App) -> String {
     let today = app.clock.now().date_naive();
     let last = today.checked_sub_months(chrono::Months::new(1)).unwrap_or(today);
-    generate(app, &last.format("%Y-%m").to_string()).await.map(drop)
+    last.format("%Y-%m").to_string()
 }

@@ -205,8 +205,7 @@ async fn follow(
         false => state.advance(seen),
     };
     if let Some(next) = seen.and_then(moved) {
-        charge::moved(app, tx, invoice, next, answer, "webhook").await?;
-        charge::end_with_invoice(app, tx, &invoice.id, next, answer.amount_paid_off_stripe > 0).await?;
+        charge::moves_on(app, tx, invoice, next, answer, "webhook").await?;
         return Ok(Outcome::Handled("the invoice moved on"));
     }
     let failed = matches!(kind, "invoice.payment_failed" | "invoice.payment_action_required");

@@ -6,11 +6,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::invoices::slice;
-use super::{go_to, month_before, shell};
+use super::{go_to, if_known, shell};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::http::auth::Caller;
 use crate::http::browser::html;
+use crate::http::check::check_month;
 use crate::http::extract::{Form, FromQuery, Pairs, Query, expect_id};
 use crate::http::problem::Problem;
 use crate::pages::amounts::{ACCEPT, AmountsPage, AmountsWanted, STATES};
@@ -19,6 +20,7 @@ use crate::store::{AmountFilter, Page};
 use crate::workflows::amounts::{accept, ask_again};
 use crate::workflows::by::By;
 use crate::workflows::console::amounts as sheets;
+use crate::workflows::generate::last_month;
 use crate::workflows::imports::first_of;
 
 const TAB: &str = "/console/amounts";
@@ -37,10 +39,9 @@ impl FromQuery for AmountsQuery {
     fn from_query(pairs: &mut Pairs) -> Result<AmountsQuery, Problem> {
         let month = pairs.one("month")?.unwrap_or_default().trim().to_owned();
         let state = pairs.one("state")?.unwrap_or_default();
-        let known = |text: String, known: bool| if known { text } else { String::new() };
         let wanted = AmountsWanted {
-            month: known(month.clone(), first_of(&month).is_some()),
-            state: known(state.clone(), STATES.iter().any(|(name, _)| *name == state)),
+            month: if_known(month.clone(), first_of(&month).is_some()),
+            state: if_known(state.clone(), STATES.iter().any(|(name, _)| *name == state)),
         };
         let accepted = pairs.flag("accepted")?.unwrap_or(false);
         let asked = pairs.number("asked", 0..=i64::MAX)?;
@@ -56,7 +57,7 @@ pub async fn amounts(
 ) -> Result<Response, Problem> {
     let AmountsQuery { mut wanted, page, asked, accepted } = query;
     if wanted.month.is_empty() {
-        wanted.month = month_before(&app);
+        wanted.month = last_month(&app);
     }
     let filter = AmountFilter { month: wanted.month.clone(), state: wanted.state.clone() };
     let sheet = sheets::amounts(&app, &page, &filter).await?;
@@ -81,9 +82,7 @@ pub struct Again {
 impl FromQuery for Again {
     fn from_query(pairs: &mut Pairs) -> Result<Again, Problem> {
         let month = pairs.one("month")?.unwrap_or_default();
-        if first_of(&month).is_none() {
-            return Err(Problem::invalid("month", "invalid_month", "must be a month such as 2026-11"));
-        }
+        check_month("month", &month)?;
         Ok(Again { month, known_too: pairs.flag("known_too")?.unwrap_or(false) })
     }
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::invoices::slice;
-use super::{go_to, month_before, shell};
+use super::{go_to, if_known, shell};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::http::auth::Caller;
@@ -20,6 +20,7 @@ use crate::workflows::by::By;
 use crate::workflows::console::emails as sheets;
 use crate::workflows::console::press::press;
 use crate::workflows::email::{Undelivered, resend_all};
+use crate::workflows::generate::last_month;
 use crate::workflows::imports::first_of;
 use crate::workflows::invoice_email::INVOICE;
 use crate::workflows::remedy::Action;
@@ -39,15 +40,14 @@ fn wanted(pairs: &mut Pairs) -> Result<EmailsWanted, Problem> {
     let mut text =
         |name| -> Result<String, Problem> { Ok(pairs.one(name)?.unwrap_or_default().trim().to_owned()) };
     let (month, kind, status) = (text("month")?, text("kind")?, text("status")?);
-    let known = |text: String, known: bool| if known { text } else { String::new() };
     Ok(EmailsWanted {
-        month: known(month.clone(), first_of(&month).is_some()),
+        month: if_known(month.clone(), first_of(&month).is_some()),
         kind: if kind.is_empty() {
             INVOICE.to_owned()
         } else {
-            known(kind.clone(), sheets::kinds().any(|name| name == kind))
+            if_known(kind.clone(), sheets::kinds().any(|name| name == kind))
         },
-        status: known(status.clone(), sheets::STATES.contains(&status.as_str())),
+        status: if_known(status.clone(), sheets::STATES.contains(&status.as_str())),
     })
 }
 
@@ -66,7 +66,7 @@ pub async fn emails(
 ) -> Result<Response, Problem> {
     let EmailsQuery { mut wanted, page, queued } = query;
     if wanted.month.is_empty() {
-        wanted.month = month_before(&app);
+        wanted.month = last_month(&app);
     }
     let filter = EmailFilter {
         state: wanted.status.clone(),

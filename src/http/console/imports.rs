@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::clock::prefix;
 use crate::http::auth::Caller;
 use crate::http::browser::html;
+use crate::http::check::check_month;
 use crate::http::extract::{FromQuery, Limits, Pairs, Path, Query, expect_id, shown};
 use crate::http::kind;
 use crate::http::problem::Problem;
@@ -23,7 +24,7 @@ use crate::store::Page;
 use crate::workflows::by::By;
 use crate::workflows::console::imports as sheets;
 use crate::workflows::fields::bad_characters;
-use crate::workflows::imports::{ImportOptions, Upload, confirm, first_of, mapping};
+use crate::workflows::imports::{ImportOptions, Upload, confirm, mapping};
 
 const TAB: &str = "/console/import";
 /// The most bytes of a field that is no file.
@@ -156,14 +157,11 @@ async fn text(mut field: Field<'_>, limits: &Limits) -> Result<String, Problem> 
 }
 
 fn month(text: &str) -> Result<Option<String>, Problem> {
-    match (text, first_of(text)) {
-        ("", _) => Ok(None),
-        (text, Some(_)) => Ok(Some(text.to_owned())),
-        (text, None) => {
-            let detail = format!("`{}` is not a month such as 2026-11", shown(text));
-            Err(Problem::invalid("month", "invalid_month", detail))
-        }
+    if text.is_empty() {
+        return Ok(None);
     }
+    check_month("month", text)?;
+    Ok(Some(text.to_owned()))
 }
 
 fn maps(text: &str) -> Result<Vec<(String, String)>, Problem> {

@@ -40,7 +40,6 @@ use crate::store::api_keys::{ApiKey, Scope};
 use crate::workflows::console::press::PressError;
 use crate::workflows::console::session;
 use crate::workflows::remedy::Action;
-use crate::workflows::report as months;
 
 /// What it takes to press a button.
 pub(super) const PRESS: Scope = Scope::BillingWrite;
@@ -154,10 +153,9 @@ impl From<PressError> for Problem {
     }
 }
 
-/// The month that is billed now: the one before this, by UTC.
-fn month_before(app: &App) -> String {
-    let this = months::month_of(app.clock.now().date_naive());
-    months::beside(&this).0.unwrap_or(this)
+/// What an address asks for that means nothing here is as good as nothing.
+fn if_known(text: String, known: bool) -> String {
+    if known { text } else { String::new() }
 }
 
 /// The console's style.

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::shell;
+use super::{if_known, shell};
 use crate::app::App;
 use crate::http::auth::Caller;
 use crate::http::browser::html;
@@ -37,13 +37,12 @@ impl FromQuery for ReportPageQuery {
             (text("month")?, text("status")?, text("awaited")?, text("sort")?);
         let (currency, customer, after) = (text("currency")?, text("customer")?, text("after")?);
         let rows = pairs.number("rows", 1..=MOST_ROWS)?.unwrap_or(ROWS);
-        let known = |text: String, known: bool| if known { text } else { String::new() };
         Ok(ReportPageQuery(ReportWanted {
             rows: if rows == ROWS { String::new() } else { rows.to_string() },
-            status: known(status.clone(), report::statuses().any(|one| one == status)),
-            awaited: known(awaited.clone(), ReportWanted::AWAITED.iter().any(|(one, _)| *one == awaited)),
-            sort: known(sort.clone(), report::sort(&sort).is_some() && sort != "name"),
-            month: known(month.clone(), first_of(&month).is_some()),
+            status: if_known(status.clone(), report::statuses().any(|one| one == status)),
+            awaited: if_known(awaited.clone(), ReportWanted::AWAITED.iter().any(|(one, _)| *one == awaited)),
+            sort: if_known(sort.clone(), report::sort(&sort).is_some() && sort != "name"),
+            month: if_known(month.clone(), first_of(&month).is_some()),
             currency: currency.to_ascii_lowercase(),
             customer,
             after,

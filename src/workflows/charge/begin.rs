@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::by::By;
 use super::super::{WorkflowError, tell};
-use super::{CHARGE, outcome};
+use super::CHARGE;
 use crate::app::App;
 use crate::billing::InvoiceState;
 use crate::billing::dunning::{ChargeState, Reason};
@@ -62,19 +62,6 @@ pub(super) async fn enqueue(
     let (id, now) = (app.ids.new_id(prefix::JOB), app.clock.now_ms());
     let new = NewJob { id: &id, kind: CHARGE, subject: invoice_id, run_at: run_at.max(now), deadline, now };
     tx.enqueue_anew(&new).await.map(drop)
-}
-
-/// What was sealed says of its charge that it is over, in the transaction of whoever learned it.
-pub(in crate::workflows) async fn end_with_invoice(
-    app: &App,
-    tx: &mut Tx,
-    invoice_id: &str,
-    now_is: InvoiceState,
-    paid_off_stripe: bool,
-) -> Result<(), WorkflowError> {
-    let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(()) };
-    let Some(charge) = tx.lock_charge(invoice_id).await? else { return Ok(()) };
-    outcome::over(app, tx, &invoice, charge, now_is, paid_off_stripe).await
 }
 
 /// Asks for every charge whose next try or look is due; with a reason, only for what failed for it and for tries under

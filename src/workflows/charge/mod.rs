@@ -10,10 +10,10 @@ mod standing;
 mod truth;
 
 pub use begin::{ask_for_due, ask_for_failed, note_run};
-pub(super) use begin::{begin, end_with_invoice, grace_changed, method_changed};
+pub(super) use begin::{begin, grace_changed, method_changed};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
 pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
-pub(super) use outcome::moved;
+pub(super) use outcome::moves_on;
 pub use places::{free, known_before};
 
 use super::WorkflowError;

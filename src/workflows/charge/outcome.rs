@@ -48,8 +48,23 @@ pub(super) async fn invoice_is(
     Ok(ends)
 }
 
+/// The invoice moves on, and its charge with it where that is its end, in the transaction of whoever learned it.
+pub(in crate::workflows) async fn moves_on(
+    app: &App,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    next: InvoiceState,
+    answer: &InvoiceAnswer,
+    by: &str,
+) -> Result<(), WorkflowError> {
+    moved(app, tx, invoice, next, answer, by).await?;
+    let Some(invoice) = tx.lock_invoice(&invoice.id).await? else { return Ok(()) };
+    let Some(charge) = tx.lock_charge(&invoice.id).await? else { return Ok(()) };
+    over(app, tx, &invoice, charge, next, answer.amount_paid_off_stripe > 0).await
+}
+
 /// The invoice itself moves on.
-pub(in crate::workflows) async fn moved(
+async fn moved(
     app: &App,
     tx: &mut Tx,
     invoice: &Invoice,
@@ -77,7 +92,7 @@ async fn voided_by_us(tx: &mut Tx, invoice_id: &str) -> Result<bool, WorkflowErr
 }
 
 /// The invoice is paid, void or uncollectible: so is its charge, and whatever was under way is settled.
-pub(super) async fn over(
+async fn over(
     app: &App,
     tx: &mut Tx,
     invoice: &Invoice,

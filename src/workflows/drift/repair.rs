@@ -102,11 +102,7 @@ async fn adopt(app: &App, invoice_id: &str, answer: &InvoiceAnswer) -> Result<bo
         return Ok(false);
     }
     match next {
-        Some(next) => {
-            charge::moved(app, &mut tx, &invoice, next, answer, "reconcile").await?;
-            let off_stripe = answer.amount_paid_off_stripe > 0;
-            charge::end_with_invoice(app, &mut tx, &invoice.id, next, off_stripe).await?;
-        }
+        Some(next) => charge::moves_on(app, &mut tx, &invoice, next, answer, "reconcile").await?,
         None => tx.invoice_seen(&invoice.id, &seen(answer), app.clock.now_ms()).await?,
     }
     let detail = json!({
