@@ -9,12 +9,17 @@ use opentab::workflows::{poll, silence};
 use crate::tab::Tab;
 
 async fn with_ada() -> (Tab, Customer) {
+    let (t, ada) = before_any_poll().await;
+    poll::poll_events(&t.app).await.unwrap();
+    (t, ada)
+}
+
+async fn before_any_poll() -> (Tab, Customer) {
     let t = Tab::new().await;
     let ada = t.customer("Ada").await;
     t.sells(&ada, "calls", "2").await;
     t.uses(&ada, "calls", 100, "k1").await;
     t.settle().await;
-    poll::poll_events(&t.app).await.unwrap();
     (t, ada)
 }
 
@@ -84,18 +89,31 @@ async fn a_day_of_lost_webhooks_heals_in_one_poll() {
 #[tokio::test]
 async fn an_outage_longer_than_stripe_keeps_its_events_heals_from_the_invoices() {
     let (t, ada) = with_ada().await;
+    a_dark_month_heals(&t, &ada).await;
+}
+
+#[tokio::test]
+async fn a_first_poll_that_never_ended_is_looked_back_to() {
+    let (t, ada) = before_any_poll().await;
+    t.sandbox.faults().often("GET /v1/events", Fault::Refuse, 1_000);
+    assert!(poll::poll_events(&t.app).await.is_err());
+    t.sandbox.faults().clear();
+    a_dark_month_heals(&t, &ada).await;
+}
+
+/// A poll has begun. Then the house is dark for longer than Stripe keeps events.
+async fn a_dark_month_heals(t: &Tab, ada: &Customer) {
     let bob = t.customer("Bob").await;
     t.flat_fee(&bob, "Base", 900).await;
     t.at("2026-12-01T01:00:00Z");
     t.recover().await;
-    poll::poll_events(&t.app).await.unwrap();
-    // The house is dark. Bob pays, somebody finalizes Ada's draft, and nobody of ours hears of it.
-    t.uses(&ada, "calls", 7, "k2").await;
+    // Bob pays, somebody finalizes Ada's draft, and nobody of ours hears of it.
+    t.uses(ada, "calls", 7, "k2").await;
     t.settle().await;
     let invoice = t.sealed(&bob).await.remove(0).stripe_invoice_id.unwrap();
-    by_hand(&t, &format!("/invoices/{invoice}/pay"), "paid_out_of_band=true").await;
-    let draft = t.current(&ada).await.stripe_invoice_id.unwrap();
-    by_hand(&t, &format!("/invoices/{draft}/finalize"), "").await;
+    by_hand(t, &format!("/invoices/{invoice}/pay"), "paid_out_of_band=true").await;
+    let draft = t.current(ada).await.stripe_invoice_id.unwrap();
+    by_hand(t, &format!("/invoices/{draft}/finalize"), "").await;
     t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
     t.deliver().await;
     t.at("2027-01-20T00:00:00Z");
@@ -103,9 +121,9 @@ async fn an_outage_longer_than_stripe_keeps_its_events_heals_from_the_invoices()
     poll::poll_events(&t.app).await.unwrap();
     assert_eq!(t.sealed(&bob).await[0].state, "paid");
     t.recover().await;
-    assert_eq!(t.billed(&ada).await, 214);
+    assert_eq!(t.billed(ada).await, 214);
     assert_eq!(t.billed(&bob).await, 1_800);
-    t.in_step(&ada).await;
+    t.in_step(ada).await;
     t.in_step(&bob).await;
 }
 
