@@ -47,6 +47,9 @@ pub enum AmountsCommand {
     Accept {
         /// ot_amt_…
         id: String,
+        /// The later answer as it is listed, in minor units: where another one has come by then, nothing changes
+        #[arg(allow_negative_numbers = true)]
+        amount: i64,
         /// For scripts
         #[arg(long)]
         json: bool,
@@ -78,11 +81,13 @@ pub async fn amounts(config: Config, command: AmountsCommand) -> anyhow::Result<
                 ),
             }
         }
-        AmountsCommand::Accept { id, json } => match amounts::accept(&app, &id, &By::operator()).await {
-            Ok(amount) if json => say!("{}", as_json(&amount)),
-            Ok(amount) => say!("{id} is {} from now on.", amount.amount.unwrap_or(0)),
-            Err(error) => anyhow::bail!("{id}: {error}"),
-        },
+        AmountsCommand::Accept { id, amount, json } => {
+            match amounts::accept(&app, &id, amount, &By::operator()).await {
+                Ok(amount) if json => say!("{}", as_json(&amount)),
+                Ok(_) => say!("{id} is {amount} from now on."),
+                Err(error) => anyhow::bail!("{id}: {error}"),
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

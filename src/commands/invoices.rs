@@ -16,6 +16,7 @@ use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{Charge, ChargeFilter, Invoice, Page};
+use crate::workflows::amounts::LOOK_UP;
 use crate::workflows::ask::{SYNC, ask_for_due};
 use crate::workflows::by::By;
 use crate::workflows::charge::{self, Asked, ManualError};
@@ -168,19 +169,42 @@ pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Resul
 
 /// What the schedule does every minute.
 async fn finalize(app: &App, json: bool) -> anyhow::Result<ExitCode> {
-    let (due, jobs) = with_workers(app, &[SYNC], async {
+    let (due, jobs) = with_workers(app, &[SYNC, LOOK_UP], async {
         let due = app.store.customers_to_close(app.clock.now_ms()).await?.len();
+        all_settled(app, &ask_for_due(app).await?, "invoices").await?;
+        // What waits for amounts is closed once they are here.
+        until_none_is_due(app, &[LOOK_UP], "amounts").await?;
         Ok((due, all_settled(app, &ask_for_due(app).await?, "invoices").await?))
     })
     .await?;
     say_what_failed(&jobs);
-    let left = app.store.customers_to_close(app.clock.now_ms()).await?.len();
-    let done = due.saturating_sub(left);
+    let left = app.store.customers_to_close(app.clock.now_ms()).await?;
+    let mut waiting = 0;
+    for (customer_id,) in &left {
+        waiting += usize::from(waits_for_amounts(app, customer_id).await?);
+    }
+    let (done, left) = (due.saturating_sub(left.len()), left.len());
     match json {
-        true => say!("{}", json!({ "finalized": done, "not_finalized": left })),
+        true => {
+            say!("{}", json!({ "finalized": done, "not_finalized": left, "waiting_for_amounts": waiting }))
+        }
         false => say!("{done} finalized, {left} not"),
     }
     Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Whether the customer's draft is not closed for want of amounts, which is told.
+async fn waits_for_amounts(app: &App, customer_id: &str) -> anyhow::Result<bool> {
+    let Some(invoice) = app.store.current_invoice(customer_id).await? else { return Ok(false) };
+    let amounts = app.store.amounts_of_cycle(customer_id, &invoice.cycle).await?;
+    let awaited = amounts.iter().filter(|amount| amount.state == "asking").count();
+    if awaited > 0 {
+        eprintln!(
+            "{customer_id}: waits for {awaited} amounts; `opentab amounts list --month {}` says why",
+            invoice.cycle.get(..7).unwrap_or_default()
+        );
+    }
+    Ok(awaited > 0)
 }
 
 /// What the schedule does on the first of the month.

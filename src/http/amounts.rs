@@ -147,16 +147,26 @@ pub async fn retry(
     Ok(Answer(AmountsAsked { asked }))
 }
 
+/// Which answer is accepted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptAmount {
+    /// The `other_amount` that you have seen, in minor units: where another one has come by then, nothing changes.
+    #[schema(example = 1250)]
+    amount: i64,
+}
+
 /// Accept a later answer that differs
 ///
 /// The amount is that one from now on, and the difference goes on the draft.
-#[utoipa::path(post, path = "/v1/amounts/{id}/accept", tag = "Amounts",
+#[utoipa::path(post, path = "/v1/amounts/{id}/accept", tag = "Amounts", request_body = AcceptAmount,
     params(("id" = String, Path, description = "`ot_amt_…`")), responses((status = 200, body = AmountView)))]
 pub async fn accept(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
+    Json(body): Json<AcceptAmount>,
 ) -> Result<Answer<AmountView>, Problem> {
     expect_id(&id, prefix::AMOUNT)?;
-    Ok(Answer(amounts::accept(&app, &id, &by).await?.into()))
+    Ok(Answer(amounts::accept(&app, &id, body.amount, &by).await?.into()))
 }

@@ -356,7 +356,7 @@ remedies! {
         "`opentab amounts list` says why. Once the API has it, `opentab amounts retry` asks again: it goes on the next draft."
         [Resolve]
     "amount_differs" "An amount was answered twice, and differently"
-        "The first answer stands. `opentab amounts accept` takes the other one; the difference goes on the next draft."
+        "The first answer stands. `opentab amounts accept ID AMOUNT` takes the other one; the difference goes on the next draft."
         [Resolve]
 
     // Customers

@@ -79,13 +79,22 @@ pub async fn billed_in<'s>(
     cycle: &BillingCycle,
     services: &'s [Service],
 ) -> Result<Vec<ServiceTerms<'s>>, WorkflowError> {
-    let billed = match app.config.billed_customers {
-        BilledCustomers::Active => true,
-        BilledCustomers::Imported => {
-            app.store.is_imported_cycle(&customer.id, &cycle.first_day.to_string()).await?
-        }
-    };
+    let billed = is_billed_for(app, customer, cycle).await?;
     Ok(if billed { services.iter().map(Service::terms).collect() } else { Vec::new() })
+}
+
+/// Whether a cycle is billed: always, unless customer lists decide.
+pub async fn is_billed_for(
+    app: &App,
+    customer: &Customer,
+    cycle: &BillingCycle,
+) -> Result<bool, WorkflowError> {
+    match app.config.billed_customers {
+        BilledCustomers::Active => Ok(true),
+        BilledCustomers::Imported => {
+            Ok(app.store.is_imported_cycle(&customer.id, &cycle.first_day.to_string()).await?)
+        }
+    }
 }
 
 /// A customer's daily totals of one cycle, by meter id.

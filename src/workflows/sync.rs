@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::amounts::closing_waits;
+use super::amounts::{closing_waits, want_all};
 use super::by::By;
 use super::carry_out::{Carried, carry_out, intend, must_be_read};
 use super::current::{begin_invoice, cycle_of, roll_invoice};
@@ -126,6 +126,7 @@ impl<'a> Run<'a> {
         let Some(invoice) = current else { return self.begin_current().await };
         let cycle = cycle_of(&self.customer, &invoice)?;
         let loaded = load_statement(self.app, &self.customer, &cycle).await?;
+        want_all(self.app, &self.customer, &loaded).await?;
         let wanted = wanted_items(self.app, &self.customer, &loaded)?;
         let items = self.app.store.items(&invoice.id).await?;
         let plan = reconcile(&wanted.items, &on_draft(&items));

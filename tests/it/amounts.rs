@@ -115,10 +115,10 @@ struct Company {
 
 impl Company {
     async fn new() -> Company {
-        Company::with("").await
+        Company::with(&[], "").await
     }
 
-    async fn with(more: &str) -> Company {
+    async fn with(settings: &[(&'static str, &'static str)], more: &str) -> Company {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = Api::default();
         let address = api.serve().await;
@@ -127,7 +127,7 @@ impl Company {
              currency = \"/data/currency\"\ntimeout = \"1s\"\n{more}\n\
              headers = {{ Authorization = \"{LOOKUP_HEADER}\" }}\n"
         );
-        let settings = vec![("OPENTAB_WEBHOOK_ALLOW", "127.0.0.1")];
+        let settings = [&[("OPENTAB_WEBHOOK_ALLOW", "127.0.0.1")], settings].concat();
         let tab = Tab::with(Setup { settings, toml, ..Setup::default() }).await;
         let terms = json!({ "currency": "usd", "model": "looked_up", "lookup": "erp" });
         let price = tab.price("Platform", None, serde_json::from_value(terms).unwrap()).await;
@@ -255,6 +255,30 @@ async fn the_breaker_opens_while_the_api_is_down_and_closes_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_service_that_begins_in_a_cycle_that_was_billed_has_its_amount_asked_for() {
+    let c = Company::new().await;
+    let ada = c.tab.customer("Ada").await;
+    c.api.says("ada", &[Says::Amount(700)]);
+    c.tab.at("2026-12-05T00:00:00Z");
+    c.pass(TimeDelta::minutes(1), 2).await;
+    c.tab.serves_from(&ada, &c.price, "2026-11-01", Some("2026-12-01")).await;
+    c.pass(TimeDelta::minutes(10), 2).await;
+    assert_eq!((c.api.hits(), c.amount(&ada).await.amount), (1, Some(700)));
+    assert_eq!(c.tab.draft(&ada).await.values().copied().collect::<Vec<_>>(), [700]);
+}
+
+#[tokio::test]
+async fn where_lists_decide_nobody_is_asked_about_whom_none_named() {
+    let c = Company::with(&[("OPENTAB_BILLED_CUSTOMERS", "imported")], "").await;
+    let ada = c.customer("Ada", &[Says::Broken]).await;
+    c.tab.at("2026-12-01T01:05:00Z");
+    c.pass(TimeDelta::minutes(10), 2).await;
+    assert_eq!(c.api.hits(), 0);
+    assert!(c.tab.app.store.amounts_of_cycle(&ada.id, "2026-11-01").await.unwrap().is_empty());
+    assert_ne!(c.tab.current(&ada).await.cycle, "2026-11-01", "and nothing waits for it");
+}
+
+#[tokio::test]
 async fn the_first_answer_stands_until_a_person_takes_the_later_one() {
     let c = Company::new().await;
     let ada = c.customer("Ada", &[Says::Amount(100), Says::Amount(250)]).await;
@@ -268,11 +292,13 @@ async fn the_first_answer_stands_until_a_person_takes_the_later_one() {
     assert_eq!(c.incidents("amount_differs").await, std::slice::from_ref(&amount.id));
     assert!(c.tab.current(&ada).await.stripe_invoice_id.is_some());
     assert_eq!(c.tab.draft(&ada).await.len(), 0);
-    amounts::accept(&c.tab.app, &amount.id, &By::operator()).await.unwrap();
+    let other = amounts::accept(&c.tab.app, &amount.id, 7_000, &By::operator()).await;
+    assert!(other.is_err(), "nobody was shown that one");
+    amounts::accept(&c.tab.app, &amount.id, 250, &By::operator()).await.unwrap();
     c.tab.settle().await;
     assert_eq!(c.tab.draft(&ada).await.values().copied().collect::<Vec<_>>(), [150]);
     assert_eq!(c.incidents("amount_differs").await.len(), 0);
-    assert!(amounts::accept(&c.tab.app, &amount.id, &By::operator()).await.is_err());
+    assert!(amounts::accept(&c.tab.app, &amount.id, 250, &By::operator()).await.is_err());
 }
 
 #[tokio::test]
@@ -308,15 +334,15 @@ async fn a_later_answer_that_there_is_no_amount_is_reported_and_an_api_that_is_a
     c.pass(TimeDelta::hours(2), 3).await;
     assert_eq!(c.api.hits(), hits);
     // Somebody takes it: what was billed is given back.
-    amounts::accept(&c.tab.app, &reported[0], &By::operator()).await.unwrap();
+    amounts::accept(&c.tab.app, &reported[0], 0, &By::operator()).await.unwrap();
     c.tab.settle().await;
     assert_eq!(c.tab.draft(&none).await.values().copied().collect::<Vec<_>>(), [-100]);
-    assert!(amounts::accept(&c.tab.app, &reported[2], &By::operator()).await.is_err());
+    assert!(amounts::accept(&c.tab.app, &reported[2], 0, &By::operator()).await.is_err());
 }
 
 #[tokio::test]
 async fn an_amount_that_is_missing_is_nought_where_that_is_the_policy() {
-    let c = Company::with("missing = \"zero\"").await;
+    let c = Company::with(&[], "missing = \"zero\"").await;
     let ada = c.customer("Ada", &[Says::Null]).await;
     c.tab.at("2026-12-01T01:05:00Z");
     c.pass(TimeDelta::minutes(1), 2).await;
@@ -429,13 +455,16 @@ async fn the_console_lists_amounts_asks_again_and_takes_a_later_one_after_a_yes(
     // Asked, and not answered: the first one stands.
     let about = desk.form("/console/press/amount", &format!("id={id}")).await.body;
     assert!(about.contains("Bill $2.50 in place of $1.00?"), "{about}");
+    // A yes to something else than what stands there now is asked about anew.
+    let changed = desk.form("/console/press/amount", &format!("id={id}&other=7000&confirmed=yes")).await;
+    assert!(changed.status == 200 && changed.body.contains("Bill $2.50"), "{}", changed.body);
     assert_eq!(c.amount(&ada).await.amount, Some(100));
     desk.form_and_yes("/console/press/amount", &format!("id={id}")).await;
     assert_eq!(c.amount(&ada).await.amount, Some(250));
     for (path, wrong) in [
         ("/console/press/amounts", "month=November"),
         ("/console/press/amount", "id=ot_cus_1"),
-        ("/console/press/amount", &format!("id={id}&confirmed=yes")),
+        ("/console/press/amount", &format!("id={id}&other=250&confirmed=yes")),
     ] {
         let status = desk.form(path, wrong).await.status;
         assert!((400..500).contains(&status), "{path} {wrong}: {status}");

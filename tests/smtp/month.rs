@@ -1,12 +1,17 @@
 //! Month: from one list of customers to invoices that are e-mailed and paid, and a report of them, typed into a shell. By
-//! commands alone, on SQLite; and beside two replicas, on PostgreSQL. `MONTH_CUSTOMERS` says how many there are (150).
+//! commands alone, on SQLite; and beside two replicas, on PostgreSQL. What the customers in yen owe is known to an API that
+//! fails at times. `MONTH_CUSTOMERS` says how many there are (150).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
 use chrono::{DateTime, Datelike, Months, NaiveDate};
 use futures::StreamExt;
 use opentab::sandbox::{Options, Sandbox};
@@ -27,6 +32,23 @@ fn system_s() -> i64 {
 
 fn first_of_month() -> NaiveDate {
     DateTime::from_timestamp(system_s(), 0).unwrap().date_naive().with_day(1).unwrap()
+}
+
+/// The shop's own API, which knows what customers in yen owe. One in ten it fails the first time.
+async fn serve_amounts() -> String {
+    let asked: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let amount = async |State(asked): State<Arc<Mutex<BTreeSet<String>>>>, Path(id): Path<String>| {
+        let first = asked.lock().unwrap().insert(id.clone());
+        match first && id.ends_with('5') {
+            true => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            false => axum::Json(serde_json::json!({ "yen": CURRENCIES[2].1 })).into_response(),
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route("/{id}", get(amount)).with_state(asked);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/{{external_id}}")
 }
 
 struct Shop {
@@ -61,6 +83,7 @@ impl Shop {
         let now = move || 1_000 * (system_s() + clock.load(Ordering::SeqCst));
         let sandbox = Sandbox::new(Options { now: Arc::new(now), ..options() });
         let stripe = serve_sandbox(&sandbox).await;
+        let lookup = format!("[lookup.erp]\nurl = \"{}\"\namount = \"/yen\"\n", serve_amounts().await);
         let home = || {
             Home::new(folder.path(), database, &stripe)
                 .with("OPENTAB_COLLECTION", "opentab")
@@ -69,9 +92,13 @@ impl Shop {
                 .with("OPENTAB_SMTP_URL", &mail.url())
                 .with("OPENTAB_EMAIL_FROM", "Acme Billing <billing@acme.example>")
                 .with("OPENTAB_INVOICE_EMAILS", "smtp")
+                .with("OPENTAB_WEBHOOK_ALLOW", "127.0.0.1")
                 .with("OPENTAB_LOG", "warn")
         };
         let homes: Vec<Home> = (0..replicas.max(1)).map(|_| home()).collect();
+        for home in &homes {
+            std::fs::write(home.folder.join("opentab.toml"), &lookup).unwrap();
+        }
         let mut shop = Shop {
             customers: std::env::var("MONTH_CUSTOMERS").map_or(150, |text| text.parse().unwrap()),
             month: first_of_month().format("%Y-%m").to_string(),
@@ -155,9 +182,13 @@ impl Shop {
     }
 
     /// The same, twice at once.
+    async fn types_both(&self, words: &[&str]) -> [String; 2] {
+        tokio::join!(self.types(words), self.types(words)).into()
+    }
+
+    /// The same of what says it as JSON.
     async fn types_twice(&self, words: &[&str]) -> [Value; 2] {
-        let (one, other) = tokio::join!(self.types(words), self.types(words));
-        [one, other].map(|said| serde_json::from_str(&said).unwrap())
+        self.types_both(words).await.map(|said| serde_json::from_str(&said).unwrap())
     }
 
     /// A list of all customers, each with the price of their currency.
@@ -225,9 +256,11 @@ async fn live_through_a_month(shop: &mut Shop) {
     let (month, list) = (shop.month.clone(), shop.list());
     let list = list.to_str().unwrap();
     for (currency, amount) in CURRENCIES {
-        let price = format!(
-            r#"{{"name":"Basic {currency}","currency":"{currency}","model":"flat","flat_amount":{amount}}}"#
-        );
+        let terms = match currency {
+            "jpy" => r#""model":"looked_up","lookup":"erp""#.to_owned(),
+            _ => format!(r#""model":"flat","flat_amount":{amount}"#),
+        };
+        let price = format!(r#"{{"name":"Basic {currency}","currency":"{currency}",{terms}}}"#);
         let made = [
             shop.types(&["prices", "create", &price]).await,
             shop.types(&["prices", "create", &price]).await,
@@ -252,6 +285,9 @@ async fn live_through_a_month(shop: &mut Shop) {
     let over = next.and_time(chrono::NaiveTime::MIN).and_utc().timestamp() + 2 * 3_600;
     shop.pass_to(over - system_s()).await;
     shop.types_twice(&["invoices", "finalize", "--json"]).await;
+    for known in shop.types_both(&["amounts", "list", "--month", &month]).await {
+        assert_eq!(known.lines().count(), shop.customers / 3, "{known}");
+    }
     shop.types_twice(&["emails", "send", "--month", &month, "--json"]).await;
     shop.pass_to(over + DAY + 3_600 - system_s()).await;
     shop.types_twice(&["invoices", "charge", "--due", "--json"]).await;
@@ -262,8 +298,8 @@ async fn live_through_a_month(shop: &mut Shop) {
 /// One invoice, one e-mail and one payment each, and a report that says just what Stripe says.
 async fn judge(shop: &Shop, month: &str) {
     // Its exit code says that nothing is awaited any more.
-    let report: Value =
-        serde_json::from_str(&shop.types(&["report", "--month", month, "--format", "json"]).await).unwrap();
+    let [report, again] = shop.types_twice(&["report", "--month", month, "--format", "json"]).await;
+    assert_eq!(report["totals"], again["totals"]);
     let totals = report["totals"].as_array().unwrap().iter().map(|total| {
         assert_eq!(total["status"], "paid", "{total}");
         let currency = total["currency"].as_str().unwrap().to_owned();

@@ -101,32 +101,39 @@ pub async fn press_amounts(
 #[derive(Debug)]
 pub struct Accepted {
     id: String,
+    /// The answer that they were shown, in minor units.
+    other: Option<i64>,
     confirmed: bool,
 }
 
 impl FromQuery for Accepted {
     fn from_query(pairs: &mut Pairs) -> Result<Accepted, Problem> {
         let id = pairs.one("id")?.unwrap_or_default();
-        Ok(Accepted { id, confirmed: pairs.one("confirmed")?.as_deref() == Some("yes") })
+        let other = pairs.number("other", i64::MIN..=i64::MAX)?;
+        Ok(Accepted { id, other, confirmed: pairs.one("confirmed")?.as_deref() == Some("yes") })
     }
 }
 
-/// Takes a later answer, once somebody has said yes: it moves money.
+/// Takes a later answer, once somebody has said yes to it: it moves money. Where yet another one has come, they are asked
+/// anew.
 pub async fn press_amount(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     by: By,
-    Form(Accepted { id, confirmed }): Form<Accepted>,
+    Form(Accepted { id, other: shown, confirmed }): Form<Accepted>,
 ) -> Result<Response, Problem> {
     expect_id(&id, prefix::AMOUNT)?;
     let missing = || Problem::not_found("There is no such amount.");
     let amount = sheets::amount(&app, &id).await?.ok_or_else(missing)?;
     let month: String = amount.cycle.chars().take(7).collect();
-    if confirmed {
-        accept(&app, &id, &by).await?;
+    if let Some(shown) = shown.filter(|_| confirmed && shown == amount.other_minor_units) {
+        accept(&app, &id, shown, &by).await?;
         return Ok(go_to(&format!("{TAB}?month={month}&accepted=true")));
     }
-    let (first, other) = (amount.amount.unwrap_or_default(), amount.other.unwrap_or_default());
+    let (Some(first), Some(other), Some(shown)) = (amount.amount, amount.other, amount.other_minor_units)
+    else {
+        return Err(Problem::invalid("id", "nothing_to_accept", "no other answer than the first has come"));
+    };
     let page = AskPage {
         shell: shell(&app, &key, TAB, None),
         title: format!("Bill {other} in place of {first}?"),
@@ -136,7 +143,7 @@ pub async fn press_amount(
             amount.customer, amount.cycle, amount.lookup
         ),
         to: ACCEPT,
-        fields: vec![("id", id)],
+        fields: vec![("id", id), ("other", shown.to_string())],
         yes: "take the later answer".to_owned(),
         back: format!("{TAB}?month={month}"),
     };

@@ -94,9 +94,12 @@ fn read(lookup: &Lookup, currency: Currency, body: &[u8]) -> Answer {
     let Ok(whole) = serde_json::from_slice::<&RawValue>(body) else {
         return Answer::Wrong("unreadable", "the answer is not JSON".to_owned());
     };
-    let Some(amount) = at(whole, &lookup.amount).filter(|amount| amount.get() != "null") else {
-        return Answer::Missing("null");
+    let Some(amount) = at(whole, &lookup.amount) else {
+        return Answer::Wrong("unreadable", format!("the answer has nothing at {}", lookup.amount));
     };
+    if amount.get() == "null" {
+        return Answer::Missing("null");
+    }
     if let Some(place) = &lookup.currency {
         let said: Option<String> = at(whole, place).and_then(|said| serde_json::from_str(said.get()).ok());
         let said = said.unwrap_or_default().to_ascii_lowercase();
@@ -199,7 +202,9 @@ mod tests {
             judge(&lookup(AmountUnit::Minor), usd, Ok(Fetched { status, body: body.as_bytes().to_vec() }))
         };
         assert_eq!(judge(200, r#"{"data":[{"amount":null}]}"#), Answer::Missing("null"));
-        assert_eq!(judge(200, r#"{"data":[]}"#), Answer::Missing("null"));
+        for elsewhere in [r#"{"data":[]}"#, r#"{"error":"maintenance"}"#] {
+            assert!(matches!(judge(200, elsewhere), Answer::Wrong("unreadable", _)), "{elsewhere}");
+        }
         assert_eq!(judge(404, ""), Answer::Missing("not_found"));
         assert!(matches!(judge(200, "<html>"), Answer::Wrong("unreadable", _)));
         assert!(matches!(judge(302, ""), Answer::Wrong("redirect", _)));

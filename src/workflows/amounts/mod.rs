@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::WorkflowError;
 use super::by::{By, ChangeError};
 use super::notice;
-use super::statement::{Service, stored_day};
+use super::statement::{LoadedStatement, Service, is_billed_for, stored_day};
 use crate::app::App;
 use crate::billing::{BillingCycle, Model};
 use crate::clock::prefix;
@@ -36,7 +36,8 @@ const TRIES_TO_COMPARE: i64 = 10;
 /// Answers that this process waits for at once, so that a slow API does not keep all workers from their work.
 static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
 
-/// Writes down which amounts of a cycle that is over are wanted, each with the job that asks for it. Answers them all.
+/// Writes down which amounts of a cycle that is over and billed are wanted, each with the job that asks for it. Answers
+/// them all.
 ///
 /// # Errors
 /// The database did not answer.
@@ -55,7 +56,7 @@ pub async fn want_amounts(
             _ => None,
         })
         .collect();
-    if wanted.is_empty() || app.clock.now() < cycle.end {
+    if wanted.is_empty() || app.clock.now() < cycle.end || !is_billed_for(app, customer, cycle).await? {
         return Ok(Vec::new());
     }
     let day = cycle.first_day.to_string();
@@ -71,6 +72,20 @@ pub async fn want_amounts(
     tx.commit().await?;
     app.wake.notify_waiters();
     Ok(app.store.amounts_of_cycle(&customer.id, &day).await?)
+}
+
+/// The same for every cycle that a statement covers: a service may begin in one that was billed long ago.
+pub(super) async fn want_all(
+    app: &App,
+    customer: &Customer,
+    loaded: &LoadedStatement,
+) -> Result<(), WorkflowError> {
+    let rule = customer.cycle_rule();
+    for changed in &loaded.cycles {
+        let cycle = rule.cycle_from(stored_day(customer, &changed.cycle)?);
+        want_amounts(app, customer, &cycle, &loaded.services).await?;
+    }
+    Ok(())
 }
 
 async fn want(
@@ -295,7 +310,7 @@ async fn differs(app: &App, tx: &mut Tx, amount: &LookedUpAmount) -> Result<(), 
     let message = match (amount.other_amount, &amount.reason) {
         (None, _) => "The API now gives this amount in another currency. The first one stands.",
         (_, None) => {
-            "The API gives another amount than before. The first one stands; `opentab amounts accept` takes the other."
+            "The API gives another amount than before. The first one stands; `opentab amounts accept` takes the other one."
         }
         (_, Some(_)) => {
             "The API now says that there is no amount. The first one stands; `opentab amounts accept` bills nothing."
@@ -342,17 +357,21 @@ async fn ask_anew(app: &App, tx: &mut Tx, amount: LookedUpAmount) -> sqlx::Resul
     tx.resolve_incident(MISSING, &amount.id, updated_at).await
 }
 
-/// A person takes the later answer: the difference is on the draft, or on the next one.
+/// A person takes the later answer that they were shown: the difference is on the draft, or on the next one.
 ///
 /// # Errors
-/// `Gone` where there is no such amount; `Refused` where no other answer came.
-pub async fn accept(app: &App, amount_id: &str, by: &By) -> Result<LookedUpAmount, ChangeError> {
+/// `Gone` where there is no such amount; `Refused` where no other answer came, or yet another one by now.
+pub async fn accept(app: &App, amount_id: &str, shown: i64, by: &By) -> Result<LookedUpAmount, ChangeError> {
     let mut tx = app.store.db.begin().await?;
     let mut amount = tx.lock_amount(amount_id).await?.ok_or(ChangeError::Gone)?;
     let Some(other) = amount.other_amount else {
         let detail = "no other answer than the first has come".to_owned();
         return Err(ChangeError::Refused("/id", "nothing_to_accept", detail));
     };
+    if other != shown {
+        let detail = format!("the later answer is {other} by now");
+        return Err(ChangeError::Refused("/amount", "another_amount", detail));
+    }
     let detail = json!({ "before": amount.amount, "after": other });
     (amount.amount, amount.other_amount) = (Some(other), None);
     amount.updated_at = app.clock.now_ms();

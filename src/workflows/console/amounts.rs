@@ -18,6 +18,8 @@ pub struct AmountLine {
     pub amount: Option<String>,
     /// A later answer that differs.
     pub other: Option<String>,
+    /// The same in minor units.
+    pub other_minor_units: Option<i64>,
     pub reason: Option<String>,
     pub detail: Option<String>,
     pub attempts: i64,
@@ -73,6 +75,7 @@ async fn line(app: &App, amount: LookedUpAmount) -> sqlx::Result<AmountLine> {
     Ok(AmountLine {
         amount: amount.amount.map(|minor_units| money(currency, minor_units)),
         other: amount.other_amount.map(|minor_units| money(currency, minor_units)),
+        other_minor_units: amount.other_amount,
         customer: customer.as_ref().map_or_else(String::new, |customer| customer.name.clone()),
         id: amount.id,
         customer_id: amount.customer_id,
