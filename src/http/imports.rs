@@ -260,6 +260,10 @@ async fn receive(
             }
         }
     }
+    let last = unpacker.end()?;
+    if readable {
+        upload.feed(&last).await.map_err(Problem::from)?;
+    }
     Ok(())
 }
 
@@ -317,6 +321,18 @@ impl Unpacker {
             }
         };
         self.packed += packed.len() as u64;
+        self.hold(piece)
+    }
+
+    /// What is left once the body is over, which has to be all of it: a list that was cut off is not a shorter one.
+    fn end(&mut self) -> Result<Bytes, Problem> {
+        let Some(gzip) = &mut self.gzip else { return Ok(Bytes::new()) };
+        gzip.try_finish().map_err(|_| not_gzip())?;
+        let piece = std::mem::take(gzip.get_mut()).into();
+        self.hold(piece)
+    }
+
+    fn hold(&mut self, piece: Bytes) -> Result<Bytes, Problem> {
         self.unpacked += piece.len() as u64;
         let dense = self.unpacked > UNSUSPICIOUS && self.unpacked / self.packed.max(1) > DENSEST;
         match self.unpacked > self.most || dense {
@@ -335,7 +351,8 @@ fn wrong_type(detail: String) -> Problem {
 }
 
 fn not_gzip() -> Problem {
-    let problem = Problem::new(&kind::CSV_INVALID, "The body is not gzip, as its Content-Encoding says.");
+    let problem =
+        Problem::new(&kind::CSV_INVALID, "The body is not whole gzip, as its Content-Encoding says.");
     problem.header(CONNECTION, HeaderValue::from_static("close"))
 }
 

@@ -98,13 +98,38 @@ impl Store {
         self.db.run(sql, (import_id, json(&rows)?)).await.map(drop)
     }
 
-    /// Rows that name a customer of an earlier line again, with that line.
-    pub async fn import_duplicates(&self, import_id: &str, most: i64) -> sqlx::Result<Vec<(i64, i64)>> {
-        let sql = both(
-            "select line, first_line
-             from (select line, min(line) over (partition by external_id) as first_line
-                   from customer_import_row where import_id = $1) named
-             where line > first_line order by line limit $2 + 0",
+    /// The list that is being applied, if any is: there is one at a time.
+    pub async fn import_being_applied(&self) -> sqlx::Result<Option<String>> {
+        let row: Option<(String,)> =
+            self.db.opt(both("select id from customer_import where state = 'applying'"), ()).await?;
+        Ok(row.map(|(id,)| id))
+    }
+
+    /// Rows that name a customer, or one at Stripe, of an earlier line again: (column, line, that line).
+    pub async fn import_duplicates(
+        &self,
+        import_id: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<(String, i64, i64)>> {
+        let sql = split(
+            "select name, line, first_line
+             from (select 'external_id' as name, line, min(line) over (partition by external_id) as first_line
+                   from customer_import_row where import_id = $1
+                   union all
+                   select 'stripe_customer_id', line, min(line) over (partition by stripe_id)
+                   from (select line, wanted::jsonb ->> 'stripe_customer_id' as stripe_id
+                         from customer_import_row where import_id = $1) wanted
+                   where stripe_id is not null) named
+             where line > first_line order by line, name limit $2 + 0",
+            "select name, line, first_line
+             from (select 'external_id' as name, line, min(line) over (partition by external_id) as first_line
+                   from customer_import_row where import_id = $1
+                   union all
+                   select 'stripe_customer_id', line, min(line) over (partition by stripe_id)
+                   from (select line, wanted ->> 'stripe_customer_id' as stripe_id
+                         from customer_import_row where import_id = $1) wanted
+                   where stripe_id is not null) named
+             where line > first_line order by line, name limit $2 + 0",
         );
         self.db.all(sql, (import_id, most)).await
     }
@@ -158,7 +183,8 @@ impl Tx {
         self.run(sql, args).await.map(drop)
     }
 
-    /// Records what was found, and what comes of it. False: it has been abandoned meanwhile.
+    /// Records what was found, and what comes of it. False: it has been abandoned meanwhile. Not unique: another list is
+    /// being applied.
     pub async fn judge_import(&mut self, import: &CustomerImport, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer_import

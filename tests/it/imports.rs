@@ -152,6 +152,54 @@ async fn what_a_dead_process_left_of_a_list_a_job_applies_once() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_an_older_list_does_not_undo_a_newer_one() {
+    let tab = Tab::new().await;
+    let older =
+        checked(&tab, "external_id,name,currency\nada,Ada,usd\nbob,Bob,usd\n", ImportOptions::default())
+            .await;
+    assert_eq!(older.state, "applying");
+    let newer = import(&tab, "external_id,name\nada,Lovelace\n").await;
+    assert_eq!((counts(&newer), newer.state.as_str()), ((0, 1, 0, 0), "done"));
+    tab.pass(chrono::Duration::seconds(20));
+    tab.settle().await;
+    let older = tab.app.store.customer_import(&older.id).await.unwrap().unwrap();
+    assert_eq!((older.state.as_str(), older.applied_count), ("done", 2));
+    assert_eq!(customer(&tab, "ada").await.name, "Lovelace");
+    assert_eq!(customer(&tab, "bob").await.name, "Bob");
+}
+
+#[tokio::test]
+async fn lists_that_come_at_once_are_each_in_as_a_whole() {
+    let tab = Tab::new().await;
+    let list = |name: &str| {
+        let rows = (0..700).map(|n| format!("c{n},{name},usd\n"));
+        format!("external_id,name,currency\n{}", rows.collect::<String>())
+    };
+    let (one, other) = (list("One"), list("Other"));
+    let (one, other) = tokio::join!(import(&tab, &one), import(&tab, &other));
+    let both_done = [&one, &other].map(|import| (import.state.as_str(), import.applied_count));
+    assert_eq!(both_done, [("done", 700); 2]);
+    assert_eq!((one.created_count + other.created_count, one.error_count + other.error_count), (700, 0));
+    let names = both("select count(distinct name) from customer");
+    assert_eq!(count(&tab, names).await, 1, "whichever came last stands, for all of them");
+}
+
+#[tokio::test]
+async fn a_customer_at_stripe_that_two_lines_far_apart_name_refuses_the_list() {
+    let tab = Tab::new().await;
+    let mut text = "external_id,name,currency,stripe_customer_id\n".to_owned();
+    for n in 0..1_500 {
+        let stripe = if [0, 1_400].contains(&n) { "cus_twice" } else { "" };
+        text += &format!("c{n},Customer {n},usd,{stripe}\n");
+    }
+    let import = import(&tab, &text).await;
+    let faults: Vec<_> = report(&import).faults.into_iter().map(|f| (f.line, f.column, f.code)).collect();
+    let twice = (1_402, Some("stripe_customer_id".to_owned()), "duplicate".to_owned());
+    assert_eq!((import.state.as_str(), faults), ("refused", vec![twice]));
+    assert_eq!(count(&tab, both("select count(*) from customer")).await, 0);
+}
+
+#[tokio::test]
 async fn a_list_with_prices_ends_in_drafts_at_stripe() {
     let tab = Tab::new().await;
     let terms = |currency: &str, amount: i64| {
@@ -271,19 +319,24 @@ async fn more_rows_than_a_file_may_have_are_too_large(server: Server) {
 }
 
 async fn what_breaks_off_leaves_no_row_behind(server: Server) {
-    let text = format!("external_id,name,currency\n{}", "new,New,usd\n".repeat(3_000));
+    let rows = (0..3_000).map(|n| format!("c{n},New,usd\n")).collect::<String>();
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
-    std::io::Write::write_all(&mut packer, text.as_bytes()).unwrap();
-    let mut packed = packer.finish().unwrap();
-    packed.truncate(packed.len() - 100);
-    packed.extend_from_slice(&[0xff; 64 * 1024]);
-    let reply = send(&server, "", "content-encoding: gzip\r\n", &packed).await;
-    assert_eq!(reply.status, 422, "{reply:?}");
-    let listed = server.get("/v1/customers/imports").await.json();
-    assert_eq!(listed["data"][0]["state"], "abandoned");
-    let sql = both("select count(*) from customer_import_row");
-    let (rows,): (i64,) = server.app.store.db.one(sql, ()).await.unwrap();
-    assert_eq!(rows, 0);
+    std::io::Write::write_all(&mut packer, format!("external_id,name,currency\n{rows}").as_bytes()).unwrap();
+    let whole = packer.finish().unwrap();
+    let (cut, end) = (whole.len() - 100, whole.len() - 8);
+    let foreign = [&whole[..cut], &[0xff; 64 * 1024]].concat();
+    let changed = [&whole[..end], &[whole[end] ^ 1], &whole[end + 1..]].concat();
+    for packed in [&foreign[..], &changed, &whole[..cut], &whole[..end], &whole[..whole.len() / 2]] {
+        let reply = send(&server, "", "content-encoding: gzip\r\n", packed).await;
+        assert_eq!(reply.status, 422, "{reply:?}");
+        let listed = server.get("/v1/customers/imports").await.json();
+        assert_eq!(listed["data"][0]["state"], "abandoned");
+    }
+    for table in [both("select count(*) from customer_import_row"), both("select count(*) from customer")] {
+        let (rows,): (i64,) = server.app.store.db.one(table, ()).await.unwrap();
+        assert_eq!(rows, 0);
+    }
+    assert_eq!(send(&server, "", "content-encoding: gzip\r\n", &whole).await.status, 200);
 }
 
 on_both!(

@@ -4,6 +4,7 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::apply::carry_on;
 use super::judge::{Judged, judge};
 use super::row::Fault;
 use super::{Change, IMPORT, MOST_SHOWN, Report, STAGED, report};
@@ -19,7 +20,7 @@ const MOST_DUPLICATES: i64 = 10_000;
 const HEAD_START_MS: i64 = 15_000;
 
 /// What a list comes to.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Found {
     /// Lines with a fault.
     pub errors: i64,
@@ -71,11 +72,11 @@ impl Found {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn check(&mut self, app: &App, import_id: &str) -> Result<(), WorkflowError> {
-        for (line, first) in app.store.import_duplicates(import_id, MOST_DUPLICATES).await? {
-            let detail = format!("this customer stands on line {first} already");
+    async fn check(&mut self, app: &App, import_id: &str) -> Result<(), WorkflowError> {
+        for (column, line, first) in app.store.import_duplicates(import_id, MOST_DUPLICATES).await? {
+            let detail = format!("line {first} says the same");
             let line = u64::try_from(line).unwrap_or(0);
-            self.faults(vec![Fault::new(line, Some("external_id"), "duplicate", detail)]);
+            self.faults(vec![Fault::new(line, Some(&column), "duplicate", detail)]);
         }
         let mut after = 0;
         loop {
@@ -95,7 +96,7 @@ impl Found {
     /// Records what the list comes to, and what comes of it. A dry run forgets its rows, unless they are to be kept.
     ///
     /// # Errors
-    /// The database did not answer, or the import has been given up meanwhile.
+    /// The database did not answer, or the import has been given up meanwhile; `Busy` where another list is being applied.
     pub async fn decide(
         self,
         app: &App,
@@ -114,7 +115,11 @@ impl Found {
         .to_owned();
         let now = app.clock.now_ms();
         let mut tx = app.store.db.begin().await?;
-        if !tx.judge_import(&import, now).await? {
+        let judged = tx.judge_import(&import, now).await;
+        if judged.as_ref().err().is_some_and(is_taken) {
+            return Err(WorkflowError::Busy(import.id));
+        }
+        if !judged? {
             return Err(WorkflowError::NotFound(format!("import {} any more", import.id)));
         }
         match import.state.as_str() {
@@ -135,13 +140,13 @@ impl Found {
 }
 
 /// The first time. Where it is `applying`, [`super::carry_on`] applies it; so does a job, should whoever asked be gone.
-pub(super) async fn decide(
+pub(super) async fn check(
     app: &App,
     import: CustomerImport,
     found: Found,
     keep: bool,
 ) -> Result<CustomerImport, WorkflowError> {
-    found.decide(app, import, keep, HEAD_START_MS).await
+    in_turn(app, import, found, None, keep).await
 }
 
 /// Somebody says yes to a dry run whose rows were kept: a job applies exactly these, if they still come to what was
@@ -157,11 +162,39 @@ pub async fn confirm(app: &App, import_id: &str, by: &By) -> Result<CustomerImpo
     }
     let import = tx.customer_import(import_id).await?;
     tx.commit().await?;
-    let mut import = import.ok_or_else(|| WorkflowError::NotFound(format!("import {import_id}")))?;
-    let mut found = Found::default();
-    found.check(app, import_id).await?;
-    import.dry_run = found.report.digest != report(&import).digest;
-    let import = found.decide(app, import, true, 0).await?;
+    let import = import.ok_or_else(|| WorkflowError::NotFound(format!("import {import_id}")))?;
+    let shown = report(&import).digest;
+    let import = in_turn(app, import, Found::default(), Some(shown), true).await?;
     app.wake.notify_waiters();
     Ok(import)
+}
+
+/// Lists go in one after another, or what is left of an older one would undo a newer one: first what is being applied is
+/// brought to its end, then this one is held against what is stored, and against what was `shown` of it, and decided.
+async fn in_turn(
+    app: &App,
+    import: CustomerImport,
+    read: Found,
+    shown: Option<String>,
+    keep: bool,
+) -> Result<CustomerImport, WorkflowError> {
+    // Whoever said yes is not waiting.
+    let head_start_ms = if shown.is_none() { HEAD_START_MS } else { 0 };
+    loop {
+        while let Some(earlier) = app.store.import_being_applied().await? {
+            carry_on(app, &earlier, |_| {}).await?;
+        }
+        let mut found = read.clone();
+        found.check(app, &import.id).await?;
+        let differs = shown.as_ref().map(|shown| *shown != found.report.digest);
+        let import = CustomerImport { dry_run: differs.unwrap_or(import.dry_run), ..import.clone() };
+        match found.decide(app, import, keep, head_start_ms).await {
+            Err(WorkflowError::Busy(_)) => {}
+            decided => return decided,
+        }
+    }
+}
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }

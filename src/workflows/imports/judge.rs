@@ -164,12 +164,6 @@ async fn look_up(tx: &mut Tx, wanted: &[(&ImportRow, Wanted)]) -> Result<Known, 
     let stripe: Vec<&str> = wanted.iter().filter_map(|(_, w)| w.stripe_customer_id.as_deref()).collect();
     if !stripe.is_empty() {
         known.stripe = tx.stripe_customers_held(&stripe).await?.into_iter().collect();
-        for (row, wanted) in wanted {
-            // Two rows of one page may want the same.
-            if let Some(id) = &wanted.stripe_customer_id {
-                known.stripe.entry(id.clone()).or_insert_with(|| Some(row.external_id.clone()));
-            }
-        }
     }
     known.customers =
         customers.into_iter().filter_map(|found| Some((found.external_id.clone()?, found))).collect();

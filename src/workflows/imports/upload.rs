@@ -178,10 +178,10 @@ impl<'a> Upload<'a> {
             let detail = "the file has no rows below its header";
             found.faults(vec![Fault::new(1, None, "no_rows", detail)]);
         }
-        if !too_many {
-            found.check(self.app, &self.import.id).await?;
-        }
         self.import.row_count = rows;
-        check::decide(self.app, self.import, found, self.keep).await
+        match too_many {
+            true => found.decide(self.app, self.import, self.keep, 0).await,
+            false => check::check(self.app, self.import, found, self.keep).await,
+        }
     }
 }
