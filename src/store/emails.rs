@@ -120,7 +120,7 @@ impl Tx {
     }
 
     /// Records what became of an attempt; false where another attempt began meanwhile. Whoever made the attempt knows
-    /// better than who found it unfinished.
+    /// better than who found it unfinished; only that it is to be tried again comes too late then: its job is over.
     pub async fn settle_email(
         &mut self,
         id: &str,
@@ -132,7 +132,7 @@ impl Tx {
         let sql = both(
             "update email set state = $1, last_error = $2, updated_at = $3,
                  sent_at = case when $1 = 'sent' then $3 else sent_at end
-             where id = $4 and token = $5 and state in ('sending', 'unknown')",
+             where id = $4 and token = $5 and (state = 'sending' or (state = 'unknown' and $1 <> 'queued'))",
         );
         Ok(self.run(sql, (state, error, now, id, token)).await? == 1)
     }

@@ -162,6 +162,24 @@ async fn a_crash_while_it_is_handed_over_ends_as_unknown() {
 }
 
 #[tokio::test]
+async fn who_wakes_after_it_was_found_unknown_may_say_how_it_ended_but_not_that_it_waits() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.notice(&ada, "suspended", "x").await;
+    let id = t.emails().await[0].id.clone();
+    let now = t.app.clock.now_ms();
+    let token = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
+    assert!(t.app.store.email_is_handed_over(&id, token, now).await.unwrap());
+    t.recover().await;
+    assert_eq!(t.states().await, ["unknown"]);
+    let mut tx = t.app.store.db.begin().await.unwrap();
+    let waits = tx.settle_email(&id, token, "queued", Some("451 later"), now).await.unwrap();
+    assert!(!waits, "nobody would send it: its job is over");
+    assert!(tx.settle_email(&id, token, "sent", None, now).await.unwrap());
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn who_slept_through_anothers_attempt_changes_nothing() {
     let t = Tab::new().await;
     let ada = t.customer("Ada").await;
