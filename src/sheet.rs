@@ -243,12 +243,15 @@ impl Reader {
 }
 
 /// What a spreadsheet takes for the begin of a formula, also in the wide form of some keyboards.
-const FORMULA: &[char] = &['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+const SIGNS: &[char] = &['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+/// What ends a cell in one spreadsheet or another.
+const PARTS: &[char] = &[';', '\t', '\r', '\n'];
 
 /// Adds a field of the row that is being written. A text that a spreadsheet would calculate gets an apostrophe before it; one
 /// that is a plain number stays one.
 pub fn write_text(out: &mut String, text: &str) {
-    let calculates = text.starts_with(FORMULA) && !is_number(text);
+    let begins = text.starts_with(SIGNS) || text.starts_with(['\t', '\r', '\n']);
+    let calculates = begins && !is_number(text);
     let quoted = calculates || text.contains([',', '"', '\r', '\n', ';', '\t']) || text.trim() != text;
     if quoted {
         out.push('"');
@@ -258,7 +261,18 @@ pub fn write_text(out: &mut String, text: &str) {
     }
     match quoted {
         true => {
-            *out += &text.replace('"', "\"\"");
+            let mut before = None;
+            for character in text.chars() {
+                // Where `;` or a tab parts cells, quotes in the middle of a line hold nothing together.
+                if before.is_some_and(|before| PARTS.contains(&before)) && SIGNS.contains(&character) {
+                    out.push('\'');
+                }
+                out.push(character);
+                if character == '"' {
+                    out.push('"');
+                }
+                before = Some(character);
+            }
             *out += "\",";
         }
         false => {
@@ -300,12 +314,14 @@ mod tests {
             end_row(&mut out);
             out
         };
-        for text in [
-            "=1+1", "+1+cmd", "-1-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "-", "+49 30 1", "-1.",
-            "=\"a\"",
-        ] {
+        for text in ["=1+1", "+1+cmd", "-1-1", "@SUM(A1)", "\tA1", "＝1", "-", "+49 30 1", "-1.", "=\"a\""] {
             let expected = format!("\"'{}\"\r\n", text.replace('"', "\"\""));
             assert_eq!(written(text), expected);
+        }
+        for (text, expected) in
+            [("a;=1+1;b", "a;'=1+1;b"), ("a\n-1", "a\n'-1"), ("\t=1", "'\t'=1"), (";@A1", ";'@A1")]
+        {
+            assert_eq!(written(text), format!("\"{expected}\"\r\n"));
         }
         for text in ["Ada", "-5", "+12.50", "", "ünï", "ot_cus_1", "a=b"] {
             assert_eq!(written(text), format!("{text}\r\n"));
