@@ -18,6 +18,7 @@ use opentab::store::{AmountFilter, LookedUpAmount, Page, both};
 use opentab::workflows::by::By;
 use opentab::workflows::customers::{self, CustomerChange};
 use opentab::workflows::generate::Planned;
+use opentab::workflows::sync::sync;
 use opentab::workflows::{amounts, generate};
 use serde_json::json;
 
@@ -265,6 +266,29 @@ async fn a_service_that_begins_in_a_cycle_that_was_billed_has_its_amount_asked_f
     c.pass(TimeDelta::minutes(10), 2).await;
     assert_eq!((c.api.hits(), c.amount(&ada).await.amount), (1, Some(700)));
     assert_eq!(c.tab.draft(&ada).await.values().copied().collect::<Vec<_>>(), [700]);
+}
+
+#[tokio::test]
+async fn an_amount_that_comes_while_its_invoice_is_closed_is_on_it() {
+    let c = Company::new().await;
+    let mut customers = Vec::new();
+    for n in 0..40 {
+        customers.push(c.customer(&format!("C{n}"), &[Says::Amount(700)]).await);
+    }
+    c.tab.at("2026-12-01T01:05:00Z");
+    for customer in &customers {
+        sync(&c.tab.app, &customer.id).await.unwrap();
+        let amount = c.amount(customer).await;
+        let (synced, asked) =
+            tokio::join!(sync(&c.tab.app, &customer.id), amounts::look_up(&c.tab.app, &amount.id));
+        assert!(synced.is_ok() && asked.is_ok());
+    }
+    c.pass(TimeDelta::minutes(10), 3).await;
+    for customer in &customers {
+        let sealed: Vec<String> =
+            c.tab.sealed(customer).await.into_iter().map(|invoice| invoice.cycle).collect();
+        assert_eq!((sealed, c.billed(customer).await), (vec!["2026-11-01".to_owned()], vec![700]));
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::WorkflowError;
 use super::by::{By, ChangeError};
 use super::notice;
-use super::statement::{LoadedStatement, Service, is_billed_for, stored_day};
+use super::statement::{LoadedStatement, Service, is_billed_for, load_services, stored_day};
 use crate::app::App;
 use crate::billing::{BillingCycle, Model};
 use crate::clock::prefix;
@@ -134,9 +134,9 @@ pub(super) async fn closing_waits(
     customer: &Customer,
     invoice: &Invoice,
     cycle: &BillingCycle,
-    services: &[Service],
 ) -> Result<bool, WorkflowError> {
-    let amounts = want_amounts(app, customer, cycle, services).await?;
+    let services = load_services(app, customer).await?;
+    let amounts = want_amounts(app, customer, cycle, &services).await?;
     let awaited = amounts.iter().filter(|amount| amount.state == "asking").count();
     if awaited == 0 {
         return Ok(false);
