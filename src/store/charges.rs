@@ -56,6 +56,17 @@ impl Charge {
         self.collection == "opentab"
     }
 
+    /// As it was before a try that came to nothing, with its own time: whoever asked for something else has not asked for
+    /// a payment.
+    pub fn as_before(self, before: &Charge) -> Charge {
+        Charge {
+            state: before.state.clone(),
+            looks: before.looks,
+            next_attempt_at: before.next_attempt_at,
+            ..self
+        }
+    }
+
     /// How many tries in a row have failed for this reason, with one more.
     pub fn in_a_row_with(&self, reason: Reason) -> u32 {
         let before = if self.reason.as_deref() == Some(reason.as_str()) { self.tries } else { 0 };

@@ -6,6 +6,7 @@ use chrono::Duration;
 use opentab::billing::{Reason, Strategy};
 use opentab::commands::dunning::ladder;
 use opentab::sandbox::{CardOutcome, Fault};
+use opentab::store::customers::CollectionMethod;
 use opentab::store::{Db, both};
 use opentab::stripe::{Request, SendFuture, Transport};
 use opentab::workflows::by::By;
@@ -587,9 +588,8 @@ async fn what_waits_for_a_human_is_tried_again_by_reason_and_month_as_well() {
     assert_eq!(p.attempts().await.len(), 1);
 }
 
-#[tokio::test]
-async fn an_invoice_is_not_charged_before_it_is_due() {
-    use opentab::store::customers::CollectionMethod;
+/// Beside one that is paid, an invoice of the first of January that is due ten days after. Answers our id of it.
+async fn due_in_ten_days() -> (Payday, String) {
     let p = Payday::with(CardOutcome::Succeeds).await;
     let change = CustomerChange {
         collection_method: Some(CollectionMethod::SendInvoice),
@@ -597,19 +597,71 @@ async fn an_invoice_is_not_charged_before_it_is_due() {
         ..CustomerChange::default()
     };
     customers::update(&p.t.app, &p.ada.id, change, &By::operator()).await.unwrap();
-    // The draft of November is charged automatically; that of December is sent, and due ten days after.
+    // The draft of November is charged automatically; that of December is sent.
     let p = p.begins().await;
     p.t.uses(&p.ada, "calls", 100, "k2").await;
     p.t.settle().await;
     p.t.at("2027-01-01T01:00:00Z");
     p.t.settle().await;
     let sent = p.t.sealed(&p.ada).await.pop().unwrap();
-    assert_eq!(p.t.app.store.charge(&sent.id).await.unwrap().unwrap().state, "pending");
+    (p, sent.id)
+}
+
+async fn state_of(p: &Payday, invoice_id: &str) -> String {
+    p.t.app.store.charge(invoice_id).await.unwrap().unwrap().state
+}
+
+#[tokio::test]
+async fn an_invoice_is_not_charged_before_it_is_due() {
+    let (p, sent) = due_in_ten_days().await;
+    assert_eq!(state_of(&p, &sent).await, "pending");
     p.t.at("2027-01-11T00:59:59Z");
     p.t.settle().await;
-    assert_eq!(p.t.app.store.charge(&sent.id).await.unwrap().unwrap().state, "pending");
+    assert_eq!(state_of(&p, &sent).await, "pending");
     p.to_the_end().await;
-    assert_eq!(p.t.app.store.charge(&sent.id).await.unwrap().unwrap().state, "paid");
+    assert_eq!(state_of(&p, &sent).await, "paid");
+}
+
+#[tokio::test]
+async fn a_void_or_write_off_that_stripe_refuses_charges_nobody() {
+    let refused = Fault::Status { status: 400, code: None, stored: false, executed: false };
+    let forbidden = Fault::Status { status: 403, code: None, stored: false, executed: false };
+    for fault in [Fault::LockTimeout, refused, forbidden] {
+        for operation in ["void", "mark_uncollectible"] {
+            let (p, sent) = due_in_ten_days().await;
+            let path = format!("POST /v1/invoices/{{invoice}}/{operation}");
+            p.t.sandbox.faults().often(&path, fault.clone(), 1_000);
+            let (app, by) = (&p.t.app, By::operator());
+            let answer = match operation {
+                "void" => charge::void(app, &sent, &by).await,
+                _ => charge::mark_uncollectible(app, &sent, &by).await,
+            };
+            assert!(answer.is_err(), "{operation}, {fault:?}: {answer:?}");
+            p.t.pass(Duration::days(9));
+            p.t.settle().await;
+            let attempts = app.store.attempts(&sent).await.unwrap();
+            assert_eq!((state_of(&p, &sent).await.as_str(), attempts.len()), ("pending", 1), "{fault:?}");
+            p.to_the_end().await;
+            assert_eq!(state_of(&p, &sent).await, "paid", "when it is due");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_tried_blindly_is_not_tried_after_a_refused_void() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    for fault in
+        [Fault::LockTimeout, Fault::Status { status: 400, code: None, stored: false, executed: false }]
+    {
+        p.t.sandbox.faults().next("POST /v1/invoices/{invoice}/void", fault);
+        charge::void(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap_err();
+        p.t.pass(Duration::hours(1));
+        p.t.settle().await;
+        let paid = p.attempts().await.into_iter().filter(|attempt| attempt.action == "pay").count();
+        assert_eq!((p.state().await.as_str(), paid), ("failed: authentication_required", 1));
+    }
+    p.to_the_end().await;
+    assert!(suspended_at(&p).await.is_some(), "its ladder goes on");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::planted::{Bug, planted};
-use crate::store::{Attempt, AttemptEnd, Invoice, Lease, Tx};
+use crate::store::{Attempt, AttemptEnd, Charge, Invoice, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
 
 /// So often one key is used where nobody answers: a failure that Stripe has stored is repeated for ever.
@@ -46,7 +46,7 @@ impl Action {
 /// A try that is written down, and what the charge was before.
 pub(super) struct Begun {
     attempt: Attempt,
-    before: ChargeState,
+    before: Charge,
     invoice: Invoice,
 }
 
@@ -114,7 +114,7 @@ async fn write_down(
     actor: &str,
 ) -> Result<Option<Begun>, WorkflowError> {
     let (invoice, mut charge) = outcome::lock(&mut tx, invoice_id).await?;
-    let before = charge.state()?;
+    let before = charge.clone();
     let attempts = tx.attempts(invoice_id).await?;
     let under_way = attempts.iter().any(|attempt| attempt.outcome.is_none());
     let Some(stripe_id) = invoice.stripe_invoice_id.as_deref() else { return Ok(None) };
@@ -122,7 +122,7 @@ async fn write_down(
     if planted(Bug::ChargeUnlocked) {
         let end = AttemptEnd::of("overtaken");
         tx.settle_attempt(invoice_id, &end, now).await?;
-    } else if under_way || !before.can_become(ChargeState::InProgress) {
+    } else if under_way || !before.state()?.can_become(ChargeState::InProgress) {
         return Ok(None);
     }
     let attempt = new_attempt(app, lease, invoice_id, action, action.write(stripe_id), actor, &attempts);
@@ -226,7 +226,7 @@ async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> 
     let reason = outcome::reason_of(refusal);
     let message = refusal.to_string();
     if reason == Reason::Unknown || begun.attempt.action != "pay" {
-        return truth::after_refusal(app, lease, &begun.invoice, begun.before, &message).await;
+        return truth::after_refusal(app, lease, &begun.invoice, &begun.before, &message).await;
     }
     let mut tx = begin_as_writer(app, lease).await?;
     let end = AttemptEnd {
@@ -235,8 +235,8 @@ async fn refused(app: &App, lease: &Lease, begun: &Begun, refusal: &Refusal) -> 
         message: Some(&message),
         stripe_charge_id: refusal.charge.as_deref(),
     };
+    let (invoice, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
     if tx.settle_attempt(&begun.invoice.id, &end, app.clock.now_ms()).await? {
-        let (invoice, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
         outcome::failed(app, &mut tx, &invoice, charge, reason, &message).await?;
     }
     tx.commit().await?;
@@ -258,18 +258,19 @@ async fn unclear(
     Ok(())
 }
 
-/// Stripe has not begun: it is again what it was, and is tried again when Stripe lets us.
+/// Stripe has not begun: it is again what it was. What was to be paid is tried again when Stripe lets us.
 async fn not_started(app: &App, lease: &Lease, begun: &Begun, why: &str) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
     let mut tx = begin_as_writer(app, lease).await?;
+    let (_, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
     let end = AttemptEnd { message: Some(why), ..AttemptEnd::of("not_started") };
-    if tx.settle_attempt(&begun.invoice.id, &end, now).await? {
-        let (_, mut charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
-        if charge.state()?.can_become(begun.before) {
-            charge.state = begun.before.name().to_owned();
+    let settled = tx.settle_attempt(&begun.invoice.id, &end, now).await?;
+    if settled && charge.state()?.can_become(begun.before.state()?) {
+        let mut charge = charge.as_before(&begun.before);
+        if begun.attempt.action == "pay" {
             charge.next_attempt_at = Some(now).filter(|_| charge.is_ours());
-            tx.put_charge(&charge, now).await?;
         }
+        tx.put_charge(&charge, now).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -211,7 +211,7 @@ pub(super) async fn after_refusal(
     app: &App,
     lease: &Lease,
     invoice: &Invoice,
-    before: ChargeState,
+    before: &Charge,
     refusal: &str,
 ) -> Result<(), WorkflowError> {
     let read = read(app, invoice).await?;
@@ -226,21 +226,17 @@ pub(super) async fn after_refusal(
         }
         Read::Unclear(_) => false,
     };
+    let (invoice, charge) = outcome::lock(&mut tx, &invoice.id).await?;
     let attempts = tx.attempts(&invoice.id).await?;
     let tried = attempts.into_iter().find(|attempt| attempt.outcome.is_none());
     if let (false, Some(tried)) = (over, tried) {
         let reason = Some(Reason::Unknown);
         let end = AttemptEnd { reason, message: Some(refusal), ..AttemptEnd::of("refused") };
         tx.settle_attempt(&invoice.id, &end, now).await?;
-        let (invoice, mut charge) = outcome::lock(&mut tx, &invoice.id).await?;
         match tried.action.as_str() {
             "pay" => outcome::failed(app, &mut tx, &invoice, charge, Reason::Unknown, refusal).await?,
-            // What a person asked for was refused: they are told, and everything is as before.
-            _ => {
-                charge.state = before.name().to_owned();
-                charge.next_attempt_at = Some(now).filter(|_| charge.is_ours() && before.is_unpaid());
-                tx.put_charge(&charge, now).await?;
-            }
+            // What a person asked for was refused: they are told.
+            _ => tx.put_charge(&charge.as_before(before), now).await?,
         }
     }
     tx.commit().await?;
