@@ -78,6 +78,18 @@ fn states(story: &Story<'_>, wrong: &mut Vec<(u8, String)>) {
     for (id,) in held {
         wrong.push((7, format!("customer {id} is suspended and owes nothing")));
     }
+    let spared: Vec<(String, i64)> = query(
+        story,
+        "select charge.customer_id, suspend_at from charge join customer on customer.id = charge.customer_id
+         where suspended_at is null and suspend_at is not null
+             and charge.state in ('pending', 'failed', 'needs_attention')",
+    );
+    for (id, suspend_at) in spared {
+        if suspend_at < now - 900_000 {
+            let late = (now - suspend_at) / 1_000;
+            wrong.push((7, format!("customer {id} should have been suspended {late} s ago")));
+        }
+    }
 }
 
 /// Whoever is told hears of each cause once.

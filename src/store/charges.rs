@@ -323,7 +323,8 @@ impl Tx {
     pub async fn to_suspend_for(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String, i64)>> {
         let sql = both(
             "select invoice_id, due_at from charge
-             where customer_id = $1 and suspend_at is not null and state not in ('paid', 'void', 'uncollectible')",
+             where customer_id = $1 and suspend_at is not null and state not in ('paid', 'void', 'uncollectible')
+             order by id",
         );
         self.all(sql, (customer_id,)).await
     }

@@ -526,6 +526,29 @@ async fn two_unpaid_invoices_suspend_a_customer_once() {
 }
 
 #[tokio::test]
+async fn who_pays_what_they_were_suspended_for_is_suspended_for_the_next_invoice_in_its_time() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    p.t.uses(&p.ada, "calls", 100, "k2").await;
+    p.t.settle().await;
+    p.to_the_end().await;
+    assert!(suspended_at(&p).await.is_some());
+    // The next one's ladder comes to its end while they are suspended.
+    p.t.at("2027-01-01T01:00:00Z");
+    p.t.settle().await;
+    p.to_the_end().await;
+    p.t.at("2027-01-05T01:00:00Z");
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    charge::pay(&p.t.app, &p.invoice().await.0, &By::operator()).await.unwrap();
+    assert_eq!(suspended_at(&p).await, None);
+    let next = p.t.sealed(&p.ada).await.pop().unwrap();
+    let next = p.t.app.store.charge(&next.id).await.unwrap().unwrap();
+    assert_eq!(next.state, "failed");
+    p.to_the_end().await;
+    assert_eq!(suspended_at(&p).await, next.suspend_at);
+    assert_eq!(next.suspend_at, Some(next.due_at + 14 * DAY * 1_000));
+}
+
+#[tokio::test]
 async fn a_customers_own_grace_counts() {
     let p = Payday::with(CardOutcome::NeedsAction).await;
     let change = CustomerChange { suspension_grace_days: Some(Some(3)), ..CustomerChange::default() };

@@ -139,7 +139,8 @@ async fn bring_forward(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<bool,
     Ok(true)
 }
 
-/// A customer has more or less grace than before: each charge for which they are to be suspended looks when that is now.
+/// A customer has more or less grace than before, or is restored: each charge for which they are to be suspended looks when
+/// that is now.
 pub(in crate::workflows) async fn grace_changed(
     app: &App,
     tx: &mut Tx,

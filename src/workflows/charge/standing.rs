@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::by::By;
 use super::super::lease::begin_as_writer;
 use super::super::{WorkflowError, tell};
-use super::outcome;
+use super::{begin, outcome};
 use crate::app::App;
 use crate::clock::from_ms;
 use crate::planted::{Bug, planted};
@@ -80,6 +80,8 @@ pub(super) async fn restore(app: &App, tx: &mut Tx, charge: &Charge) -> Result<(
     if !tx.restore_customer(id, app.clock.now_ms()).await? {
         return Ok(());
     }
+    // Nothing waited for a suspension of theirs that was still to come.
+    begin::grace_changed(app, tx, id).await?;
     let detail = json!({ "invoice": charge.invoice_id, "status": charge.state });
     By::service("charge").note(app, tx, tell::CUSTOMER_RESTORED, id, detail.clone()).await?;
     tell::customer(app, tx, "restored", id, Some(&charge.invoice_id), &charge.invoice_id).await?;
