@@ -436,9 +436,11 @@ impl Tx {
         self.run(sql, (why, i64::from(key_spent), invoice_id)).await.map(drop)
     }
 
-    /// The charge that this payment paid.
-    pub async fn charge_of_payment(&mut self, stripe_payment_id: &str) -> sqlx::Result<Option<Charge>> {
-        self.opt(both(charge!("where stripe_payment_id = $1")), (stripe_payment_id,)).await
+    /// The invoice that this payment paid. Only its id: whoever acts on it locks it first.
+    pub async fn invoice_of_payment(&mut self, stripe_payment_id: &str) -> sqlx::Result<Option<String>> {
+        let sql = both("select invoice_id from charge where stripe_payment_id = $1");
+        let row: Option<(String,)> = self.opt(sql, (stripe_payment_id,)).await?;
+        Ok(row.map(|(id,)| id))
     }
 
     /// Keeps a credit note, one that is void for ever as such; answers what the invoice's credit notes come to.
@@ -474,8 +476,10 @@ impl Tx {
         self.all(sql, (stripe_payment_id,)).await
     }
 
-    /// The invoice that Stripe calls so.
-    pub async fn invoice_at_stripe(&mut self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
+    /// The invoice that Stripe calls so, and nobody else changes or seals it until this transaction ends.
+    pub async fn lock_invoice_at_stripe(&mut self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
+        let lock = both("update invoice set updated_at = updated_at where stripe_invoice_id = $1");
+        self.run(lock, (stripe_invoice_id,)).await?;
         self.opt(select_invoice!("where stripe_invoice_id = $1"), (stripe_invoice_id,)).await
     }
 

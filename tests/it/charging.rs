@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use chrono::Duration;
 use futures::FutureExt;
+use opentab::billing::ChargeState;
 use opentab::http::extract::Limits;
 use opentab::jobs;
 use opentab::jobs::schedule::{CHARGE_ALL, RETRY_FUNDS, RETRY_NETWORK};
 use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::{Store, both};
+use opentab::store::{Charge, NewCharge, Store, both};
 use opentab::stripe::{Request, SendFuture, Transport};
 use opentab::workflows::ask;
 use opentab::workflows::by::By;
@@ -634,6 +635,62 @@ async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
     p.t.sandbox.release_held_webhooks();
     p.t.settle().await;
     assert_eq!(p.charge().await.refunded_amount, 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_changes_nothing_else_that_is_written_down_meanwhile() {
+    let p = Payday::with(CardOutcome::Succeeds).await.begins().await;
+    p.t.settle().await;
+    let (id, at_stripe) = p.invoice().await;
+    p.t.sandbox.refund(&at_stripe, 50);
+    p.t.deliver().await;
+    let mut tx = p.t.app.store.db.begin().await.unwrap();
+    tx.lock_invoice(&id).await.unwrap();
+    let charge = tx.lock_charge(&id).await.unwrap().unwrap();
+    let reacting = reacts(&p).await;
+    tx.put_charge(&Charge { credited_amount: 30, ..charge }, p.t.clock.now_ms()).await.unwrap();
+    tx.commit().await.unwrap();
+    reacting.await.unwrap();
+    let charge = p.charge().await;
+    assert_eq!((charge.refunded_amount, charge.credited_amount), (50, 30));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_is_heard_of_while_its_invoice_is_sealed_is_known() {
+    let p = Payday::setup("stripe", Some(CardOutcome::Succeeds), &[]).await;
+    p.t.sandbox.faults().next("invoice_payment.paid", Fault::WebhookHold);
+    let p = p.begins().await;
+    let (id, _) = p.invoice().await;
+    let sealed = p.charge().await;
+    let db = &p.t.app.store.db;
+    db.run(both("delete from charge"), ()).await.unwrap();
+    p.t.sandbox.release_held_webhooks();
+    p.t.deliver().await;
+    let mut tx = db.begin().await.unwrap();
+    tx.lock_invoice(&id).await.unwrap();
+    let reacting = reacts(&p).await;
+    let new = NewCharge {
+        id: &sealed.id,
+        invoice_id: &id,
+        customer_id: &p.ada.id,
+        collection: "stripe",
+        state: ChargeState::Paid,
+        due_at: sealed.due_at,
+        next_attempt_at: None,
+        now: p.t.clock.now_ms(),
+    };
+    tx.insert_charge(&new).await.unwrap();
+    tx.commit().await.unwrap();
+    reacting.await.unwrap();
+    assert!(p.charge().await.stripe_payment_id.is_some());
+}
+
+/// Another replica reacts to what has arrived, and has come as far as it can for now.
+async fn reacts(p: &Payday) -> tokio::task::JoinHandle<usize> {
+    let replica = p.t.replica();
+    let reacting = tokio::spawn(async move { jobs::run_due(&replica).await.unwrap() });
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    reacting
 }
 
 #[tokio::test]

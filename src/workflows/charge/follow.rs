@@ -6,6 +6,7 @@ use super::super::by::By;
 use super::super::receive::ask_for_reaction;
 use super::super::{WorkflowError, notice};
 use super::begin::enqueue;
+use super::outcome;
 use crate::app::App;
 use crate::store::{Charge, Invoice, Tx};
 use crate::stripe::{InvoicePayment, MoneyBack};
@@ -62,9 +63,10 @@ pub(in crate::workflows) async fn payment_event(
         return credited(app, tx, object_id, &back).await;
     }
     let payment = back.payment_intent.as_deref().unwrap_or("");
-    let Some(charge) = tx.charge_of_payment(payment).await? else {
+    let Some(invoice_id) = tx.invoice_of_payment(payment).await? else {
         return Ok(Followed::NotOurs("not a payment of an invoice that Opentab opened"));
     };
+    let (_, charge) = outcome::lock(tx, &invoice_id).await?;
     match kind.starts_with("charge.dispute.") {
         true => disputed(app, tx, charge, &back).await,
         false => refunded(app, tx, charge, &back).await,
@@ -75,7 +77,7 @@ pub(in crate::workflows) async fn payment_event(
 async fn paid_by(app: &App, tx: &mut Tx, object: &[u8]) -> Result<Followed, WorkflowError> {
     let Ok(paid) = InvoicePayment::parse(object) else { return Ok(Followed::NotOurs("it cannot be read")) };
     let stripe_id = paid.invoice.as_deref().unwrap_or("");
-    let Some(invoice) = tx.invoice_at_stripe(stripe_id).await? else {
+    let Some(invoice) = tx.lock_invoice_at_stripe(stripe_id).await? else {
         return Ok(Followed::NotOurs("not an invoice that Opentab opened"));
     };
     let Some(charge) = tx.lock_charge(&invoice.id).await? else {
@@ -140,7 +142,7 @@ async fn credited(
     back: &MoneyBack,
 ) -> Result<Followed, WorkflowError> {
     let stripe_id = back.invoice.as_deref().unwrap_or("");
-    let Some(invoice) = tx.invoice_at_stripe(stripe_id).await? else {
+    let Some(invoice) = tx.lock_invoice_at_stripe(stripe_id).await? else {
         return Ok(Followed::NotOurs("not an invoice that Opentab opened"));
     };
     let Some(charge) = tx.lock_charge(&invoice.id).await? else {
