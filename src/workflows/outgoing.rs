@@ -39,6 +39,11 @@ const AT_A_TIME: i64 = 50;
 /// Another 2xx aside, the only status with a meaning of its own: nobody is there any more.
 const GONE: u16 = 410;
 
+/// The incident of an event that was given up; its subject is the endpoint.
+const NOT_DELIVERED: &str = "webhook_not_delivered";
+/// The incident of an endpoint that was switched off for taking nothing.
+const DISABLED: &str = "webhook_endpoint_disabled";
+
 /// An endpoint that is not there yet.
 #[derive(Clone, Debug)]
 pub struct NewEndpoint {
@@ -175,7 +180,7 @@ async fn settle(
 async fn not_delivered(app: &App, tx: &mut Tx, endpoint: &WebhookEndpoint) -> Result<(), WorkflowError> {
     let message = "An event was not delivered to this webhook endpoint in ten tries over three days. Repair it, then \
                    replay what has failed: GET /v1/webhook_deliveries?status=failed lists it.";
-    notice::report(app, tx, "webhook_not_delivered", &endpoint.id, message).await
+    notice::report(app, tx, NOT_DELIVERED, &endpoint.id, message).await
 }
 
 /// Remembers since when nothing has arrived, and switches off what has been gone too long.
@@ -194,7 +199,7 @@ async fn health(
     }
     (endpoint.failing_since, endpoint.updated_at) = (since, now);
     if well {
-        tx.resolve_incident("webhook_not_delivered", &endpoint.id, now).await?;
+        tx.resolve_incident(NOT_DELIVERED, &endpoint.id, now).await?;
     }
     if (gone || too_long) && endpoint.state == "enabled" {
         endpoint.state = "disabled".to_owned();
@@ -206,7 +211,7 @@ async fn health(
         let detail = json!({ "why": why });
         By::service("outgoing").note(app, tx, "webhook_endpoint.disabled", &endpoint.id, detail).await?;
         tx.update_endpoint(endpoint).await?;
-        return notice::report(app, tx, "webhook_endpoint_disabled", &endpoint.id, &message).await;
+        return notice::report(app, tx, DISABLED, &endpoint.id, &message).await;
     }
     tx.update_endpoint(endpoint).await?;
     Ok(())
@@ -270,7 +275,7 @@ pub async fn update(
     endpoint.updated_at = now;
     if moved {
         endpoint.failing_since = None;
-        tx.resolve_incident("webhook_endpoint_disabled", id, now).await?;
+        resolve_incidents(&mut tx, id, now).await?;
         tx.hasten_deliveries(id, now).await?;
         enqueue(app, &mut tx, id).await?;
     }
@@ -281,6 +286,12 @@ pub async fn update(
     Ok(endpoint)
 }
 
+/// What was wrong with an endpoint is seen to.
+async fn resolve_incidents(tx: &mut Tx, id: &str, now: i64) -> sqlx::Result<()> {
+    tx.resolve_incident(NOT_DELIVERED, id, now).await?;
+    tx.resolve_incident(DISABLED, id, now).await
+}
+
 /// Takes an endpoint away. Its deliveries stay in the list; nothing more is sent.
 pub async fn delete(app: &App, id: &str, by: &By) -> Result<(), ChangeError> {
     let mut tx = app.store.db.begin().await?;
@@ -289,7 +300,7 @@ pub async fn delete(app: &App, id: &str, by: &By) -> Result<(), ChangeError> {
     // Nobody needs them any more.
     (endpoint.secret, endpoint.old_secret) = (String::new(), None);
     tx.update_endpoint(&endpoint).await?;
-    tx.resolve_incident("webhook_endpoint_disabled", id, endpoint.updated_at).await?;
+    resolve_incidents(&mut tx, id, endpoint.updated_at).await?;
     by.note(app, &mut tx, "webhook_endpoint.deleted", id, json!({})).await?;
     tx.commit().await?;
     Ok(())

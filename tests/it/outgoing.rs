@@ -172,7 +172,7 @@ async fn an_endpoint_that_takes_nothing_for_five_days_is_switched_off_and_gets_w
     let pending = server.get("/v1/webhook_deliveries?status=pending").await.json();
     assert_eq!(pending["data"], json!([]));
     assert!(t.heard().len() > tried, "what waited is not sent");
-    assert!(!t.incidents().await.contains(&"webhook_endpoint_disabled".to_owned()));
+    assert_eq!(t.incidents().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -237,6 +237,19 @@ async fn a_deleted_endpoint_hears_nothing_more() {
     t.happens("customer.restored", "ot_cus_1").await;
     t.recover().await;
     assert_eq!((t.heard().len(), server.get(&path).await.status), (0, 404));
+}
+
+#[tokio::test]
+async fn nothing_is_wrong_any_more_with_an_endpoint_that_is_deleted() {
+    let t = Tab::new().await;
+    let (id, _) = t.listens(&["customer.suspended"]).await;
+    let mut tx = t.app.store.db.begin().await.unwrap();
+    for kind in ["webhook_not_delivered", "webhook_endpoint_disabled"] {
+        notice::report(&t.app, &mut tx, kind, &id, "It takes nothing.").await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    outgoing::delete(&t.app, &id, &By::operator()).await.unwrap();
+    assert_eq!(t.incidents().await, Vec::<String>::new());
 }
 
 #[tokio::test]
