@@ -67,6 +67,14 @@ impl Charge {
         }
     }
 
+    /// Stripe has answered: it is no longer what could not be reached.
+    pub fn answered(self) -> Charge {
+        match self.reason.as_deref() == Some(Reason::Network.as_str()) {
+            true => Charge { reason: None, tries: 0, ..self },
+            false => self,
+        }
+    }
+
     /// How many tries in a row have failed for this reason, with one more.
     pub fn in_a_row_with(&self, reason: Reason) -> u32 {
         let before = if self.reason.as_deref() == Some(reason.as_str()) { self.tries } else { 0 };
@@ -361,6 +369,17 @@ impl Tx {
             &charge.invoice_id,
         );
         self.run(sql, args).await.map(drop)
+    }
+
+    /// Whether a charge still waits for Stripe, which has not answered so many times in a row.
+    pub async fn waits_for_stripe(&mut self, tries: i64) -> sqlx::Result<bool> {
+        let sql = both(
+            "select 1 from charge
+             where reason = 'network' and tries >= $1 and state in ('failed', 'in_progress') and next_attempt_at is not null
+             limit 1",
+        );
+        let found: Option<(i32,)> = self.opt(sql, (tries,)).await?;
+        Ok(found.is_some())
     }
 
     /// The same, and nobody else who counts begins another until this transaction ends, on any replica.

@@ -33,6 +33,13 @@ impl Tx {
         Ok(seen == 1)
     }
 
+    /// Whether an incident of this cause is open; then nobody else opens or closes it until this transaction ends.
+    pub async fn lock_incident(&mut self, kind: &str, subject: &str) -> sqlx::Result<bool> {
+        let sql =
+            both("update incident set seen = seen where kind = $1 and subject = $2 and resolved_at is null");
+        Ok(self.run(sql, (kind, subject)).await? == 1)
+    }
+
     /// Closes what is open of this cause: it is no longer so.
     pub async fn resolve_incident(&mut self, kind: &str, subject: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(

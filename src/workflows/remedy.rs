@@ -301,7 +301,7 @@ remedies! {
         "Answer the dispute in Stripe's dashboard before its deadline. It closes here once Stripe says how it ended."
         [Resolve]
     "provider_down" "Stripe cannot be reached"
-        "Nothing is lost. Charges wait and are tried every few minutes; this closes with Stripe's first answer. See status.stripe.com."
+        "Nothing is lost. Charges wait and are tried every few minutes; this closes once each has its answer. See status.stripe.com."
         [Resolve]
     "stripe_unauthorized" "Stripe does not accept the key"
         "Set STRIPE_SECRET_KEY to a valid key and restart. Nothing is lost; everything goes on from where it stands."

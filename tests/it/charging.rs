@@ -1,6 +1,7 @@
 //! Charging: one successful charge for each invoice, whatever happens around it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chrono::Duration;
@@ -139,6 +140,53 @@ async fn a_customer_for_whom_stripe_hangs_holds_up_nobody_else() {
     until(&t, "paid", 6).await;
     stop.cancel();
     working.await.unwrap();
+}
+
+/// No request to pay this invoice gets through.
+#[derive(Debug)]
+struct Refuses {
+    wire: Arc<dyn Transport>,
+    path: String,
+    refuses: AtomicBool,
+}
+
+impl Transport for Refuses {
+    fn send(&self, request: Request) -> SendFuture<'_> {
+        if request.path == self.path && self.refuses.load(Ordering::SeqCst) {
+            return Box::pin(async { Err("the connection was reset".to_owned()) });
+        }
+        self.wire.send(request)
+    }
+}
+
+#[tokio::test]
+async fn one_invoice_that_is_never_answered_beside_others_that_are_is_said_once() {
+    let t = company(2, "6", CardOutcome::Declined("generic_decline")).await;
+    for (customer,) in t.app.store.db.all::<(String,)>(both("select id from customer"), ()).await.unwrap() {
+        opentab::workflows::sync::sync(&t.app, &customer).await.unwrap();
+    }
+    let pending = in_state(&t, "pending").await;
+    let (lost, other) = (&pending[0].0, &pending[1].0);
+    let at_stripe = t.app.store.invoice(lost).await.unwrap().unwrap().stripe_invoice_id.unwrap();
+    let (wire, path) = (t.wire(), format!("/v1/invoices/{at_stripe}/pay"));
+    let refuses = Arc::new(Refuses { wire, path, refuses: AtomicBool::new(true) });
+    let replica = t.replica_through(refuses.clone());
+    for _ in 0..12 {
+        t.pass(Duration::minutes(5));
+        jobs::run_due(&replica).await.unwrap();
+        charge::pay(&replica, other, &By::operator()).await.unwrap();
+    }
+    let charge = t.app.store.charge(lost).await.unwrap().unwrap();
+    assert!(charge.reason.as_deref() == Some("network") && charge.tries > 3, "{charge:?}");
+    assert_eq!(t.incidents().await, ["provider_down"]);
+    let sql = both("select count(*) from incident where kind = 'provider_down'");
+    assert_eq!(t.app.store.db.one::<(i64,)>(sql, ()).await.unwrap(), (1,), "it comes and goes");
+    refuses.refuses.store(false, Ordering::SeqCst);
+    for _ in 0..3 {
+        t.pass(Duration::minutes(7));
+        jobs::run_due(&replica).await.unwrap();
+    }
+    assert_eq!(t.incidents().await, Vec::<String>::new());
 }
 
 async fn until(t: &Tab, state: &str, wanted: usize) {

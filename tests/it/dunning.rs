@@ -281,6 +281,21 @@ async fn while_reads_are_answered_and_charges_are_not_it_is_said_once() {
 }
 
 #[tokio::test]
+async fn stripe_is_back_once_it_has_taken_a_transfer_that_takes_days() {
+    let p = Payday::with(CardOutcome::Processes).await;
+    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    p.t.sandbox.faults().often(PAY, Fault::Refuse, 1_000);
+    while p.t.incidents().await.is_empty() {
+        p.next().await;
+    }
+    p.t.sandbox.faults().clear();
+    for _ in 0..3 {
+        p.next().await;
+    }
+    assert_eq!((p.state().await.as_str(), p.t.incidents().await), ("in_progress", Vec::new()));
+}
+
+#[tokio::test]
 async fn what_stays_unclear_is_looked_at_later_and_later_and_then_by_a_human() {
     let p = Payday::with(CardOutcome::Succeeds).await;
     p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);

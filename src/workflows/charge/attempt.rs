@@ -210,11 +210,12 @@ async fn answered(
         return unclear(app, lease, begun, "Stripe's answer cannot be read", false).await;
     };
     let mut tx = begin_as_writer(app, lease).await?;
-    let over = outcome::invoice_is(app, &mut tx, &begun.invoice.id, &answer).await?;
-    outcome::provider_answers(app, &mut tx).await?;
-    if !over {
+    if !outcome::invoice_is(app, &mut tx, &begun.invoice.id, &answer).await? {
         // A bank transfer takes days, and a status may be new: it is looked at until it has an end.
         tx.attempt_unclear(&begun.invoice.id, "Stripe has taken it, and it is not paid yet", false).await?;
+        let (_, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
+        tx.put_charge(&charge.answered(), app.clock.now_ms()).await?;
+        outcome::provider_answers(app, &mut tx).await?;
     }
     tx.commit().await?;
     Ok(())

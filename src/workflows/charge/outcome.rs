@@ -116,6 +116,7 @@ async fn over(
     };
     tx.put_charge(&charge, now).await?;
     tx.resolve_charge_incidents(&invoice.id, now).await?;
+    provider_answers(app, tx).await?;
     let detail = json!({ "from": before, "to": charge.state });
     By::service("charge").note(app, tx, "charge.state", &invoice.id, detail).await?;
     if next == ChargeState::Paid {
@@ -331,7 +332,20 @@ pub(super) async fn provider_down(
     notice::report(app, tx, PROVIDER_DOWN.0, PROVIDER_DOWN.1, &message).await
 }
 
-/// Stripe can be reached.
+/// Stripe can be reached, where no other charge says the opposite: one that is never answered is no news beside many that
+/// are.
 pub(super) async fn provider_answers(app: &App, tx: &mut Tx) -> sqlx::Result<()> {
-    tx.resolve_incident(PROVIDER_DOWN.0, PROVIDER_DOWN.1, app.clock.now_ms()).await
+    let (kind, subject) = PROVIDER_DOWN;
+    // Of the last two that are answered at once, the second to come here sees the first.
+    if !tx.lock_incident(kind, subject).await? {
+        return Ok(());
+    }
+    let tries = match app.config.dunning.of(Reason::Network).provider_down_after {
+        0 => i64::MAX,
+        tries => i64::from(tries),
+    };
+    match tx.waits_for_stripe(tries).await? {
+        true => Ok(()),
+        false => tx.resolve_incident(kind, subject, app.clock.now_ms()).await,
+    }
 }

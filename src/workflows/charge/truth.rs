@@ -21,10 +21,13 @@ pub(super) async fn look(app: &App, lease: &Lease, invoice_id: &str) -> Result<(
         false => read(app, &invoice).await?,
     };
     let mut tx = begin_as_writer(app, lease).await?;
-    match read {
-        Read::Answer(answer) => known(app, &mut tx, invoice_id, &answer).await?,
-        Read::Unclear(why) => unclear(app, &mut tx, invoice_id, &why).await?,
-        Read::NoAnswer(why) => unreachable(app, &mut tx, invoice_id, &why).await?,
+    match &read {
+        Read::Answer(answer) => known(app, &mut tx, invoice_id, answer).await?,
+        Read::Unclear(why) => unclear(app, &mut tx, invoice_id, why).await?,
+        Read::NoAnswer(why) => unreachable(app, &mut tx, invoice_id, why).await?,
+    }
+    if !matches!(read, Read::NoAnswer(_)) {
+        outcome::provider_answers(app, &mut tx).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -64,7 +67,7 @@ async fn known(
     answer: &InvoiceAnswer,
 ) -> Result<(), WorkflowError> {
     if outcome::invoice_is(app, tx, invoice_id, answer).await? {
-        return Ok(outcome::provider_answers(app, tx).await?);
+        return Ok(());
     }
     match answer.status.as_deref() {
         Some("open") => open(app, tx, invoice_id, answer).await,
@@ -81,8 +84,9 @@ async fn open(app: &App, tx: &mut Tx, invoice_id: &str, answer: &InvoiceAnswer) 
     let payment = payment_of(answer);
     if payment.status == Some("processing") {
         let (_, charge) = outcome::lock(tx, invoice_id).await?;
+        let next_attempt_at = Some(now + PROCESSING_MS);
         let message = Some("the payment is on its way".to_owned());
-        let waiting = Charge { next_attempt_at: Some(now + PROCESSING_MS), looks: 0, message, ..charge };
+        let waiting = Charge { next_attempt_at, looks: 0, message, ..charge.answered() };
         return Ok(tx.put_charge(&waiting, now).await?);
     }
     let attempts = tx.attempts(invoice_id).await?;
@@ -167,7 +171,7 @@ async fn unclear(app: &App, tx: &mut Tx, invoice_id: &str, why: &str) -> Result<
         looks,
         message: Some(why.to_owned()),
         next_attempt_at: next.map(|wait| now + wait),
-        ..charge
+        ..charge.answered()
     };
     match next {
         Some(_) => Ok(tx.put_charge(&charge, now).await?),
