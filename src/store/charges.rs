@@ -128,9 +128,22 @@ pub struct Attempt {
     pub stripe_charge_id: Option<String>,
     /// Whether Stripe would repeat its failure under this key.
     pub key_spent: i64,
+    /// Whether Stripe was still at work on an earlier request under this key.
+    pub key_in_use: i64,
     pub lease_token: i64,
     pub begun_at: i64,
     pub settled_at: Option<i64>,
+}
+
+/// What a try without an answer says of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyIs {
+    /// Of use once more.
+    Good,
+    /// Stripe would repeat its failure under it.
+    Spent,
+    /// Stripe is still at work on an earlier request under it.
+    InUse,
 }
 
 /// How a try ended.
@@ -188,7 +201,7 @@ macro_rules! attempt {
     ($rest:literal) => {
         concat!(
             "select id, invoice_id, action, idempotency_key, path, body, actor, outcome, reason, message, stripe_charge_id, ",
-            "key_spent, lease_token, begun_at, settled_at from charge_attempt ",
+            "key_spent, key_in_use, lease_token, begun_at, settled_at from charge_attempt ",
             $rest
         )
     };
@@ -441,18 +454,15 @@ impl Tx {
         Ok(count)
     }
 
-    /// What is known of the try under way: why there was no answer, and whether its key is of no use any more.
-    pub async fn attempt_unclear(
-        &mut self,
-        invoice_id: &str,
-        why: &str,
-        key_spent: bool,
-    ) -> sqlx::Result<()> {
+    /// What is known of the try under way: why there was no answer, and what that says of its key.
+    pub async fn attempt_unclear(&mut self, invoice_id: &str, why: &str, key: KeyIs) -> sqlx::Result<()> {
         let sql = both(
-            "update charge_attempt set message = $1, key_spent = case when $2 = 1 then 1 else key_spent end
-             where invoice_id = $3 and outcome is null",
+            "update charge_attempt set message = $1, key_spent = case when $2 = 1 then 1 else key_spent end,
+                 key_in_use = $3
+             where invoice_id = $4 and outcome is null",
         );
-        self.run(sql, (why, i64::from(key_spent), invoice_id)).await.map(drop)
+        let (spent, in_use) = (i64::from(key == KeyIs::Spent), i64::from(key == KeyIs::InUse));
+        self.run(sql, (why, spent, in_use, invoice_id)).await.map(drop)
     }
 
     /// The invoice that this payment paid. Only its id: whoever acts on it locks it first.

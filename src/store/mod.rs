@@ -34,7 +34,7 @@ mod waiting;
 
 pub use amounts::{AmountFilter, LookedUpAmount, LookupBreaker};
 pub use billing_view::{BillingVersion, InvoiceFilter, LineOfInvoice};
-pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, NewCharge, Standing};
+pub use charges::{Attempt, AttemptEnd, Charge, ChargeFilter, KeyIs, NewCharge, Standing};
 pub use console::{ChargeRow, CustomerFigures, CustomerSearch, Missed, NewSession};
 pub use cycles::{ChangedCycle, CustomerToSync};
 pub use db::{Db, Location, Row, Sql, Tx, both, split};

@@ -361,6 +361,21 @@ async fn a_stored_failure_is_read_around_and_then_another_key_is_used() {
 }
 
 #[tokio::test]
+async fn while_stripe_is_at_work_on_a_key_no_other_key_is_used() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    // Longer than two tries take.
+    p.t.sandbox.faults().next(PAY, Fault::Slow { for_ms: 400_000 });
+    p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+    let p = p.begins().await;
+    p.to_the_end().await;
+    p.paid_once("slow").await;
+    let attempts = p.attempts().await;
+    let keys: std::collections::BTreeSet<&str> =
+        attempts.iter().map(|attempt| attempt.idempotency_key.as_str()).collect();
+    assert!(attempts.len() > 3 && keys.len() == 1, "{attempts:?}");
+}
+
+#[tokio::test]
 async fn whoever_dies_in_the_middle_is_taken_over_and_nothing_is_charged_twice() {
     let mut ends = std::collections::BTreeSet::new();
     for polls in (0..32).map(|step| step * 2) {

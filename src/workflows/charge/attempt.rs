@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::planted::{Bug, planted};
-use crate::store::{Attempt, AttemptEnd, Charge, Invoice, Lease, Tx};
+use crate::store::{Attempt, AttemptEnd, Charge, Invoice, KeyIs, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
 
 /// So often one key is used where nobody answers: a failure that Stripe has stored is repeated for ever.
@@ -163,6 +163,7 @@ fn new_attempt(
         message: None,
         stripe_charge_id: None,
         key_spent: 0,
+        key_in_use: 0,
         lease_token: lease.token,
         begun_at: now,
         settled_at: None,
@@ -177,7 +178,9 @@ fn key_to_repeat(before: &[Attempt], action: Action, now: i64) -> Option<String>
     }
     let same: Vec<&Attempt> =
         before.iter().filter(|attempt| attempt.idempotency_key == last.idempotency_key).collect();
-    let unanswered = same.iter().filter(|attempt| attempt.outcome.as_deref() == Some("no_answer")).count();
+    // While Stripe is at work on it, another key would be another charge.
+    let lost = |attempt: &Attempt| attempt.outcome.as_deref() == Some("no_answer") && attempt.key_in_use == 0;
+    let unanswered = same.iter().filter(|attempt| lost(attempt)).count();
     let first = same.first().map_or(now, |attempt| attempt.begun_at);
     (unanswered < USES_OF_A_KEY && now - first < KEY_LIVES_MS).then(|| last.idempotency_key.clone())
 }
@@ -189,10 +192,11 @@ async fn send(app: &App, lease: &Lease, begun: &Begun) -> Result<(), WorkflowErr
     match app.stripe.write(&write, &attempt.idempotency_key, deadline).await {
         Ok(body) => answered(app, lease, begun, InvoiceAnswer::parse(&body).ok()).await,
         Err(StripeError::Refused(refusal)) => refused(app, lease, begun, &refusal).await,
-        Err(StripeError::NoAnswer(why) | StripeError::InFlight(why) | StripeError::Unreadable(why)) => {
-            unclear(app, lease, begun, &why, false).await
+        Err(StripeError::NoAnswer(why) | StripeError::Unreadable(why)) => {
+            unclear(app, lease, begun, &why, KeyIs::Good).await
         }
-        Err(StripeError::Failed(why)) => unclear(app, lease, begun, &why, true).await,
+        Err(StripeError::InFlight(why)) => unclear(app, lease, begun, &why, KeyIs::InUse).await,
+        Err(StripeError::Failed(why)) => unclear(app, lease, begun, &why, KeyIs::Spent).await,
         Err(error @ (StripeError::Later { .. } | StripeError::Unauthorized(_))) => {
             not_started(app, lease, begun, &error.to_string()).await?;
             Err(WorkflowError::of_stripe("charge the invoice", error))
@@ -207,12 +211,13 @@ async fn answered(
     answer: Option<InvoiceAnswer>,
 ) -> Result<(), WorkflowError> {
     let Some(answer) = answer else {
-        return unclear(app, lease, begun, "Stripe's answer cannot be read", false).await;
+        return unclear(app, lease, begun, "Stripe's answer cannot be read", KeyIs::Good).await;
     };
     let mut tx = begin_as_writer(app, lease).await?;
     if !outcome::invoice_is(app, &mut tx, &begun.invoice.id, &answer).await? {
         // A bank transfer takes days, and a status may be new: it is looked at until it has an end.
-        tx.attempt_unclear(&begun.invoice.id, "Stripe has taken it, and it is not paid yet", false).await?;
+        let why = "Stripe has taken it, and it is not paid yet";
+        tx.attempt_unclear(&begun.invoice.id, why, KeyIs::Good).await?;
         let (_, charge) = outcome::lock(&mut tx, &begun.invoice.id).await?;
         tx.put_charge(&charge.answered(), app.clock.now_ms()).await?;
         outcome::provider_answers(app, &mut tx).await?;
@@ -250,10 +255,10 @@ async fn unclear(
     lease: &Lease,
     begun: &Begun,
     why: &str,
-    key_spent: bool,
+    key: KeyIs,
 ) -> Result<(), WorkflowError> {
     let mut tx = begin_as_writer(app, lease).await?;
-    tx.attempt_unclear(&begun.invoice.id, why, key_spent).await?;
+    tx.attempt_unclear(&begun.invoice.id, why, key).await?;
     tx.commit().await?;
     tracing::warn!(invoice.id = %begun.invoice.id, "Nobody knows whether {} was charged: {why}", begun.invoice.id);
     Ok(())
@@ -295,6 +300,7 @@ mod tests {
             message: None,
             stripe_charge_id: None,
             key_spent: 0,
+            key_in_use: 0,
             lease_token: 1,
             begun_at,
             settled_at: Some(begun_at),
@@ -311,6 +317,12 @@ mod tests {
         assert_eq!(key(&[lost.clone(), attempt("k1", "not_started", 5)], 9).as_deref(), Some("k1"));
         assert_eq!(key(&[lost.clone(), attempt("k1", "failed", 5)], 9), None, "it would say the same");
         assert_eq!(key(&[Attempt { key_spent: 1, ..lost.clone() }], 9), None);
+        let in_use = Attempt { key_in_use: 1, ..lost.clone() };
+        assert_eq!(
+            key(&[lost.clone(), in_use.clone(), in_use], 9).as_deref(),
+            Some("k1"),
+            "Stripe is at work"
+        );
         assert_eq!(key_to_repeat(&[lost], Action::Void, 9), None);
     }
 }
