@@ -73,7 +73,7 @@ fn states(story: &Story<'_>, wrong: &mut Vec<(u8, String)>) {
         story,
         "select id from customer where suspended_at is not null and not exists (
              select 1 from charge where customer_id = customer.id and suspend_at is not null
-                 and state in ('pending', 'in_progress', 'failed', 'needs_attention'))",
+                 and state in ('pending', 'in_progress', 'failed', 'needs_attention', 'uncollectible'))",
     );
     for (id,) in held {
         wrong.push((7, format!("customer {id} is suspended and owes nothing")));

@@ -533,13 +533,14 @@ impl Tx {
         Ok(self.run(sql, (now, customer_id)).await? == 1)
     }
 
-    /// Restores a customer for whom no unpaid invoice asks for suspension any more; false where there is nothing to do.
+    /// Restores a customer for whom no unpaid invoice asks for suspension any more; false where there is nothing to do. One
+    /// that was written off is still unpaid.
     pub async fn restore_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer set suspended_at = null, updated_at = $1
              where id = $2 and suspended_at is not null and not exists (
                  select 1 from charge where charge.customer_id = $2 and charge.suspend_at is not null
-                    and charge.suspend_at <= $1 and charge.state not in ('paid', 'void', 'uncollectible'))",
+                    and charge.suspend_at <= $1 and charge.state not in ('paid', 'void'))",
         );
         Ok(self.run(sql, (now, customer_id)).await? == 1)
     }

@@ -18,7 +18,7 @@ pub const INVOICE_PAID: &str = "invoice.paid";
 pub const CHARGE_FAILED: &str = "charge.failed";
 /// A customer is suspended for what is unpaid.
 pub const CUSTOMER_SUSPENDED: &str = "customer.suspended";
-/// A suspended customer has paid.
+/// A suspended customer has paid what they were suspended for, or it is void.
 pub const CUSTOMER_RESTORED: &str = "customer.restored";
 /// Something that a human should look at.
 pub const INCIDENT_OPENED: &str = "incident.opened";

@@ -564,6 +564,51 @@ async fn who_pays_what_they_were_suspended_for_is_suspended_for_the_next_invoice
 }
 
 #[tokio::test]
+async fn what_is_written_off_restores_nobody_until_it_is_paid_or_void() {
+    for ends in ["pay", "void"] {
+        let p = Payday::with(CardOutcome::NeedsAction).await;
+        listens(&p).await;
+        let p = p.begins().await;
+        p.to_the_end().await;
+        let (id, _) = p.invoice().await;
+        let (app, by) = (&p.t.app, By::operator());
+        charge::mark_uncollectible(app, &id, &by).await.unwrap();
+        // That it may still be paid, and cannot be, changes nothing.
+        charge::pay(app, &id, &by).await.unwrap();
+        p.t.settle().await;
+        assert_eq!(p.state().await, "uncollectible");
+        assert!(suspended_at(&p).await.is_some());
+        assert!(!told(&p).await.1.contains(&"restored".to_owned()), "a debtor is thanked");
+        p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+        match ends {
+            "pay" => charge::pay(app, &id, &by).await.unwrap(),
+            _ => charge::void(app, &id, &by).await.unwrap(),
+        };
+        p.t.settle().await;
+        assert_eq!(suspended_at(&p).await, None, "{ends}");
+        assert_eq!(told(&p).await.0, ["charge.failed", "customer.restored", "customer.suspended"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_off_before_its_time_suspends_nobody_and_keeps_nobody_suspended() {
+    let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
+    let (id, _) = p.invoice().await;
+    charge::mark_uncollectible(&p.t.app, &id, &By::operator()).await.unwrap();
+    assert_eq!(p.charge().await.suspend_at, None);
+    p.t.uses(&p.ada, "calls", 100, "k2").await;
+    p.t.settle().await;
+    p.t.at("2027-01-01T01:00:00Z");
+    p.t.settle().await;
+    p.to_the_end().await;
+    assert!(suspended_at(&p).await.is_some(), "for the next one");
+    p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+    let next = p.t.sealed(&p.ada).await.pop().unwrap();
+    charge::pay(&p.t.app, &next.id, &By::operator()).await.unwrap();
+    assert_eq!(suspended_at(&p).await, None);
+}
+
+#[tokio::test]
 async fn a_customers_own_grace_counts() {
     let p = Payday::with(CardOutcome::NeedsAction).await;
     let change = CustomerChange { suspension_grace_days: Some(Some(3)), ..CustomerChange::default() };

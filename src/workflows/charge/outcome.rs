@@ -112,6 +112,8 @@ async fn over(
         message: None,
         next_attempt_at: None,
         paid_at: (next == ChargeState::Paid).then_some(now),
+        // What is written off suspends nobody any more; who is suspended for it stays so until it is paid or void.
+        suspend_at: charge.suspend_at.filter(|at| next != ChargeState::Uncollectible || *at <= now),
         ..charge
     };
     tx.put_charge(&charge, now).await?;
@@ -196,7 +198,7 @@ pub(super) async fn failed(
         looks: 0,
         message: Some(message.to_owned()),
         next_attempt_at: after.next_attempt_at.filter(|_| ours),
-        suspend_at: charge.suspend_at.or(after.suspend_at).filter(|_| ours),
+        suspend_at: charge.suspend_at.or(after.suspend_at.filter(|_| ours)),
         ..charge
     };
     tx.put_charge(&charge, now).await?;

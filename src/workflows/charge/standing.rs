@@ -1,4 +1,5 @@
-//! Standing: a customer who does not pay is suspended after their grace, and restored when they have paid.
+//! Standing: a customer who does not pay is suspended after their grace, and restored when they have paid, or what they
+//! owed is void. Writing it off restores nobody.
 
 use serde_json::json;
 
