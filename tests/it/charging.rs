@@ -778,6 +778,33 @@ async fn by_hand_an_invoice_is_paid_voided_and_written_off() {
 }
 
 #[tokio::test]
+async fn by_hand_an_invoice_that_turns_out_to_be_paid_is_said_to_be_and_the_try_is_not_credited() {
+    let by = By::operator();
+    for try_is_lost in [false, true] {
+        let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
+        let (id, at_stripe) = p.invoice().await;
+        p.t.sandbox.card_will(&p.card, CardOutcome::Succeeds);
+        p.t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);
+        match try_is_lost {
+            true => {
+                p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+                let asked = charge::pay(&p.t.app, &id, &by).await.unwrap();
+                assert_eq!(asked.charge.state, "in_progress");
+            }
+            // The customer, on the hosted page; nobody has heard of it.
+            false => drop(p.t.stripe("POST", &format!("/invoices/{at_stripe}/pay"), "").await),
+        }
+        let again = charge::pay(&p.t.app, &id, &by).await;
+        assert!(matches!(again, Err(ManualError::AlreadyPaid)), "{again:?}");
+        let last = if try_is_lost { "paid" } else { "overtaken" };
+        assert_eq!(
+            (p.state().await.as_str(), p.outcomes().await),
+            ("paid", ["failed", last].map(str::to_owned).to_vec())
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_asked_for_by_hand_takes_a_place_as_well() {
     let t = company(3, "1", CardOutcome::Succeeds).await;
     t.sandbox.faults().often("invoice", Fault::WebhookDrop, 1_000);

@@ -64,7 +64,7 @@ pub async fn mark_uncollectible(app: &App, invoice_id: &str, by: &By) -> Result<
 }
 
 async fn by_hand(app: &App, invoice_id: &str, action: Action, by: &By) -> Result<Asked, ManualError> {
-    allowed(&find(app, invoice_id).await?, action)?;
+    allowed(find(app, invoice_id).await?.charge.state()?, action)?;
     let done = as_only_writer(app, invoice_id, async |lease| {
         if app.store.attempt_under_way(invoice_id).await?.is_some() {
             truth::look(app, lease, invoice_id).await?;
@@ -75,9 +75,18 @@ async fn by_hand(app: &App, invoice_id: &str, action: Action, by: &By) -> Result
     let asked = find(app, invoice_id).await?;
     match refused {
         Some(why) => Err(why),
-        None if action == Action::Pay => Ok(asked),
+        None if action == Action::Pay => match overtaken(app, invoice_id).await? {
+            true => allowed(asked.charge.state()?, action).map(|()| asked),
+            false => Ok(asked),
+        },
         None => reached(asked, action),
     }
+}
+
+/// Whether the last try came too late.
+async fn overtaken(app: &App, invoice_id: &str) -> sqlx::Result<bool> {
+    let attempts = app.store.attempts(invoice_id).await?;
+    Ok(attempts.last().is_some_and(|last| last.outcome.as_deref() == Some("overtaken")))
 }
 
 /// Answers why not, where the state does not allow it after the look, or no place became free.
@@ -92,16 +101,17 @@ async fn now(
         let why = "a try is under way, and nobody knows its end yet: nothing else is tried before";
         return Ok(Some(ManualError::InvalidState(why.to_owned())));
     }
-    let state = app.store.charge(invoice_id).await?.map(|charge| charge.state()).transpose()?;
-    if !state.is_some_and(|state| state.can_become(ChargeState::InProgress)) {
-        return Ok(None);
+    let Some(charge) = app.store.charge(invoice_id).await? else { return Ok(None) };
+    let state = charge.state()?;
+    if !state.can_become(ChargeState::InProgress) {
+        // A void that is found to be void was asked for.
+        return Ok(allowed(state, action).err().filter(|_| action == Action::Pay));
     }
     let begun = attempt::by_hand(app, lease, invoice_id, action, &by.actor).await?;
     Ok((!begun).then_some(ManualError::NoPlace))
 }
 
-fn allowed(asked: &Asked, action: Action) -> Result<(), ManualError> {
-    let state = asked.charge.state()?;
+fn allowed(state: ChargeState, action: Action) -> Result<(), ManualError> {
     match (action, state) {
         (_, ChargeState::Paid) => Err(ManualError::AlreadyPaid),
         (_, ChargeState::Void) => Err(ManualError::InvalidState("the invoice is void".to_owned())),
@@ -132,7 +142,7 @@ fn reached(asked: Asked, action: Action) -> Result<Asked, ManualError> {
 /// Where Stripe collects the invoice there is no ladder of ours: it can be paid.
 pub async fn retry(app: &App, invoice_id: &str, by: &By) -> Result<Asked, ManualError> {
     let asked = find(app, invoice_id).await?;
-    allowed(&asked, Action::Pay)?;
+    allowed(asked.charge.state()?, Action::Pay)?;
     if !begin::now_is_its_time(app, invoice_id).await? {
         let why = format!(
             "the charge is {} and collected by {}: nothing is tried by itself. Pay it instead",

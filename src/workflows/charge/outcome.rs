@@ -48,6 +48,12 @@ pub(super) async fn invoice_is(
     Ok(ends)
 }
 
+/// Whether an invoice as Stripe shows it is paid, void or uncollectible.
+pub(super) fn is_over(answer: &InvoiceAnswer) -> bool {
+    let state = answer.status.as_deref().and_then(|status| status.parse().ok());
+    state.and_then(ChargeState::of_invoice).is_some()
+}
+
 /// The invoice moves on, and its charge with it where that is its end, in the transaction of whoever learned it.
 pub(in crate::workflows) async fn moves_on(
     app: &App,

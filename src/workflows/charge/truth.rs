@@ -221,8 +221,16 @@ pub(super) async fn after_refusal(
     let read = read(app, invoice).await?;
     let now = app.clock.now_ms();
     let mut tx = begin_as_writer(app, lease).await?;
+    let (invoice, charge) = outcome::lock(&mut tx, &invoice.id).await?;
     let over = match &read {
-        Read::Answer(answer) => outcome::invoice_is(app, &mut tx, &invoice.id, answer).await?,
+        Read::Answer(answer) => {
+            if outcome::is_over(answer) {
+                // Whatever has ended it, this try has not.
+                let end = AttemptEnd { message: Some(refusal), ..AttemptEnd::of("overtaken") };
+                tx.settle_attempt(&invoice.id, &end, now).await?;
+            }
+            outcome::invoice_is(app, &mut tx, &invoice.id, answer).await?
+        }
         Read::NoAnswer(why) => {
             // It stays under way: the refusal may have been of an invoice that is paid.
             unreachable(app, &mut tx, &invoice.id, why).await?;
@@ -230,7 +238,6 @@ pub(super) async fn after_refusal(
         }
         Read::Unclear(_) => false,
     };
-    let (invoice, charge) = outcome::lock(&mut tx, &invoice.id).await?;
     let attempts = tx.attempts(&invoice.id).await?;
     let tried = attempts.into_iter().find(|attempt| attempt.outcome.is_none());
     if let (false, Some(tried)) = (over, tried) {
