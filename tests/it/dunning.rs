@@ -457,6 +457,23 @@ async fn ten_tries_for_one_cause_are_told_once() {
 }
 
 #[tokio::test]
+async fn where_stripe_collects_the_application_hears_of_each_cause_once_and_stripe_writes_to_the_customer() {
+    let p = Payday::setup("stripe", Some(CardOutcome::Declined("insufficient_funds")), &[]).await;
+    listens(&p).await;
+    let p = p.begins().await;
+    p.t.settle().await;
+    p.to_the_end().await;
+    assert_eq!(p.state().await, "failed: insufficient_funds");
+    let (_, id) = p.invoice().await;
+    p.t.stripe("POST", &format!("/invoices/{id}/pay"), "").await;
+    p.t.settle().await;
+    p.to_the_end().await;
+    assert!(p.t.audited("charge.failed").await > 1, "it failed twice");
+    p.t.settle().await;
+    assert_eq!(told(&p).await, (vec!["charge.failed".to_owned()], Vec::new()));
+}
+
+#[tokio::test]
 async fn reasons_that_take_turns_climb_each_ladder_once_and_are_told_once() {
     let (funds, declined) =
         (CardOutcome::Declined("insufficient_funds"), CardOutcome::Declined("generic_decline"));

@@ -214,6 +214,11 @@ pub(super) async fn failed(
     if reason != Reason::Network {
         provider_answers(app, tx).await?;
     }
+    if !charge.is_ours() && tries == 1 {
+        // Stripe writes to the customer; the application is told all the same.
+        let data = about(invoice, next, Some(reason));
+        return tell::application(app, tx, tell::CHARGE_FAILED, &invoice.id, data).await;
+    }
     if !ours {
         return Ok(());
     }
