@@ -214,6 +214,15 @@ impl Tx {
         Ok(self.run(sql, (now, id)).await? == 1)
     }
 
+    /// Sends whatever an endpoint did not take once more from the start. Answers how many.
+    pub async fn replay_failed_deliveries(&mut self, endpoint_id: &str, now: i64) -> sqlx::Result<u64> {
+        let sql = both(
+            "update webhook_delivery set state = 'pending', attempts = 0, next_at = $1, updated_at = $1
+             where endpoint_id = $2 and state = 'failed'",
+        );
+        self.run(sql, (now, endpoint_id)).await
+    }
+
     /// What waits for another try at an endpoint is tried now.
     pub async fn hasten_deliveries(&mut self, endpoint_id: &str, now: i64) -> sqlx::Result<u64> {
         let sql = both(

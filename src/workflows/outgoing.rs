@@ -59,7 +59,7 @@ pub struct EndpointChange {
     pub url: Option<String>,
     pub description: Option<String>,
     pub events: Option<Vec<String>>,
-    /// Switched on again, it gets what waited for it.
+    /// Switched on again, it gets what waited for it or failed.
     pub enabled: Option<bool>,
 }
 
@@ -206,7 +206,7 @@ async fn health(
         let why = if gone { "answered 410 Gone" } else { "has taken nothing for five days" };
         let message = format!(
             "This webhook endpoint {why}, so it is switched off. Repair it and switch it on again (PATCH with \
-             enabled: true): what waited is sent then, and what failed can be replayed."
+             enabled: true): what waited or failed is sent then."
         );
         let detail = json!({ "why": why });
         By::service("outgoing").note(app, tx, "webhook_endpoint.disabled", &endpoint.id, detail).await?;
@@ -266,6 +266,7 @@ pub async fn update(
     let mut tx = app.store.db.begin().await?;
     let mut endpoint = tx.lock_endpoint(id).await?.ok_or(ChangeError::Gone)?;
     let moved = change.url.is_some() || change.enabled == Some(true);
+    let switched_on = endpoint.state == "disabled" && change.enabled == Some(true);
     endpoint.url = change.url.unwrap_or(endpoint.url);
     endpoint.description = change.description.unwrap_or(endpoint.description);
     endpoint.events = change.events.map_or(endpoint.events, |events| events.join(" "));
@@ -276,6 +277,9 @@ pub async fn update(
     if moved {
         endpoint.failing_since = None;
         resolve_incidents(&mut tx, id, now).await?;
+        if switched_on {
+            tx.replay_failed_deliveries(id, now).await?;
+        }
         tx.hasten_deliveries(id, now).await?;
         enqueue(app, &mut tx, id).await?;
     }

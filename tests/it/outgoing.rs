@@ -172,6 +172,8 @@ async fn an_endpoint_that_takes_nothing_for_five_days_is_switched_off_and_gets_w
     let pending = server.get("/v1/webhook_deliveries?status=pending").await.json();
     assert_eq!(pending["data"], json!([]));
     assert!(t.heard().len() > tried, "what waited is not sent");
+    let failed = server.get("/v1/webhook_deliveries?status=failed").await.json();
+    assert_eq!(failed["data"], json!([]), "what was given up is not sent");
     assert_eq!(t.incidents().await, Vec::<String>::new());
 }
 

@@ -155,7 +155,6 @@ async fn set_aside(app: &App, event_id: &str, by: &By) -> Result<(), PressError>
 async fn switch_on(app: &App, endpoint_id: &str, by: &By) -> Result<(), PressError> {
     let change = EndpointChange { enabled: Some(true), ..EndpointChange::default() };
     outgoing::update(app, endpoint_id, change, by).await?;
-    replay_failed(app, endpoint_id, by).await?;
     Ok(())
 }
 
