@@ -98,7 +98,7 @@ pub struct UpdateWebhookEndpoint {
     #[schema(max_length = 200)]
     description: Option<String>,
     events: Option<Vec<String>>,
-    /// Switched on again, it gets what waited for it.
+    /// Switched on again, it gets what waited for it or failed.
     enabled: Option<bool>,
 }
 

@@ -169,7 +169,7 @@ pub struct ChargeFilter {
     pub customer_id: String,
     pub state: String,
     pub reason: String,
-    /// The month in which the invoice was finalized, by UTC: from and until, in unix milliseconds; 0 and the last for any.
+    /// The month in which the invoice was due, by UTC: from and until, in unix milliseconds; 0 and the last for any.
     pub due: Option<(i64, i64)>,
 }
 
@@ -235,10 +235,12 @@ impl Store {
         Ok(page.cut(self.db.all(sql, args).await?))
     }
 
-    /// Charges of ours behind this id whose next try or look is due, or was by then.
+    /// Charges behind this id whose next try or look is due, or was by then, but for those whose job waits for a human.
     pub async fn charges_due(&self, now: i64, after: &str, most: i64) -> sqlx::Result<Vec<Charge>> {
         let sql = both(charge!(
-            "where next_attempt_at is not null and next_attempt_at <= $1 and id > $2 order by id limit $3 + 0"
+            "where next_attempt_at is not null and next_attempt_at <= $1 and id > $2 and not exists (
+                 select 1 from job where kind = 'charge' and subject = invoice_id and job.state = 'failed')
+             order by id limit $3 + 0"
         ));
         self.db.all(sql, (now, after, most)).await
     }
@@ -545,11 +547,12 @@ impl Tx {
         Ok(self.run(sql, (now, customer_id)).await? == 1)
     }
 
-    /// Closes every incident about an invoice's charge.
+    /// Closes every incident about an invoice's charge. A dispute goes on, whatever becomes of that.
     pub async fn resolve_charge_incidents(&mut self, invoice_id: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(
             "update incident set resolved_at = $1
-             where subject = $2 and kind like 'charge\\_%' escape '\\' and resolved_at is null",
+             where subject = $2 and kind like 'charge\\_%' escape '\\' and kind <> 'charge_disputed'
+                and resolved_at is null",
         );
         self.run(sql, (now, invoice_id)).await.map(drop)
     }

@@ -687,6 +687,27 @@ async fn refunds_disputes_and_credit_notes_are_shown_and_never_fought() {
 }
 
 #[tokio::test]
+async fn a_dispute_stays_open_when_the_charge_has_its_end() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
+    for kind in ["invoice.paid", "invoice.updated", "invoice.payment_succeeded"] {
+        p.t.sandbox.faults().often(kind, Fault::WebhookDrop, 1_000);
+    }
+    let p = p.begins().await;
+    p.t.sandbox.dispute(&p.invoice().await.1, "needs_response");
+    p.t.settle().await;
+    assert_eq!(
+        (p.state().await.as_str(), p.t.incidents().await),
+        ("in_progress", vec!["charge_disputed".to_owned()])
+    );
+    p.to_the_end().await;
+    assert_eq!(
+        (p.state().await.as_str(), p.t.incidents().await),
+        ("paid", vec!["charge_disputed".to_owned()])
+    );
+}
+
+#[tokio::test]
 async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
     let p = Payday::with(CardOutcome::Succeeds).await;
     p.t.sandbox.faults().next("invoice_payment.paid", Fault::WebhookHold);

@@ -780,6 +780,16 @@ async fn what_failed_is_tried_again_by_reason_and_month_and_a_lost_job_is_found(
     assert_eq!(charge::ask_for_due(app, "insufficient_funds").await.unwrap().len(), 0, "not due yet");
     p.t.pass(Duration::days(2));
     assert_eq!(charge::ask_for_due(app, "network").await.unwrap().len(), 0);
+    for (state, asked) in [("failed", 0), ("queued", 1)] {
+        app.store.db.run(both("delete from job where kind = 'charge'"), ()).await.unwrap();
+        let sql = both(
+            "insert into job (id, kind, subject, state, run_at, deadline, created_at)
+             values ('ot_job_1', 'charge', $1, $2, 0, 0, 0)",
+        );
+        app.store.db.run(sql, (p.charge().await.invoice_id.as_str(), state)).await.unwrap();
+        assert_eq!(charge::ask_for_due(app, "").await.unwrap().len(), asked, "its job is {state}");
+    }
+    app.store.db.run(both("delete from job where kind = 'charge'"), ()).await.unwrap();
     assert_eq!(charge::ask_for_due(app, "insufficient_funds").await.unwrap().len(), 1);
     p.next().await;
     assert_eq!(p.attempts().await.len(), 3);

@@ -65,7 +65,8 @@ pub(super) async fn enqueue(
 }
 
 /// Asks for every charge whose next try or look is due; with a reason, only for what failed for it and for tries under
-/// way. Answers their invoices. Each has a job of its own already: this finds the one that was lost.
+/// way. Answers their invoices. Each has a job of its own already: this finds the one that was lost. One that failed is left
+/// to the human it waits for.
 pub async fn ask_for_due(app: &App, reason: &str) -> Result<Vec<String>, WorkflowError> {
     let now = app.clock.now_ms();
     let (mut asked, mut after) = (Vec::new(), String::new());
