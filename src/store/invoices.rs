@@ -203,12 +203,22 @@ impl Tx {
         self.opt(select_invoice!("where id = $1"), (id,)).await
     }
 
-    /// By Stripe's id, or by ours where Stripe's is not recorded yet.
-    pub async fn invoice_named(&mut self, stripe_id: &str, our_id: &str) -> sqlx::Result<Option<Invoice>> {
-        let sql = select_invoice!(
-            "where stripe_invoice_id = $1 or (stripe_invoice_id is null and state = 'pending' and id = $2)"
+    /// The same by Stripe's id, or by ours where Stripe's is not recorded yet. A seal under way is waited for: it has
+    /// looked already for what waits for it, so nothing may begin to wait for it now.
+    pub async fn lock_invoice_named(
+        &mut self,
+        stripe_id: &str,
+        our_id: &str,
+    ) -> sqlx::Result<Option<Invoice>> {
+        let sql = both(
+            "select id from invoice
+             where stripe_invoice_id = $1 or (stripe_invoice_id is null and state = 'pending' and id = $2)",
         );
-        self.opt(sql, (stripe_id, our_id)).await
+        let found: Option<(String,)> = self.opt(sql, (stripe_id, our_id)).await?;
+        match found {
+            Some((id,)) => self.lock_invoice(&id).await,
+            None => Ok(None),
+        }
     }
 
     /// Begins a current invoice. The schema refuses a second one.

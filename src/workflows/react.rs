@@ -109,7 +109,7 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
         invoice_email::ended(app, tx, email_id, &mailer::Outcome::Sent).await?;
         return Ok(Outcome::Handled("Stripe has e-mailed the invoice"));
     }
-    let Some(invoice) = tx.invoice_named(&answer.id, answer.our_id().unwrap_or("")).await? else {
+    let Some(invoice) = tx.lock_invoice_named(&answer.id, answer.our_id().unwrap_or("")).await? else {
         return match write.filter(|write| read.kind == "invoice.created" && write.was_given_up()) {
             Some(write) => stray_draft(app, tx, &write, &answer).await,
             None => unknown_invoice(app, tx, event, &answer).await,

@@ -35,6 +35,13 @@ async fn one_next_draft(t: &Tab, customer: &Customer) {
 
 /// Stores an event as if Stripe had sent it, and reacts.
 async fn hear(t: &Tab, kind: &str, livemode: bool, object: Value) -> (String, String) {
+    let id = comes(t, kind, livemode, object).await;
+    t.settle().await;
+    became(t, &id).await
+}
+
+/// Stores an event as if Stripe had sent it; answers its id.
+async fn comes(t: &Tab, kind: &str, livemode: bool, object: Value) -> String {
     let event = json!({
         "id": format!("evt_{kind}"), "object": "event", "type": kind, "created": 1_793_000_000, "livemode": livemode,
         "api_version": "2026-09-30.endive", "pending_webhooks": 1, "request": { "id": null, "idempotency_key": null },
@@ -43,8 +50,11 @@ async fn hear(t: &Tab, kind: &str, livemode: bool, object: Value) -> (String, St
     let payload = event.to_string();
     let read = opentab_webhooks::read(payload.as_bytes()).unwrap();
     receive::receive(&t.app, &read, &payload).await.unwrap();
-    t.settle().await;
-    let stored = t.app.store.stripe_event(&read.id).await.unwrap().unwrap();
+    read.id.into_owned()
+}
+
+async fn became(t: &Tab, event_id: &str) -> (String, String) {
+    let stored = t.app.store.stripe_event(event_id).await.unwrap().unwrap();
     (stored.state, stored.reason.unwrap_or_default())
 }
 
@@ -210,4 +220,28 @@ async fn a_payment_that_we_hear_of_before_the_seal_is_not_forgotten() {
     let sealed = t.sealed(&ada).await.remove(0);
     assert_eq!((sealed.state.as_str(), sealed.amount_remaining), ("paid", 0));
     assert!(t.app.store.stripe_events(Some("pending"), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_meets_a_seal_under_way_is_handled_after_it() {
+    let (t, ada) = at_the_end_of_november().await;
+    let draft = t.current(&ada).await;
+    let invoice = json!({
+        "id": draft.stripe_invoice_id, "object": "invoice", "status": "paid", "subtotal": 200, "amount_paid": 200,
+        "metadata": {},
+    });
+    let event = comes(&t, "invoice.paid", false, invoice).await;
+    // The seal has looked for what waits for it, and is about to commit.
+    let mut seal = t.app.store.db.begin().await.unwrap();
+    seal.lock_invoice(&draft.id).await.unwrap();
+    let (replica, now) = (t.replica(), t.clock.now_ms());
+    let stripe_id = draft.stripe_invoice_id.unwrap();
+    let reaction = tokio::spawn(async move { react::react(&replica, &stripe_id).await });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    seal.invoice_state(&draft.id, "open", now).await.unwrap();
+    seal.invoice_sealed(&draft.id, now).await.unwrap();
+    seal.commit().await.unwrap();
+    reaction.await.unwrap().unwrap();
+    assert_eq!(became(&t, &event).await, ("handled".to_owned(), "the invoice moved on".to_owned()));
+    assert_eq!(t.sealed(&ada).await[0].state, "paid");
 }
