@@ -169,7 +169,7 @@ async fn record(app: &App, job: &Job, outcome: &Result<Option<i64>, WorkflowErro
         Some(pause) => {
             tracing::warn!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject, attempts = job.attempts,
                 "Job {} of {} goes on in {pause} ms: {text}", job.kind, job.subject);
-            app.store.retry_job(job, now + pause, tries, &text).await
+            app.store.retry_job(job, now, now + pause, tries, &text).await
         }
         None => {
             tracing::error!(job.id = %job.id, job.kind = %job.kind, job.subject = %job.subject,

@@ -134,12 +134,14 @@ impl Tx {
         Ok(id)
     }
 
-    /// Enqueues because something moved outside: one that failed before is tried again at once.
+    /// Enqueues because something moved outside: one that failed before is tried again at once, its failure forgotten.
+    /// So is one that fails while it runs now. A claim counts an attempt, so a running one without any was asked anew.
     pub async fn enqueue_anew(&mut self, job: &NewJob<'_>) -> sqlx::Result<String> {
         let id = self.enqueue(job).await?;
         let sql = both(
-            "update job set state = 'queued', attempts = 0, run_at = $2, finished_at = null
-             where id = $1 and state in ('queued', 'failed') and last_error is not null",
+            "update job set state = case when state = 'failed' then 'queued' else state end,
+                 attempts = 0, last_error = null, run_at = $2, finished_at = null
+             where id = $1 and (state = 'running' or last_error is not null)",
         );
         self.run(sql, (&id, job.run_at)).await?;
         Ok(id)
@@ -232,22 +234,39 @@ impl Store {
         self.db.run(sql, (asked, now, &job.id, job.token, again_at)).await.map(|_| ())
     }
 
-    /// Queued again for later, with the reason.
-    pub async fn retry_job(&self, job: &Job, run_at: i64, tries: i64, error: &str) -> sqlx::Result<()> {
+    /// Queued again for later, with the reason; at once where it was asked for anew meanwhile.
+    pub async fn retry_job(
+        &self,
+        job: &Job,
+        now: i64,
+        run_at: i64,
+        tries: i64,
+        error: &str,
+    ) -> sqlx::Result<()> {
         let sql = both(
-            "update job set state = 'queued', run_at = $1, attempts = $2, last_error = $3, lease_until = null
-             where id = $4 and token = $5 and state = 'running'",
+            "update job set
+                 state = 'queued',
+                 run_at = case when attempts = 0 then $1 else $2 end,
+                 attempts = case when attempts = 0 then 0 else $3 end,
+                 last_error = case when attempts = 0 then null else $4 end,
+                 lease_until = null
+             where id = $5 and token = $6 and state = 'running'",
         );
-        self.db.run(sql, (run_at, tries, error, &job.id, job.token)).await.map(|_| ())
+        self.db.run(sql, (now, run_at, tries, error, &job.id, job.token)).await.map(|_| ())
     }
 
-    /// Waits for a human, with the reason.
+    /// Waits for a human, with the reason; runs once more where it was asked for anew meanwhile.
     pub async fn fail_job(&self, job: &Job, now: i64, error: &str) -> sqlx::Result<()> {
         let sql = both(
-            "update job set state = 'failed', last_error = $1, finished_at = $2, lease_until = null
+            "update job set
+                 state = case when attempts = 0 then 'queued' else 'failed' end,
+                 run_at = case when attempts = 0 then $1 else run_at end,
+                 last_error = case when attempts = 0 then null else $2 end,
+                 finished_at = case when attempts = 0 then null else $1 end,
+                 lease_until = null
              where id = $3 and token = $4 and state = 'running'",
         );
-        self.db.run(sql, (error, now, &job.id, job.token)).await.map(|_| ())
+        self.db.run(sql, (now, error, &job.id, job.token)).await.map(|_| ())
     }
 
     /// One job.

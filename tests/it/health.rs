@@ -18,7 +18,7 @@ async fn job_that_ended(app: &App, error: &str) {
     let job = NewJob { id: "ot_job_1", kind: "sync", subject: "ot_cus_ada", run_at: now, deadline: now, now };
     app.store.enqueue(&job).await.unwrap();
     let claimed = app.store.claim_jobs(now, now + 1, 1).await.unwrap();
-    app.store.retry_job(&claimed[0], now + 60_000, 1, error).await.unwrap();
+    app.store.retry_job(&claimed[0], now, now + 60_000, 1, error).await.unwrap();
 }
 
 #[tokio::test]

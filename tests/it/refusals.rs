@@ -7,6 +7,8 @@ use opentab::jobs;
 use opentab::sandbox::Fault;
 use opentab::store::api_keys::Scope;
 use opentab::store::customers::Customer;
+use opentab::store::{Job, NewJob};
+use opentab::workflows::ask;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -196,4 +198,53 @@ async fn a_routine_tick_does_not_shorten_the_pause_of_a_job_that_failed() {
     assert!(t.app.store.hasten_job(&id.unwrap().id, t.clock.now_ms()).await.unwrap());
     t.settle().await;
     assert_eq!(t.sandbox.calls().len(), 1);
+}
+
+/// A job whose try fails, after it was asked for meanwhile; `for_good`: it was the last try that it had.
+async fn asked_for_while_it_fails(anew: bool, for_good: bool) -> (Job, i64) {
+    let t = Tab::new().await;
+    let (store, now) = (&t.app.store, t.clock.now_ms());
+    let new = NewJob { id: "ot_job_1", kind: "sync", subject: "ot_cus_1", run_at: now, deadline: now, now };
+    store.enqueue(&new).await.unwrap();
+    let job = store.claim_jobs(now, now + 15_000, 1).await.unwrap().remove(0);
+    let mut tx = store.db.begin().await.unwrap();
+    let asked = if anew { tx.enqueue_anew(&new).await } else { tx.enqueue(&new).await };
+    assert_eq!(asked.unwrap(), job.id);
+    tx.commit().await.unwrap();
+    match for_good {
+        true => store.fail_job(&job, now, "stripe_refused: no").await.unwrap(),
+        false => store.retry_job(&job, now, now + 60_000, 3, "stripe_refused: no").await.unwrap(),
+    }
+    (store.job(&job.id).await.unwrap().unwrap(), now)
+}
+
+#[tokio::test]
+async fn what_moved_while_a_job_failed_is_looked_at_at_once() {
+    for for_good in [false, true] {
+        let (job, now) = asked_for_while_it_fails(true, for_good).await;
+        assert_eq!((job.state.as_str(), job.run_at, job.last_error), ("queued", now, None), "{for_good}");
+    }
+}
+
+#[tokio::test]
+async fn a_routine_tick_while_a_job_fails_neither_revives_it_nor_shortens_its_pause() {
+    let (failed, _) = asked_for_while_it_fails(false, true).await;
+    assert_eq!((failed.state.as_str(), failed.last_error.is_some()), ("failed", true));
+    let (paused, now) = asked_for_while_it_fails(false, false).await;
+    assert_eq!((paused.state.as_str(), paused.run_at, paused.attempts), ("queued", now + 60_000, 3));
+}
+
+#[tokio::test]
+async fn who_asks_for_a_job_anew_is_not_answered_with_its_earlier_failure() {
+    let t = Tab::new().await;
+    let (store, now) = (&t.app.store, t.clock.now_ms());
+    let new = NewJob { id: "ot_job_1", kind: "sync", subject: "ot_cus_1", run_at: now, deadline: now, now };
+    store.enqueue(&new).await.unwrap();
+    let job = store.claim_jobs(now, now + 15_000, 1).await.unwrap().remove(0);
+    store.fail_job(&job, now, "stripe_refused: no").await.unwrap();
+    let mut tx = store.db.begin().await.unwrap();
+    let id = tx.enqueue_anew(&new).await.unwrap();
+    tx.commit().await.unwrap();
+    let asked = ask::settled(&t.app, &[id], std::time::Duration::ZERO).await.unwrap().remove(0);
+    assert_eq!((asked.id, asked.state.as_str(), asked.last_error), (job.id, "queued", None));
 }
