@@ -101,3 +101,41 @@ async fn a_folded_line_whose_answer_was_lost_for_ever_is_billed_once() {
     assert_eq!((t.billed(&ada).await, t.draft_total(&ada).await), (36, 0));
     t.in_step(&ada).await;
 }
+
+/// November is billed and something of it came late: it stands on December's draft, in step, beside `december` more
+/// lines, where there is room for four. Then December changes, only the first half of what follows reaches Stripe, and
+/// somebody finalizes the draft. In the end the late line is billed all the same.
+async fn a_late_line_survives_half_a_plan(december: usize, changes: &[(&str, i64)], in_all: i64) {
+    let (t, ada) = with_services(5, "4").await;
+    t.uses(&ada, "m0", 100, "november").await;
+    t.settle().await;
+    t.at("2026-12-01T01:00:00Z");
+    t.settle().await;
+    t.used(&ada, "m0", 5, "late", "2026-11-30T00:00:00Z").await;
+    for n in 1..=december {
+        t.uses(&ada, &format!("m{n}"), 10 * n as i64, &format!("december{n}")).await;
+    }
+    t.settle().await;
+    t.in_step(&ada).await;
+    t.sandbox.faults().often("POST /v1/invoices/{invoice}/add_lines", Fault::DropBefore, 1_000);
+    for (meter, quantity) in changes {
+        t.uses(&ada, meter, *quantity, "change").await;
+    }
+    t.work().await;
+    let id = t.current(&ada).await.stripe_invoice_id.unwrap();
+    t.stripe("POST", &format!("/invoices/{id}/finalize"), "").await;
+    t.sandbox.faults().clear();
+    t.recover().await;
+    assert_eq!(t.billed(&ada).await + t.draft_total(&ada).await, in_all);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_line_on_its_way_into_the_folded_one_is_not_lost_by_a_finalization_by_hand() {
+    a_late_line_survives_half_a_plan(3, &[("m4", 40)], 205).await;
+}
+
+#[tokio::test]
+async fn a_line_on_its_way_out_of_the_folded_one_is_not_lost_by_a_finalization_by_hand() {
+    a_late_line_survives_half_a_plan(4, &[("m2", -20)], 185).await;
+}
