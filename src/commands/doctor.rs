@@ -60,6 +60,7 @@ pub async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode
         Ok(app) => {
             checks.push(durability(&app).await);
             checks.push(migrations(&app).await);
+            checks.extend(webhooks(&app).await);
             checks.extend(webhook_mode(&app).await);
             checks.extend(stripe(&app).await);
             checks.extend(backlog(&app).await);
@@ -115,6 +116,22 @@ fn webhook_secret(config: &Config) -> Check {
         Some(secrets) => {
             fine("webhook secret", format!("{} set; its mode shows with the first webhook", secrets.count()))
         }
+    }
+}
+
+/// A secret alone brings no webhooks: Stripe has to have the endpoint.
+async fn webhooks(app: &App) -> Option<Check> {
+    app.config.stripe_webhook_secrets.as_ref()?;
+    match app.store.last_webhook_at().await {
+        Err(error) => Some(wrong("webhooks", error.to_string())),
+        Ok(Some(last)) => Some(fine("webhooks", format!("the last new one came {}", from_ms(last)))),
+        Ok(None) => Some(warning(
+            "webhooks",
+            format!(
+                "no webhook has come yet: make an endpoint for {}/webhooks/stripe in Stripe's dashboard",
+                app.config.public_url
+            ),
+        )),
     }
 }
 
@@ -287,5 +304,23 @@ async fn reads(app: &App) -> Check {
             let text = format!("{used} in 30 days, {allowed} are allowed");
             if used >= allowed { warning("stripe reads", text) } else { fine("stripe reads", text) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_without_any_webhook_is_a_warning() {
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let settings = [("DATABASE_URL", "sqlite::memory:"), ("STRIPE_WEBHOOK_SECRET", "whsec_test")];
+        let settings: BTreeMap<_, _> = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let app = open::for_a_command(Config::from_sources(settings, "").unwrap()).await.unwrap();
+        let check = webhooks(&app).await.unwrap();
+        assert!(check.verdict == Verdict::Warning, "{}", check.text);
+        assert!(check.text.starts_with("no webhook has come yet"), "{}", check.text);
     }
 }

@@ -24,6 +24,7 @@ pub async fn poll_events(app: &App) -> Result<usize, WorkflowError> {
     if planted(Bug::NoPoll) {
         return Ok(0);
     }
+    silence::expect(app).await?;
     let last = polled_until(app, now).await?;
     if now - last > KEPT_MS {
         catch_up(app).await?;
@@ -64,7 +65,8 @@ async fn watermark(app: &App, name: &str) -> sqlx::Result<Option<i64>> {
 async fn silent_since(app: &App, last: i64) -> Result<i64, WorkflowError> {
     let heard = app.store.last_webhook_at().await?;
     let asked = watermark(app, ALL_WATERMARK).await?;
-    Ok(heard.max(asked).unwrap_or(last))
+    let expected = silence::expected_since(app).await?;
+    Ok(heard.max(asked).or(expected).unwrap_or(last))
 }
 
 /// What happened before the oldest event that Stripe keeps shows in the invoices themselves.

@@ -8,6 +8,8 @@ use crate::app::App;
 pub(super) const INCIDENT: &str = "stripe_silent";
 pub(super) const SUBJECT: &str = "webhooks";
 const HOUR_MS: i64 = 3_600_000;
+/// Since when webhooks are expected: an endpoint that was never made is silent from the beginning.
+const EXPECTED_SINCE: &str = "webhooks_expected_since";
 /// What is usual is learned from so long a time: a month's turn and the quiet before it are in there.
 const LEARN_MS: i64 = 56 * 24 * HOUR_MS;
 /// So few webhooks teach nothing.
@@ -50,12 +52,28 @@ pub(super) async fn is_silent(app: &App) -> Result<bool, WorkflowError> {
     Ok(!app.store.subjects_of_incidents(INCIDENT).await?.is_empty())
 }
 
-/// How long no webhook has come, in milliseconds; none where none is expected, or none ever came.
+/// From its first poll on, whoever has a secret expects webhooks.
+pub(super) async fn expect(app: &App) -> sqlx::Result<()> {
+    if app.config.stripe_webhook_secrets.is_none() || expected_since(app).await?.is_some() {
+        return Ok(());
+    }
+    app.store.setting_or(EXPECTED_SINCE, &app.clock.now_ms().to_string()).await.map(drop)
+}
+
+pub(super) async fn expected_since(app: &App) -> sqlx::Result<Option<i64>> {
+    Ok(app.store.setting(EXPECTED_SINCE).await?.and_then(|text| text.parse().ok()))
+}
+
+/// How long no webhook has come, in milliseconds; none where none is expected.
 pub async fn silent_ms(app: &App) -> sqlx::Result<Option<i64>> {
     if app.config.stripe_webhook_secrets.is_none() {
         return Ok(None);
     }
-    Ok(app.store.last_webhook_at().await?.map(|last| app.clock.now_ms() - last))
+    let since = match app.store.last_webhook_at().await? {
+        Some(last) => Some(last),
+        None => expected_since(app).await?,
+    };
+    Ok(since.map(|since| app.clock.now_ms() - since))
 }
 
 /// How long a silence may be. The history is read only where there is a silence to judge.

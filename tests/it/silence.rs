@@ -48,6 +48,13 @@ async fn with_webhooks_every(hours: i64) -> (Tab, Customer) {
     (t, ada)
 }
 
+/// The endpoint is switched off: no delivery fails, since none is tried. Answers its id.
+async fn without_an_endpoint(t: &Tab) -> String {
+    let endpoint = t.all("/webhook_endpoints?limit=10").await.remove(0)["id"].as_str().unwrap().to_owned();
+    by_hand(t, &format!("/webhook_endpoints/{endpoint}"), "disabled=true").await;
+    endpoint
+}
+
 async fn after(t: &Tab, hours: i64) -> Vec<String> {
     t.pass(Duration::hours(hours));
     silence::listen(&t.app).await.unwrap();
@@ -151,9 +158,7 @@ async fn a_few_quiet_hours_are_never_a_silence() {
 async fn while_stripe_is_silent_every_event_is_asked_for_and_lost_ones_are_no_quiet_time_to_learn_from() {
     let (t, ada) = with_webhooks_every(10).await;
     poll::poll_events(&t.app).await.unwrap();
-    // The endpoint is switched off: no delivery fails, since none is tried.
-    let endpoint = t.all("/webhook_endpoints?limit=10").await.remove(0)["id"].as_str().unwrap().to_owned();
-    by_hand(&t, &format!("/webhook_endpoints/{endpoint}"), "disabled=true").await;
+    let endpoint = without_an_endpoint(&t).await;
     let draft = t.current(&ada).await.stripe_invoice_id.unwrap();
     by_hand(&t, &format!("/invoices/{draft}/finalize"), "").await;
     for _ in 0..50 {
@@ -170,4 +175,26 @@ async fn while_stripe_is_silent_every_event_is_asked_for_and_lost_ones_are_no_qu
     t.deliver().await;
     assert!(!after(&t, 0).await.contains(&"stripe_silent".to_owned()));
     assert!(after(&t, 22).await.contains(&"stripe_silent".to_owned()));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_never_made_is_an_incident_and_what_happened_is_found() {
+    let t = Tab::new().await;
+    without_an_endpoint(&t).await;
+    assert_eq!(poll::poll_events(&t.app).await.unwrap(), 0);
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 100, "k1").await;
+    t.settle().await;
+    let draft = t.current(&ada).await.stripe_invoice_id.unwrap();
+    by_hand(&t, &format!("/invoices/{draft}/finalize"), "").await;
+    for _ in 0..7 * 24 {
+        t.pass(Duration::hours(1));
+        assert_eq!(poll::poll_events(&t.app).await.unwrap(), 0);
+        assert!(after(&t, 0).await.is_empty());
+    }
+    assert_eq!(after(&t, 1).await, ["stripe_silent"]);
+    assert!(poll::poll_events(&t.app).await.unwrap() > 0);
+    jobs::run_due(&t.app).await.unwrap();
+    assert_eq!(t.billed(&ada).await, 200);
 }
