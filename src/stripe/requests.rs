@@ -263,9 +263,11 @@ pub fn invoices_in(status: &str, since: i64, starting_after: Option<&str>) -> Li
     }
 }
 
-/// A hundred events since a time, in unix seconds: all, or only those whose delivery has not succeeded.
-pub fn events(since: i64, only_undelivered: bool, starting_after: Option<&str>) -> ListEvent {
-    let request = ListEvent::new().created(from(since)).limit(100);
+/// A hundred events of these kinds since a time, in unix seconds: all, or only those whose delivery has not succeeded.
+/// Stripe takes at most 20 kinds.
+pub fn events(kinds: &[&str], since: i64, only_undelivered: bool, starting_after: Option<&str>) -> ListEvent {
+    let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let request = ListEvent::new().types(kinds).created(from(since)).limit(100);
     let request = if only_undelivered { request.delivery_success(false) } else { request };
     match starting_after {
         Some(id) => request.starting_after(id),

@@ -1,7 +1,7 @@
 //! Poll: ask Stripe for the events that never reached us. One read where all is well.
 
 use super::drift::{self, Extent, Repair};
-use super::receive::receive_polled;
+use super::receive::{REACTED_TO, receive_polled};
 use super::{WorkflowError, notice, silence};
 use crate::app::App;
 use crate::planted::{Bug, planted};
@@ -85,7 +85,7 @@ async fn read_since(app: &App, since: i64, only_undelivered: bool) -> Result<usi
     let mut stored = 0;
     let mut after: Option<String> = None;
     loop {
-        let request = stripe::events(since / 1_000, only_undelivered, after.as_deref());
+        let request = stripe::events(REACTED_TO, since / 1_000, only_undelivered, after.as_deref());
         let page: List<EventAnswer> =
             app.stripe.read(request, app.clock.now_ms() + OVERLAP_MS).await.map_err(|error| {
                 WorkflowError::of_stripe("read the events that were not delivered", error)

@@ -4,7 +4,7 @@ use chrono::Duration;
 use opentab::jobs;
 use opentab::sandbox::Fault;
 use opentab::store::customers::Customer;
-use opentab::workflows::{poll, silence};
+use opentab::workflows::{poll, receive, silence};
 
 use crate::tab::Tab;
 
@@ -197,4 +197,22 @@ async fn an_endpoint_that_was_never_made_is_an_incident_and_what_happened_is_fou
     assert!(poll::poll_events(&t.app).await.unwrap() > 0);
     jobs::run_due(&t.app).await.unwrap();
     assert_eq!(t.billed(&ada).await, 200);
+}
+
+#[tokio::test]
+async fn only_events_that_somebody_reacts_to_are_asked_for() {
+    let (t, ada) = with_ada().await;
+    t.sandbox.faults().often("", Fault::WebhookDrop, 1_000);
+    happens(&t, &ada).await;
+    by_hand(&t, "/customers", "name=Foreign").await;
+    t.deliver().await;
+    t.pass(Duration::hours(24));
+    let all = t.all("/events?limit=100").await;
+    assert!(all.iter().any(|event| event["type"] == "customer.created"), "{all:?}");
+    assert!(poll::poll_events(&t.app).await.unwrap() > 0);
+    let stored = t.app.store.stripe_events(None, 1_000).await.unwrap();
+    let polled = stored.iter().filter(|event| event.received_at == t.clock.now_ms());
+    let foreign: Vec<_> =
+        polled.filter(|event| !receive::REACTED_TO.contains(&event.kind.as_str())).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
 }
