@@ -160,7 +160,7 @@ impl Stripe {
                 if answer.status == 429 {
                     self.pacer.slow_down(&endpoint, answer.limited_reason.as_deref());
                 }
-                if let Some(wait) = asked_to_wait(&answer) {
+                if let Some(wait) = asked_to_wait(&answer).filter(|_| !is_about_one_object(&answer)) {
                     self.pacer.hold(&endpoint, answer.limited_reason.as_deref(), wait);
                 }
                 judge(answer)
@@ -246,6 +246,11 @@ fn asked_to_wait(answer: &Response) -> Option<Duration> {
     answer.retry_after.filter(|_| answer.status >= 400).map(|wait| wait.min(LONGEST_WAIT))
 }
 
+/// A held lock, or a limit of one object: whoever asked waits, and calls about others go on.
+fn is_about_one_object(answer: &Response) -> bool {
+    answer.status == 429 && matches!(answer.limited_reason.as_deref(), None | Some("resource-specific"))
+}
+
 /// What an answer means that does not say how the request ended. The header overrides what the status suggests.
 fn unsettled(answer: &Response) -> StripeError {
     let refusal = refusal(answer);
@@ -315,6 +320,40 @@ mod tests {
         for (asked, waited) in [(7, 7), (86_400, 60)] {
             let Err(StripeError::Later { after, .. }) = wait(asked) else { panic!("not later") };
             assert_eq!(after, Some(Duration::from_secs(waited)));
+        }
+    }
+
+    /// Asks to wait for half a minute, and then answers.
+    #[derive(Debug)]
+    struct AsksToWait(std::sync::Mutex<Option<Response>>);
+
+    impl Transport for AsksToWait {
+        fn send(&self, _: Request) -> crate::stripe::SendFuture<'_> {
+            let first = self.0.lock().unwrap().take();
+            Box::pin(async move { Ok(first.unwrap_or_else(|| answer(200, "{}"))) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_on_one_invoice_keeps_no_other_invoice_waiting() {
+        for (status, reason, others_wait) in [
+            (429, None, false),
+            (429, Some("resource-specific"), false),
+            (429, Some("endpoint-rate"), true),
+            (503, None, true),
+        ] {
+            let first = Response {
+                limited_reason: reason.map(str::to_owned),
+                retry_after: Some(Duration::from_secs(30)),
+                ..answer(status, "{}")
+            };
+            let pacer = Pacer::new(crate::stripe::Rates { global: 100, endpoint: 25 });
+            let stripe = Stripe::new(Arc::new(AsksToWait(std::sync::Mutex::new(Some(first)))), pacer);
+            let began = tokio::time::Instant::now();
+            let finalize = |id| crate::stripe::finalize(id, true);
+            assert!(stripe.write(&finalize("in_1"), "key_1", 0).await.is_err());
+            stripe.write(&finalize("in_2"), "key_2", 0).await.unwrap();
+            assert_eq!(began.elapsed() >= Duration::from_secs(30), others_wait, "{status} {reason:?}");
         }
     }
 

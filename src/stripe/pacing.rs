@@ -316,7 +316,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_goes_out_before_the_time_that_stripe_named() {
         let pacer = Arc::new(Pacer::new(Rates { global: 100, endpoint: 20 }));
-        pacer.hold("a", None, Duration::from_secs(7));
+        pacer.hold("a", Some("endpoint-rate"), Duration::from_secs(7));
         assert_eq!(calls_in(pacer.clone(), Duration::from_secs(1), &["b"]).await, 21, "others go on");
         assert_eq!(calls_in(pacer.clone(), Duration::from_secs(5), &["a"]).await, 0);
         assert!(calls_in(pacer, Duration::from_secs(2), &["a"]).await > 0);
