@@ -338,11 +338,15 @@ pub(super) async fn look_for_draft(run: &mut Run<'_>, invoice: &Invoice) -> Resu
     Ok(Round::Again)
 }
 
+/// A customer bears the time of Stripe's clock, an intent that of ours, which may be wrong by hours until somebody sets
+/// it. One that is overlooked is created a second time.
+const CLOCKS_DIFFER_S: i64 = 86_400;
+
 /// Our customer among those that Stripe created since the intent was recorded.
 async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, WorkflowError> {
     let mut after: Option<String> = None;
     loop {
-        let request = stripe::customers_since(intent.created_at / 1_000 - 60, after.as_deref());
+        let request = stripe::customers_since(intent.created_at / 1_000 - CLOCKS_DIFFER_S, after.as_deref());
         let page: List<stripe::CustomerAnswer> =
             run.app
                 .stripe

@@ -3,6 +3,7 @@
 use chrono::Duration;
 use opentab::sandbox::Fault;
 use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::workflows::sync;
 
 use crate::tab::{Setup, Tab, fresh_store_in};
 
@@ -191,5 +192,24 @@ async fn a_process_that_died_over_a_write_is_picked_up_where_it_stopped() {
     t.recover().await;
     assert_eq!(t.draft_total(&ada).await, 200);
     assert_eq!(t.invoices_at_stripe(&ada).await.len(), 1);
+    t.in_step(&ada).await;
+}
+
+#[tokio::test]
+async fn a_customer_is_found_again_though_our_clock_was_an_hour_ahead() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 100, "k1").await;
+    t.pass(Duration::hours(1));
+    t.sandbox.faults().next(CREATE_CUSTOMER, Fault::DropBefore);
+    assert!(sync::sync(&t.app, &ada.id).await.is_err());
+    // Somebody has set our clock, and by Stripe's the customer is older than what we wrote down.
+    t.pass(-Duration::hours(1));
+    t.sandbox.faults().next(CREATE_CUSTOMER, status(500, true, true));
+    assert!(sync::sync(&t.app, &ada.id).await.is_err());
+    t.recover().await;
+    assert_eq!(t.all("/customers?limit=100").await.len(), 1);
+    assert_eq!(t.draft_total(&ada).await, 200);
     t.in_step(&ada).await;
 }
