@@ -16,7 +16,7 @@ const MOST_TOLD: usize = 10;
 
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
-    /// The first seed of histories by chance
+    /// The first seed of histories by chance; with `--exhaustive`, with which of its cases to begin
     #[arg(long)]
     seed: Option<u64>,
     /// How many histories by chance, one for each seed from the first on
@@ -54,7 +54,8 @@ pub struct SimulateArgs {
     trace: bool,
 }
 
-/// Runs what was asked for, or one history by chance. Exit code 1: a promise was broken.
+/// Runs what was asked for, or one history by chance. Exit code 1: a promise was broken, or fewer histories were run than
+/// were asked for by number.
 pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     #[cfg(feature = "planted_bugs")]
@@ -68,12 +69,20 @@ pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
         return trace(&lots);
     }
     let mut all = Tally::default();
+    let mut missing = 0;
     for (name, cases) in &lots {
         let tally = run_lot(name, cases, args.doublecheck, || is_time(args, began))?;
+        // Of the scenarios' cases so many are run as there is time for: another run begins with others.
+        if *name != SCENARIO_CASES {
+            missing += cases.len() as u64 - tally.cases;
+        }
         all.absorb(tally);
     }
     report(&all, began);
-    Ok(if all.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if missing > 0 {
+        say!("FAILED: {missing} histories that were asked for have not been run: give it more --minutes");
+    }
+    Ok(if all.failures.is_empty() && missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn is_time(args: &SimulateArgs, began: Instant) -> bool {
@@ -82,6 +91,8 @@ fn is_time(args: &SimulateArgs, began: Instant) -> bool {
 
 type Lot = (&'static str, Vec<Case>);
 
+const SCENARIO_CASES: &str = "scenarios";
+
 fn lots(args: &SimulateArgs) -> anyhow::Result<Vec<Lot>> {
     let mut lots: Vec<Lot> = Vec::new();
     if let Some(file) = &args.kept {
@@ -89,20 +100,24 @@ fn lots(args: &SimulateArgs) -> anyhow::Result<Vec<Lot>> {
     }
     lots.extend(args.case.clone().map(|case| ("one case", vec![case])));
     if args.exhaustive {
-        lots.push(("scenarios", spread(exhaustive(&Engine::start()?, |_| true)?)));
+        let first = args.seed.unwrap_or(0);
+        say!("again in this order: cargo run --features simulation -- simulate --exhaustive --seed {first}");
+        lots.push((SCENARIO_CASES, spread(exhaustive(&Engine::start()?, |_| true)?, first)));
     }
-    if args.seed.is_some() || args.schedules.is_some() || lots.is_empty() {
+    if args.schedules.is_some() || (args.seed.is_some() && !args.exhaustive) || lots.is_empty() {
         let first = args.seed.unwrap_or(1);
         lots.push(("by chance", (first..first + args.schedules.unwrap_or(1)).map(Case::Random).collect()));
     }
     Ok(lots)
 }
 
-/// In an order in which neighbours are far apart, so that whatever there is time for is something of everything.
-fn spread(cases: Vec<Case>) -> Vec<Case> {
+/// In an order in which neighbours are far apart, so that whatever there is time for is something of everything. Where
+/// it begins is the caller's choice, so that one run after another comes to all of it.
+fn spread<T: Clone>(cases: Vec<T>, first: u64) -> Vec<T> {
     // No list is a multiple of so large a prime: every case comes, once.
     const STRIDE: usize = 1_000_003;
-    (0..cases.len()).map(|no| cases[no * STRIDE % cases.len()].clone()).collect()
+    let first = (first % cases.len().max(1) as u64) as usize;
+    (first..first + cases.len()).map(|no| cases[no * STRIDE % cases.len()].clone()).collect()
 }
 
 fn kept(file: &PathBuf) -> anyhow::Result<Vec<Case>> {
@@ -143,9 +158,8 @@ fn run_lot(
     bar.finish_and_clear();
     let (failed, seconds) = (tally.failures.len(), began.elapsed().as_secs());
     say!("{name}: {failed} broke a promise, {seconds} s");
-    let left = cases.len() as u64 - tally.cases;
-    if left > 0 {
-        say!("{name}: the time was over, {left} of {} are left", cases.len());
+    if tally.cases < cases.len() as u64 {
+        say!("{name}: the time was over after {} of {} cases", tally.cases, cases.len());
     }
     Ok(tally)
 }
@@ -169,6 +183,42 @@ fn tell(failure: &Failure, in_full: bool) {
     failure.wrong.iter().take(if in_full { 6 } else { 1 }).for_each(|wrong| say!("    {wrong}"));
     if in_full {
         say!("    Again: cargo run --features simulation -- simulate --case '{}' --trace", failure.case);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn run(line: &str) -> ExitCode {
+        let line = Line::parse_from(std::iter::once("simulate").chain(line.split_whitespace()));
+        simulate(&line.args).unwrap()
+    }
+
+    #[test]
+    fn histories_that_were_asked_for_and_not_run_are_a_failure() {
+        let failed = |line: &str| format!("{:?}", run(line)) == format!("{:?}", ExitCode::FAILURE);
+        assert!(failed("--schedules 2 --minutes 0"));
+        assert!(!failed("--exhaustive --minutes 0"));
+        assert!(!failed("--schedules 1"));
+    }
+
+    #[test]
+    fn every_case_comes_once_wherever_a_run_begins() {
+        for first in [0, 1, 7, u64::MAX] {
+            let mut all = spread((0..10).collect::<Vec<u8>>(), first);
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..10), "from {first}");
+        }
+        assert_ne!(spread(vec![1, 2], 0), spread(vec![1, 2], 1));
+        assert!(spread(Vec::<u8>::new(), 3).is_empty());
     }
 }
 
