@@ -33,13 +33,6 @@ pub enum Effect {
     DeleteStrayDraft,
 }
 
-impl Effect {
-    /// Whether it changes lines of a draft.
-    pub fn is_about_lines(&self) -> bool {
-        matches!(self, Effect::AddLines { .. } | Effect::UpdateLines { .. } | Effect::RemoveLines { .. })
-    }
-}
-
 /// Kept as text on both databases.
 impl TryFrom<String> for Effect {
     type Error = serde_json::Error;

@@ -41,11 +41,6 @@ pub async fn intend(
 ) -> Result<Vec<Intent>, WorkflowError> {
     let mut tx = begin_as_writer(app, lease).await?;
     let mut intents = Vec::with_capacity(writes.len());
-    if writes.iter().any(|(_, effect)| effect.is_about_lines()) {
-        // A line can move between two others, the folded one as a rule: finalized by hand in the middle of such a plan,
-        // the rest is carried over, of cycles that have not changed too.
-        tx.unsync_cycles(customer_id).await?;
-    }
     for (write, effect) in writes {
         let new = NewIntent {
             id: app.ids.new_id(crate::clock::prefix::INTENT),
@@ -325,11 +320,14 @@ fn policy(intent: &Intent, refusal: &Refusal) -> Option<Carried> {
         intent.effect,
         Effect::CreateCustomer | Effect::OpenInvoice | Effect::DeletePendingItem | Effect::DeleteStrayDraft
     );
+    let about_lines = matches!(
+        intent.effect,
+        Effect::AddLines { .. } | Effect::UpdateLines { .. } | Effect::RemoveLines { .. }
+    );
     if on_draft && (gone(refusal) || refusal.is("invoice_not_editable")) {
         return Some(Carried::ReadBack(format!("Stripe refused to {}: {refusal}", what(&intent.effect))));
     }
-    let too_many =
-        intent.effect.is_about_lines() && refusal.code.is_none() && refusal.param.as_deref() == Some("lines");
+    let too_many = about_lines && refusal.code.is_none() && refusal.param.as_deref() == Some("lines");
     too_many.then_some(Carried::TooManyLines)
 }
 

@@ -249,6 +249,13 @@ impl<'a> Run<'a> {
             self.learn_line_ids(invoice, items).await?;
             return Ok(Round::Again);
         }
+        if wanted.folded.is_some() || items.iter().any(|item| item.item_key == FOLD_KEY) {
+            // A line may move into the folded one or out of it: finalized by hand in the middle of that, what stands on
+            // neither is carried over, though its cycle has not changed.
+            let mut tx = begin_as_writer(self.app, self.lease).await?;
+            tx.unsync_cycles(&invoice.customer_id).await?;
+            tx.commit().await?;
+        }
         let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
         let writes = writes_of(plan, wanted, stripe_id, self.lines_per_call);
         match self.carry_out_all(invoice, writes).await? {
