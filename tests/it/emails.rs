@@ -147,8 +147,9 @@ async fn a_person_sends_it_again_under_the_same_message_id_to_the_address_of_tod
     assert!(matches!(email::resend(&t.app, &id, &By::operator()).await, Ok(Resent::NotNow(_))));
 }
 
-#[tokio::test]
-async fn a_crash_while_it_is_handed_over_ends_as_unknown() {
+/// An e-mail that was being handed over when its process died, and that another one has found: its id, and the first one's
+/// claim.
+async fn found_unknown() -> (Tab, String, i64) {
     let t = Tab::new().await;
     let ada = t.customer("Ada").await;
     t.notice(&ada, "suspended", "x").await;
@@ -157,20 +158,20 @@ async fn a_crash_while_it_is_handed_over_ends_as_unknown() {
     let token = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
     assert!(t.app.store.email_is_handed_over(&id, token, now).await.unwrap());
     t.recover().await;
+    (t, id, token)
+}
+
+#[tokio::test]
+async fn a_crash_while_it_is_handed_over_ends_as_unknown() {
+    let (t, ..) = found_unknown().await;
     assert_eq!((t.states().await, t.mail.tried()), (vec!["unknown".to_owned()], 0));
     assert_eq!(t.incidents().await, ["email_unknown"]);
 }
 
 #[tokio::test]
 async fn who_wakes_after_it_was_found_unknown_may_say_how_it_ended_but_not_that_it_waits() {
-    let t = Tab::new().await;
-    let ada = t.customer("Ada").await;
-    t.notice(&ada, "suspended", "x").await;
-    let id = t.emails().await[0].id.clone();
+    let (t, id, token) = found_unknown().await;
     let now = t.app.clock.now_ms();
-    let token = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
-    assert!(t.app.store.email_is_handed_over(&id, token, now).await.unwrap());
-    t.recover().await;
     assert_eq!(t.states().await, ["unknown"]);
     let mut tx = t.app.store.db.begin().await.unwrap();
     let waits = tx.settle_email(&id, token, "queued", Some("451 later"), now).await.unwrap();
@@ -181,14 +182,8 @@ async fn who_wakes_after_it_was_found_unknown_may_say_how_it_ended_but_not_that_
 
 #[tokio::test]
 async fn who_slept_through_anothers_attempt_changes_nothing() {
-    let t = Tab::new().await;
-    let ada = t.customer("Ada").await;
-    t.notice(&ada, "suspended", "x").await;
-    let id = t.emails().await[0].id.clone();
+    let (t, id, slept) = found_unknown().await;
     let now = t.app.clock.now_ms();
-    let slept = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
-    assert!(t.app.store.email_is_handed_over(&id, slept, now).await.unwrap());
-    t.recover().await;
     email::resend(&t.app, &id, &By::operator()).await.unwrap();
     let awake = t.app.store.claim_email(&id, now).await.unwrap().unwrap();
     let mut tx = t.app.store.db.begin().await.unwrap();
