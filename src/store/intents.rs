@@ -72,6 +72,7 @@ pub struct KnownIntent {
     pub effect: Effect,
     /// `open`, `done`, `refused` or `abandoned`.
     pub state: String,
+    pub created_at: i64,
 }
 
 impl KnownIntent {
@@ -162,8 +163,9 @@ impl Tx {
 
     /// The intent that a key names, and its state; none where the key is not ours.
     pub async fn intent_named(&mut self, key: &str) -> sqlx::Result<Option<KnownIntent>> {
-        let sql =
-            both("select id, customer_id, invoice_id, effect, state from intent where idempotency_key = $1");
+        let sql = both(
+            "select id, customer_id, invoice_id, effect, state, created_at from intent where idempotency_key = $1",
+        );
         self.opt(sql, (key,)).await
     }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::ask::SYNC;
 use super::by::By;
+use super::carry_out::KEY_LIVES_MS;
 use super::charge::{self, Followed};
 use super::receive::why_ignored;
 use super::{WorkflowError, invoice_email, notice};
@@ -115,8 +116,10 @@ async fn one(app: &App, tx: &mut Tx, event: &StripeEvent) -> Result<Outcome, Wor
             None => unknown_invoice(app, tx, event, &answer).await,
         };
     };
-    // What was given up and took effect after all is met like somebody else's change.
-    let echo = write.is_some_and(|write| !write.was_given_up());
+    // What was given up and took effect after all is met like somebody else's change. So is what a process that slept has
+    // sent once more, when Stripe had forgotten its key.
+    let in_its_time = |write: &KnownIntent| read.created * 1_000 < write.created_at + KEY_LIVES_MS;
+    let echo = write.is_some_and(|write| !write.was_given_up() && in_its_time(&write));
     invoice_event(app, tx, &read.kind, &invoice, &answer, echo).await
 }
 

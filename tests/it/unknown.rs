@@ -2,7 +2,9 @@
 
 use chrono::Duration;
 use opentab::sandbox::Fault;
+use opentab::store::both;
 use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::stripe::{Method, Write};
 use opentab::workflows::sync;
 
 use crate::tab::{Setup, Tab, fresh_store_in};
@@ -124,6 +126,23 @@ async fn a_key_that_stripe_has_forgotten_is_never_used_again() {
             nothing_doubled_nothing_lost(&t, &ada, &format!("{operation} with {fault:?} and a day")).await;
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_process_that_slept_sends_under_a_forgotten_key_stands_once() {
+    let t = Tab::new().await;
+    let ada = t.customer("Ada").await;
+    t.sells(&ada, "calls", "2").await;
+    t.uses(&ada, "calls", 100, "k1").await;
+    t.settle().await;
+    let sql = both("select path, body, idempotency_key from intent where path like '%/add_lines'");
+    let (path, body, key): (String, String, String) = t.app.store.db.one(sql, ()).await.unwrap();
+    t.pass(Duration::hours(25));
+    t.app.stripe.write(&Write { method: Method::Post, path, body }, &key, 0).await.unwrap();
+    assert_eq!(t.lines_at_stripe(&ada).await.len(), 2, "Stripe has forgotten the key");
+    t.settle().await;
+    assert_eq!(t.lines_at_stripe(&ada).await.len(), 1);
+    assert_eq!(t.draft_total(&ada).await, 200);
 }
 
 #[tokio::test]
