@@ -132,6 +132,10 @@ fn settings_help() -> String {
     text
 }
 
+/// The stack of a thread, in bytes: what is deep needs more than usual where nothing is optimised. Only what is used of it
+/// takes memory.
+const STACK: usize = 8 << 20;
+
 /// Does what was asked for. Errors are one line that says what to do.
 pub fn run(cli: Cli) -> ExitCode {
     // It brings its own runtimes, one for each thread.
@@ -139,7 +143,8 @@ pub fn run(cli: Cli) -> ExitCode {
     if let Command::Simulate(args) = cli.command {
         return simulate::simulate(&args).unwrap_or_else(|error| failed(&error));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
