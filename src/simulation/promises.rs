@@ -251,7 +251,7 @@ fn customers_at_stripe(story: &Story<'_>, customer: &Customer) -> usize {
     }
     let first: Vec<(String, i64)> = query(
         story,
-        "select customer_id, min(created_at) from intent where effect = '\"CreateCustomer\"' group by customer_id",
+        r#"select customer_id, min(created_at) from intent where effect = '{"op":"create_customer"}' group by customer_id"#,
     );
     let first = first.into_iter().find(|(id, _)| *id == customer.id).map_or(i64::MAX, |(_, at)| at);
     let is_left = |other: &&&Value| {
