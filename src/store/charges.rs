@@ -494,12 +494,12 @@ impl Tx {
         Ok(sum)
     }
 
-    /// Refunds and disputes of this payment that came when nobody knew whose it was are reacted to now. Answers what
-    /// they are about.
+    /// Refunds and disputes of this payment that came when nobody knew whose it was are reacted to now, also one that
+    /// somebody is looking at this moment. Answers what they are about.
     pub async fn payment_events_again(&mut self, stripe_payment_id: &str) -> sqlx::Result<Vec<(String,)>> {
         let sql = both(
             "update stripe_event set state = 'pending', reason = null, handled_at = null
-             where state = 'ignored' and object_id is not null
+             where state in ('ignored', 'pending') and object_id is not null
                and kind in ('charge.refunded', 'charge.dispute.created', 'charge.dispute.closed')
                and payload like '%\"' || $1 || '\"%'
              returning object_id",

@@ -86,6 +86,12 @@ impl Tx {
         Ok(self.run(sql, args).await? == 1)
     }
 
+    /// Nobody else settles this event until this transaction ends; false where somebody has.
+    pub async fn lock_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
+        let sql = both("update stripe_event set reason = reason where id = $1 and state = 'pending'");
+        Ok(self.run(sql, (id,)).await? == 1)
+    }
+
     /// Says what became of an event.
     pub async fn settle_stripe_event(
         &mut self,

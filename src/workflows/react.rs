@@ -41,6 +41,10 @@ enum Outcome {
 pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
     for event in &app.store.pending_stripe_events(object_id).await? {
         let mut tx = app.store.db.begin().await?;
+        // Nobody else reacts to it, or asks for it again, until it is settled.
+        if !tx.lock_stripe_event(&event.id).await? {
+            continue;
+        }
         if planted(Bug::ReactOnce) {
             tx.settle_stripe_event(&event.id, "handled", None, app.clock.now_ms()).await?;
             tx.commit().await?;

@@ -722,6 +722,27 @@ async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_is_looked_at_while_its_payment_is_written_down_is_shown() {
+    let p = Payday::with(CardOutcome::Succeeds).await;
+    p.t.sandbox.faults().next("invoice_payment.paid", Fault::WebhookHold);
+    let p = p.begins().await;
+    p.t.settle().await;
+    p.t.sandbox.refund(&p.invoice().await.1, 50);
+    p.t.deliver().await;
+    p.t.sandbox.release_held_webhooks();
+    p.t.deliver().await;
+    let mut tx = p.t.app.store.db.begin().await.unwrap();
+    let held = both("update stripe_event set reason = reason where kind = $1");
+    assert_eq!(tx.run(held, ("charge.refunded",)).await.unwrap(), 1);
+    let (refund, payment) = (reacts(&p).await, reacts(&p).await);
+    tx.commit().await.unwrap();
+    refund.await.unwrap();
+    payment.await.unwrap();
+    p.t.settle().await;
+    assert_eq!(p.charge().await.refunded_amount, 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refund_changes_nothing_else_that_is_written_down_meanwhile() {
     let p = Payday::with(CardOutcome::Succeeds).await.begins().await;
     p.t.settle().await;
