@@ -707,13 +707,19 @@ async fn a_dispute_stays_open_when_the_charge_has_its_end() {
     );
 }
 
-#[tokio::test]
-async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
+/// The refund is on its way, and the payment's webhook is held.
+async fn refunded_before_the_payment_is_heard_of() -> Payday {
     let p = Payday::with(CardOutcome::Succeeds).await;
     p.t.sandbox.faults().next("invoice_payment.paid", Fault::WebhookHold);
     let p = p.begins().await;
     p.t.settle().await;
     p.t.sandbox.refund(&p.invoice().await.1, 50);
+    p
+}
+
+#[tokio::test]
+async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
+    let p = refunded_before_the_payment_is_heard_of().await;
     p.t.settle().await;
     assert_eq!(p.charge().await.refunded_amount, 0);
     p.t.sandbox.release_held_webhooks();
@@ -723,11 +729,7 @@ async fn a_refund_that_is_heard_of_before_the_payment_is_shown_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refund_that_is_looked_at_while_its_payment_is_written_down_is_shown() {
-    let p = Payday::with(CardOutcome::Succeeds).await;
-    p.t.sandbox.faults().next("invoice_payment.paid", Fault::WebhookHold);
-    let p = p.begins().await;
-    p.t.settle().await;
-    p.t.sandbox.refund(&p.invoice().await.1, 50);
+    let p = refunded_before_the_payment_is_heard_of().await;
     p.t.deliver().await;
     p.t.sandbox.release_held_webhooks();
     p.t.deliver().await;
