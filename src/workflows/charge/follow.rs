@@ -84,8 +84,8 @@ async fn paid_by(app: &App, tx: &mut Tx, object: &[u8]) -> Result<Followed, Work
         return Ok(Followed::NotYet { customer_id: invoice.customer_id, invoice_id: invoice.id });
     };
     // Told again, it wakes nobody: who reacts to a refund of a payment that is known may be waiting for this invoice.
-    let told = charge.stripe_payment_id.clone();
-    if let Some(payment) = paid.payment_id().filter(|payment| told.as_deref() != Some(payment)) {
+    let is_new = |payment: &&str| charge.stripe_payment_id.as_deref() != Some(*payment);
+    if let Some(payment) = paid.payment_id().filter(is_new) {
         let stripe_payment_id = Some(payment.to_owned());
         tx.put_charge(&Charge { stripe_payment_id, ..charge }, app.clock.now_ms()).await?;
         // What came before this could not be told whose it is.
