@@ -6,13 +6,13 @@
 
 use std::time::Instant;
 
-use opentab::app::{self, App};
-use opentab::clock::{Clock, Ids};
-use opentab::config::Config;
-use opentab::store::{Db, Location, Store};
-use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
-use opentab::workflows::by::By;
-use opentab::workflows::imports::{ImportOptions, Upload, carry_on};
+use opentab::internals::app::{self, App};
+use opentab::internals::clock::{Clock, Ids};
+use opentab::internals::config::Config;
+use opentab::internals::store::{Db, Location, Store};
+use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::imports::{ImportOptions, Upload, carry_on};
 
 /// Nobody is there.
 #[derive(Debug)]

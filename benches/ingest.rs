@@ -11,16 +11,16 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use opentab::app::{self, App};
-use opentab::billing::Aggregation;
-use opentab::clock::{Clock, Ids};
-use opentab::commands::keys;
-use opentab::config::Config;
-use opentab::store::api_keys::Scope;
-use opentab::store::usage::{CustomerDay, Known, UsageRow, record};
-use opentab::store::{Db, Location, Store, both};
-use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
-use opentab::workflows::ingest::{Ingest, NewEvent, Outcome};
+use opentab::internals::app::{self, App};
+use opentab::internals::clock::{Clock, Ids};
+use opentab::internals::commands::keys;
+use opentab::internals::config::Config;
+use opentab::internals::store::api_keys::Scope;
+use opentab::internals::store::usage::{CustomerDay, Known, UsageRow, record};
+use opentab::internals::store::{Db, Location, Store, both};
+use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
+use opentab::internals::workflows::ingest::{Ingest, NewEvent, Outcome};
+use opentab_billing::Aggregation;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -262,7 +262,7 @@ async fn sqlite() -> Result<()> {
         let by_hand = show("hand-written loop of prepared statements, group commit", events, hand);
 
         let store = prepare(&Location::File(folder.path().join("ingest.db"))).await?;
-        let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), 1);
+        let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), Arc::default(), 1);
         let took = through_ingest(&ingest, &work).await?;
         let ours = show("ingest: checks, look-ups, outcomes, group commit", events, took);
         check(&store, events).await?;
@@ -366,7 +366,7 @@ async fn postgres() -> Result<()> {
         store.db.close().await;
 
         let store = prepare(&ours).await?;
-        let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), 2);
+        let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), Arc::default(), 2);
         let took = through_ingest(&ingest, &work).await?;
         let ours = show("ingest: checks, look-ups, outcomes, group commit", events, took);
         check(&store, events).await?;
@@ -478,7 +478,7 @@ async fn compare_commits(
 
     let many = workload(64, each, 1);
     let store = prepare(group).await?;
-    let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), writers);
+    let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), Arc::default(), writers);
     let took = through_ingest(&ingest, &many).await?;
     let shared = show(&format!("{name}: ingest"), 64 * each, took);
     check(&store, 64 * each).await?;
@@ -532,7 +532,7 @@ async fn totals() -> Result<()> {
     println!("Live totals of one customer and month (SQLite)");
     let folder = tempfile::tempdir()?;
     let store = prepare(&Location::File(folder.path().join("totals.db"))).await?;
-    let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), 1);
+    let ingest = Ingest::start(store.clone(), Clock::set_at(now()?), Arc::default(), 1);
     let mut stored = 0;
     let mut first = None;
     for goal in [1_000, 10_000, number("BENCH_EVENTS", 1_000_000)] {
@@ -585,8 +585,8 @@ async fn http() -> Result<()> {
     let key = keys::create(&app.store, &app.ids, app.clock.now(), "bench", scopes, false, None).await?.secret;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let router = opentab::http::router(app.clone());
-    tokio::spawn(opentab::http::serve::serve(listener, router, std::future::pending()));
+    let router = opentab::internals::http::router(app.clone());
+    tokio::spawn(opentab::internals::http::serve::serve(listener, router, std::future::pending()));
 
     let work = workload(CONNECTIONS, batches, HTTP_BATCH);
     let requests: Vec<Vec<Vec<u8>>> = work

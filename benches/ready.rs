@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use opentab::commands::open;
-use opentab::config::Config;
+use opentab::internals::commands::open;
+use opentab::internals::config::Config;
 use rusqlite::Connection;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -6,13 +6,13 @@
 use std::time::Instant;
 
 use futures::TryStreamExt;
-use opentab::app::{self, App};
-use opentab::clock::{Clock, Ids};
-use opentab::config::Config;
-use opentab::store::{Db, Location, ReportFilter, Sql, Store, both};
-use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
-use opentab::workflows::report::file::{Format, pieces};
-use opentab::workflows::report::{self, ReportQuery};
+use opentab::internals::app::{self, App};
+use opentab::internals::clock::{Clock, Ids};
+use opentab::internals::config::Config;
+use opentab::internals::store::{Db, Location, ReportFilter, Sql, Store, both};
+use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
+use opentab::internals::workflows::report::file::{Format, pieces};
+use opentab::internals::workflows::report::{self, ReportQuery};
 
 const MONTH: &str = "2026-11";
 const PAGE: i64 = 50;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::Sandbox;
-use opentab::store::{Db, both};
+use opentab::internals::store::{Db, both};
+use opentab_sandbox::Sandbox;
 use process::{Answered, Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, options, serve_sandbox};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

@@ -6,21 +6,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentab::app::{self, App};
-use opentab::billing::{Aggregation, Currency};
-use opentab::clock::{Clock, Ids};
-use opentab::config::Config;
-use opentab::jobs;
-use opentab::sandbox::{Limits, Options, Sandbox};
-use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::store::{Db, Store};
-use opentab::stripe::{HttpTransport, Pacer, Rates, Stripe};
-use opentab::workflows::ask::ask_for_changed;
-use opentab::workflows::by::By;
-use opentab::workflows::catalog::{self, NewMeter};
-use opentab::workflows::customers::{self, NewCustomer};
-use opentab::workflows::ingest::{NewEvent, ingest};
-use opentab::workflows::services::{self, NewService};
+use opentab::internals::app::{self, App};
+use opentab::internals::clock::{Clock, Ids};
+use opentab::internals::config::Config;
+use opentab::internals::jobs;
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::{Db, Store};
+use opentab::internals::stripe::{HttpTransport, Pacer, Rates, Stripe};
+use opentab::internals::workflows::ask::ask_for_changed;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::catalog::{self, NewMeter};
+use opentab::internals::workflows::customers::{self, NewCustomer};
+use opentab::internals::workflows::ingest::NewEvent;
+use opentab::internals::workflows::services::{self, NewService};
+use opentab_billing::{Aggregation, Currency};
+use opentab_sandbox::{Limits, Options, Sandbox};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +125,7 @@ impl Bench {
                 json!({ "id": id, "customer": customer.id, "meter": format!("m{meter}"), "quantity": 7 })
                     .to_string();
             let event: NewEvent<'_> = serde_json::from_str(&text).expect("an event");
-            ingest(&self.app, &[event]).await.expect("usage is stored");
+            self.app.ingest.ingest(&[event]).await.expect("usage is stored");
         }
     }
 

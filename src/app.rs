@@ -57,8 +57,8 @@ pub fn build_with(
     mailer: Mailer,
     outgoing: Outgoing,
 ) -> App {
-    let ingest = Ingest::start(store.clone(), clock.clone(), config.ingest_writers);
     let metrics = Arc::new(Metrics::new());
+    let ingest = Ingest::start(store.clone(), clock.clone(), metrics.clone(), config.ingest_writers);
     let stripe = stripe.observed_by(metrics.clone());
     let (wake, wake_charges) = (Notify::new(), Notify::new());
     Arc::new(Handles {

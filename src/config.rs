@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use opentab_webhooks::Secrets;
 
-use crate::billing::{Reason, Strategies, Strategy};
 use crate::store::Location;
+use opentab_billing::{Reason, Strategies, Strategy};
 
 pub use lookup::{AmountUnit, Lookup, MissingAmount};
 pub use mail::{Encryption, InvoiceEmails, InvoicePdf, MailSettings, SmtpServer};

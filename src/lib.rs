@@ -1,25 +1,27 @@
 //! Opentab keeps an open tab for every customer on Stripe. This page is the map of the house.
 //!
-//! Arrows point one way: `billing <- store, stripe, mailer, outgoing <- workflows <- jobs, http <- commands`.
-//! `webhooks` (its own crate) and `sandbox` know none of the others.
+//! Arrows point one way: `billing <- store, stripe, mailer, outgoing <- workflows <- jobs, http <- commands`. Crates beside
+//! this one: `webhooks` and `billing` are pure, `sandbox` stands in for Stripe, `simulation` drives this crate and is never
+//! used by it.
 
-pub mod app;
-pub mod billing;
-pub mod clock;
+#[macro_use]
+mod mutant;
+
+mod app;
+mod clock;
 pub mod commands;
-pub mod config;
-pub mod gate;
-pub mod http;
-pub mod jobs;
-pub mod mailer;
-pub mod metrics;
-pub mod outgoing;
-pub mod pages;
-pub mod planted;
-pub mod sandbox;
-pub mod sheet;
-#[cfg(feature = "simulation")]
-pub mod simulation;
-pub mod store;
-pub mod stripe;
-pub mod workflows;
+mod config;
+mod failpoint;
+mod http;
+mod jobs;
+mod mailer;
+mod metrics;
+mod outgoing;
+mod pages;
+mod sheet;
+mod store;
+mod stripe;
+mod workflows;
+
+#[doc(hidden)]
+pub mod internals;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::{Options, Sandbox};
+use opentab_sandbox::{Options, Sandbox};
 use opentab_webhooks::sign;
 use serde_json::{Value, json};
 
@@ -417,8 +417,10 @@ async fn no_secret_reaches_a_log_an_answer_a_page_a_metric_or_the_database() {
 
 /// What the server signs links with: it has to be where all replicas find it, and nowhere else.
 async fn link_secret(file: &Path) -> String {
-    let location = opentab::store::Location::File(file.to_owned());
-    let store = opentab::store::Store { db: opentab::store::Db::open(&location).await.unwrap() };
+    let location = opentab::internals::store::Location::File(file.to_owned());
+    let store = opentab::internals::store::Store {
+        db: opentab::internals::store::Db::open(&location).await.unwrap(),
+    };
     store.setting("link_secret").await.unwrap().expect("a link was made")
 }
 

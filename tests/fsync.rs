@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::Sandbox;
+use opentab_sandbox::Sandbox;
 use serde_json::json;
 
 use process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox};

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use opentab::clock::{Clock, Ids};
-use opentab::config::{Config, SETTINGS, toml_key};
-use opentab::http::route_list;
-use opentab::http::routes::Access;
-use opentab::store::{Db, Location, Store};
-use opentab::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
-use opentab::workflows::remedy::remedy;
+use opentab::internals::clock::{Clock, Ids};
+use opentab::internals::config::{Config, SETTINGS, toml_key};
+use opentab::internals::http::route_list;
+use opentab::internals::http::routes::Access;
+use opentab::internals::store::{Db, Location, Store};
+use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
+use opentab::internals::workflows::remedy::remedy;
 
 /// Each room, and the rooms that it may know beside itself.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -527,7 +527,7 @@ async fn what_anybody_may_ask_for_without_a_key_is_spelled_out() {
     let store = Store { db: Db::open(&Location::Memory).await.unwrap() };
     let clock = Clock::system();
     let stripe = Stripe::new(Arc::new(Nowhere), Pacer::unlimited());
-    let app = opentab::app::build(config, clock.clone(), Ids::random(clock), store, stripe);
+    let app = opentab::internals::app::build(config, clock.clone(), Ids::random(clock), store, stripe);
     let public = route_list(&app).into_iter().filter(|route| route.access == Access::Public);
     let mut public: Vec<String> = public.map(|route| format!("{} {}", route.method, route.path)).collect();
     public.sort();

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use opentab::store::Db;
+use opentab::internals::store::Db;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

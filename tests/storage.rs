@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::Sandbox;
-use opentab::store::{Db, both};
+use opentab::internals::store::{Db, both};
+use opentab_sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox};

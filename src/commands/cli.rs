@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-#[cfg(feature = "simulation")]
-use super::simulate;
 use super::{
     amounts, customers, demo, doctor, dunning, emails, incidents, invoices, jobs, keys, link, log, open,
     prices, reconcile, report, sandbox, serve, sync, usage, webhooks,
@@ -18,8 +16,8 @@ use crate::store::api_keys::Scope;
 
 /// Usage-based billing on Stripe: one draft invoice per customer, always in step with what they owe.
 #[derive(Debug, Parser)]
-#[command(name = "opentab", version, after_long_help = settings_help(), arg_required_else_help = true)]
-pub struct Cli {
+#[command(name = "opentab", after_long_help = settings_help(), arg_required_else_help = true)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -79,9 +77,6 @@ enum Command {
     Emails(emails::EmailsCommand),
     /// Check the settings, the database and Stripe
     Doctor(doctor::DoctorArgs),
-    /// Run histories in which everything goes wrong, and check that every promise holds
-    #[cfg(feature = "simulation")]
-    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,13 +131,20 @@ fn settings_help() -> String {
 /// takes memory.
 const STACK: usize = 8 << 20;
 
-/// Does what was asked for. Errors are one line that says what to do.
-pub fn run(cli: Cli) -> ExitCode {
-    // It brings its own runtimes, one for each thread.
-    #[cfg(feature = "simulation")]
-    if let Command::Simulate(args) = cli.command {
-        return simulate::simulate(&args).unwrap_or_else(|error| failed(&error));
-    }
+/// What `--version` prints: the package's version, the commit that it was built from, and what is compiled in that no user
+/// should run.
+fn version(commit: &str) -> String {
+    let development = [("failpoints", cfg!(feature = "failpoints")), ("mutants", cfg!(feature = "mutants"))];
+    let compiled_in = development.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| format!(", {name}"));
+    format!("{} (commit {commit}{})", env!("CARGO_PKG_VERSION"), compiled_in.collect::<String>())
+}
+
+/// Parses the arguments of this process and does what they ask for. `commit` is the commit that the binary was built from.
+/// An error is one line on standard error that says what to do.
+pub fn run(commit: &str) -> ExitCode {
+    // clap takes a text that lives as long as the process; this one is made once.
+    let matches = Cli::command().version(&*version(commit).leak()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -184,8 +186,6 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
         Command::Emails(command) => emails::emails(config, command).await,
         Command::Doctor(args) => doctor::doctor(config, args).await,
         Command::Demo(_) | Command::Sandbox(_) => Ok(ExitCode::SUCCESS),
-        #[cfg(feature = "simulation")]
-        Command::Simulate(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

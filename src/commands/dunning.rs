@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::billing::{Reason, Strategy};
 use crate::commands::out::say;
 use crate::config::{Collection, Config};
+use opentab_billing::{Reason, Strategy};
 
 #[derive(Debug, Subcommand)]
 pub enum DunningCommand {

@@ -9,13 +9,13 @@ use super::month::month;
 use super::open;
 use super::work_off::{all_settled, say_what_failed, with_workers};
 use crate::app::App;
-use crate::billing::{Currency, Money};
 use crate::commands::out::say;
 use crate::config::{Config, duration};
 use crate::store::Job;
 use crate::workflows::amounts::LOOK_UP;
 use crate::workflows::ask::{SYNC, ask_for_changed};
 use crate::workflows::generate::{self, Generated, Planned, count_amounts};
+use opentab_billing::{Currency, Money};
 
 /// What scripts may rely on.
 pub const EXIT_CODES: &str = "Exit codes: 0: every draft is in step and every amount is known. 1: something is not, and \

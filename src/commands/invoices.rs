@@ -10,8 +10,6 @@ use serde_json::json;
 use super::work_off::{all_settled, say_what_failed, until_none_is_due, with_workers};
 use super::{generate, open};
 use crate::app::App;
-use crate::billing::cycle::month_span;
-use crate::billing::{ChargeState, Currency, Money, Reason};
 use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
@@ -21,6 +19,8 @@ use crate::workflows::ask::{SYNC, ask_for_due};
 use crate::workflows::by::By;
 use crate::workflows::charge::{self, Asked, ManualError};
 use crate::workflows::reads;
+use opentab_billing::cycle::month_span;
+use opentab_billing::{ChargeState, Currency, Money, Reason};
 
 const FINALIZE_EXIT_CODES: &str = "Exit codes: 0 nothing is left that is due, 1 something is, and is told, 2 it could not \
                                    run to the end; again is safe.";

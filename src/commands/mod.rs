@@ -22,11 +22,9 @@ mod reconcile;
 mod report;
 mod sandbox;
 pub mod serve;
-#[cfg(feature = "simulation")]
-mod simulate;
 mod sync;
 pub mod usage;
 mod webhooks;
 mod work_off;
 
-pub use cli::{Cli, run};
+pub use cli::run;

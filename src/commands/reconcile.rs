@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::open;
 use crate::app::App;
-use crate::billing::{Currency, Money};
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::jobs::work;
 use crate::workflows::ask::settled;
 use crate::workflows::drift::{self, Comparison, Difference, Extent, Repair};
 use crate::workflows::reads::Stopped;
+use opentab_billing::{Currency, Money};
 
 /// Shown below the help.
 pub(super) const EXIT_CODES: &str =

@@ -8,12 +8,12 @@ use futures::TryStreamExt;
 use super::month::month;
 use super::open;
 use crate::app::App;
-use crate::billing::{Currency, Money};
 use crate::commands::out::{say, write_or_end};
 use crate::config::Config;
 use crate::store::ReportFilter;
 use crate::workflows::report::file::{Format, pieces};
 use crate::workflows::report::{self, Counts, ReportQuery, Row, Total};
+use opentab_billing::{Currency, Money};
 
 /// What scripts may rely on.
 pub const EXIT_CODES: &str = "Exit codes: 0: every amount of the month is known, every invoice is finalized, its e-mail \

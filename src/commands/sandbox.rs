@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::commands::out::say;
-use crate::sandbox::{Fault, Options, Sandbox, serve};
+use opentab_sandbox::{Fault, Options, Sandbox, serve};
 
 #[derive(Debug, Args)]
 pub struct SandboxArgs {

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::open;
 use super::work_off::{all_settled, say_what_failed, with_workers};
 use crate::app::App;
-use crate::billing::Money;
 use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::customers::Customer;
 use crate::workflows::ask::{Asked, SYNC, ask_for_changed, sync_now};
 use crate::workflows::preview::{Preview, preview};
+use opentab_billing::Money;
 
 /// What scripts may rely on.
 pub const EXIT_CODES: &str = "Exit codes: 0 every draft is in step, 1 one is not, and is told, 2 it could not run to the end; again is safe.";

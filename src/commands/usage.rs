@@ -401,7 +401,7 @@ mod tests {
         );
         db.run(meter, ()).await.unwrap();
         let clock = Clock::set_at("2026-11-21T12:00:00Z".parse().unwrap());
-        Ingest::start(Store { db }, clock, 1)
+        Ingest::start(Store { db }, clock, Arc::default(), 1)
     }
 
     async fn import_text(ingest: &Ingest, format: Format, text: &str) -> anyhow::Result<Summary> {

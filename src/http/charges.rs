@@ -13,12 +13,12 @@ use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
-use crate::billing::cycle::month_span;
-use crate::billing::{ChargeState, Reason};
 use crate::clock::{from_ms, prefix};
 use crate::store::{Attempt, Charge, ChargeFilter};
 use crate::workflows::by::By;
 use crate::workflows::charge::{self, Asked, ManualError};
+use opentab_billing::cycle::month_span;
+use opentab_billing::{ChargeState, Reason};
 
 /// How getting one finalized invoice paid stands.
 #[derive(Debug, Serialize, ToSchema)]

@@ -19,12 +19,12 @@ use super::list::{List, Paging};
 use super::problem::Problem;
 use super::services::check_day;
 use crate::app::App;
-use crate::billing::Currency;
 use crate::clock::prefix;
 use crate::store::customers::{CollectionMethod, Customer, CustomerFilter};
 use crate::workflows::by::By;
 use crate::workflows::customers::{self, CustomerChange, NewCustomer};
 use crate::workflows::fields;
+use opentab_billing::Currency;
 
 /// Who is billed.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -11,10 +11,10 @@ use super::extract::{FromQuery, Pairs, Path, Query, expect_id, shown};
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
-use crate::billing::InvoiceState;
 use crate::clock::{from_ms, prefix};
 use crate::store::{Invoice, InvoiceFilter, Item, LedgerLine};
 use crate::workflows::billing_view::Period;
+use opentab_billing::InvoiceState;
 
 /// An invoice of a customer.
 #[derive(Debug, Serialize, ToSchema)]

@@ -14,11 +14,11 @@ use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
-use crate::billing::Aggregation;
 use crate::clock::prefix;
 use crate::store::meters::Meter;
 use crate::workflows::by::By;
 use crate::workflows::catalog::{self, NewMeter};
+use opentab_billing::Aggregation;
 
 /// What is counted, and how.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -42,7 +42,7 @@ mod sync;
 pub mod usage;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;
-pub(crate) mod webhooks;
+pub mod webhooks;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::Extensions;

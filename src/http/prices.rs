@@ -17,11 +17,11 @@ use super::list::{List, Paging};
 use super::meters::MeterView;
 use super::problem::Problem;
 use crate::app::App;
-use crate::billing::{Decimal, DecimalError, Model, PriceError, PriceTerms, Tier};
 use crate::clock::prefix;
 use crate::store::prices::{Price, PriceFilter};
 use crate::workflows::by::By;
 use crate::workflows::catalog;
+use opentab_billing::{Decimal, DecimalError, Model, PriceError, PriceTerms, Tier};
 
 /// What a meter, or nothing, costs.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -16,11 +16,11 @@ use super::kind;
 use super::list::{List, Paging};
 use super::problem::Problem;
 use crate::app::App;
-use crate::billing::Currency;
 use crate::clock::prefix;
 use crate::store::{ReportFilter, ReportRow};
 use crate::workflows::report::file::{Format, pieces};
 use crate::workflows::report::{self, Counts, ReportQuery, Row, Total};
+use opentab_billing::Currency;
 
 /// One page of a month's invoices. Customers for whom an amount is awaited stand on it also without an invoice.
 #[derive(Debug, Serialize, ToSchema)]

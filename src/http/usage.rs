@@ -13,7 +13,7 @@ use super::extract::{json, limits_of, media_type, not_encoded, read_body, shown}
 use super::kind::{self, Kind};
 use super::problem::Problem;
 use crate::app::App;
-use crate::workflows::ingest::{CloudEvent, IngestError, NewEvent, Outcome, Rejection, ingest};
+use crate::workflows::ingest::{CloudEvent, IngestError, NewEvent, Outcome, Rejection};
 
 /// Events in one request.
 const MOST_EVENTS: usize = 1_000;
@@ -105,7 +105,7 @@ pub async fn send(State(app): State<App>, request: Request) -> Result<Response, 
     let form = Form::of(&parts.headers)?;
     let body = read_body(body, &parts.headers, &limits_of(&parts)).await?;
     let sent = read(form, &body)?;
-    let outcomes = ingest(&app, &sent.events).await?;
+    let outcomes = app.ingest.ingest(&sent.events).await?;
     match sent.single {
         true => one(&sent, &outcomes),
         false => Ok(Answer(results(&sent, &outcomes)).into_response()),

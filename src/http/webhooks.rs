@@ -28,11 +28,7 @@ pub async fn stripe(State(app): State<App>, request: Request) -> Result<StatusCo
 }
 
 /// The event, if Stripe signed these bytes a moment ago.
-pub(crate) fn believe<'b>(
-    app: &App,
-    headers: &HeaderMap,
-    bytes: &'b [u8],
-) -> Result<(Event<'b>, &'b str), Problem> {
+pub fn believe<'b>(app: &App, headers: &HeaderMap, bytes: &'b [u8]) -> Result<(Event<'b>, &'b str), Problem> {
     let header = headers.get("stripe-signature").map(|value| value.to_str().unwrap_or("unreadable"));
     let Some(secrets) = &app.config.stripe_webhook_secrets else {
         let detail = "STRIPE_WEBHOOK_SECRET is not set, so no webhook can be believed.";

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::perform;
 use crate::app::App;
-use crate::planted::{Bug, planted};
 use crate::store::{Job, Pool};
 use crate::workflows::WorkflowError;
 use crate::workflows::backoff::backoff_ms;
@@ -106,7 +105,8 @@ async fn claim(app: &App, pool: Pool, most: usize) -> sqlx::Result<Vec<Job>> {
     if most == 0 || !app.store.anything_due(pool, now).await? {
         return Ok(Vec::new());
     }
-    let lease = if planted(Bug::JobNeverTakenOver) { i64::MAX / 2 } else { LEASE_MS };
+    let lease = LEASE_MS;
+    mutant!(JobNeverTakenOver, let lease = i64::MAX / 2);
     app.store.claim_jobs_of(pool, now, now + lease, most as i64).await
 }
 
@@ -194,9 +194,7 @@ fn pause_ms(app: &App, tries: i64, error: &WorkflowError) -> Option<i64> {
     if let WorkflowError::Busy(_) = error {
         return Some(BUSY_MS);
     }
-    if planted(Bug::JobGivesUp) {
-        return None;
-    }
+    mutant!(JobGivesUp, return None);
     let forever = error.passes_by_itself() || matches!(error, WorkflowError::StripeUnauthorized(_));
     if !forever && tries >= TRIES {
         return None;

@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, NaiveDate};
 
-use crate::billing::Money;
+use opentab_billing::Money;
 
 /// A language, maybe with a region, such as `de` or `pt-BR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ fn grouped(whole: &str, separator: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::billing::Currency;
+    use opentab_billing::Currency;
 
     fn money(locale: &str, minor_units: i64, currency: &str) -> String {
         Locale::new(locale).money(Money::new(minor_units, Currency::parse(currency).unwrap()))

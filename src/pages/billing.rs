@@ -4,8 +4,8 @@ use askama::Template;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use chrono_tz::Tz;
 
-use crate::billing::cycle;
 use crate::workflows::billing_view::{BillingView, LineView, PastInvoice, PeriodView, SealedLine};
+use opentab_billing::cycle;
 
 /// The height of the tallest bar, in the chart's own units.
 const BAR: i128 = 96;

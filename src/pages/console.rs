@@ -2,11 +2,11 @@
 
 use askama::Template;
 
-use crate::billing::{ChargeState, Reason};
 use crate::workflows::console::lists::{ChargeLine, CustomerLine, Slice};
 use crate::workflows::console::needs::Needs;
 use crate::workflows::console::one::{Confirmed, CustomerSheet, InvoiceSheet};
 use crate::workflows::remedy::Action;
+use opentab_billing::{ChargeState, Reason};
 
 /// The tabs: where each leads, and what stands on it.
 pub const TABS: &[(&str, &str)] = &[

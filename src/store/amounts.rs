@@ -4,7 +4,7 @@ use super::page::{Page, paged};
 use super::{Store, Tx, both, split};
 
 /// The amount of one service and cycle.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct LookedUpAmount {
     /// `ot_amt_…`
     pub id: String,
@@ -28,6 +28,22 @@ pub struct LookedUpAmount {
     pub updated_at: i64,
 }
 
+from_row!(LookedUpAmount {
+    id,
+    service_id,
+    customer_id,
+    cycle,
+    lookup,
+    state,
+    amount,
+    other_amount,
+    reason,
+    detail,
+    attempts,
+    created_at,
+    updated_at
+});
+
 /// Which amounts a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct AmountFilter {
@@ -38,7 +54,7 @@ pub struct AmountFilter {
 }
 
 /// Whether an API is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookupBreaker {
     /// `closed`, `open` or `half_open`.
     pub state: String,
@@ -48,6 +64,8 @@ pub struct LookupBreaker {
     pub opened: i64,
     pub until_at: i64,
 }
+
+from_row!(LookupBreaker { state, failures, opened, until_at });
 
 macro_rules! amount_columns {
     ($rest:literal) => {

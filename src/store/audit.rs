@@ -22,6 +22,12 @@ pub struct Entry<'a> {
 
 /// Adds an entry.
 pub async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
+    mutant!(
+        NoAuditRow,
+        if entry.action == "invoice.sealed" {
+            return Ok(());
+        }
+    );
     let sql = both(
         "insert into audit (id, at, actor, action, subject, detail)
         values ($1, $2, $3, $4, $5, $6)",
@@ -32,7 +38,7 @@ pub async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
 }
 
 /// A row as it was written down. Times in unix milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
     pub at: i64,
     pub actor: String,
@@ -40,6 +46,8 @@ pub struct AuditRow {
     /// JSON.
     pub detail: String,
 }
+
+from_row!(AuditRow { at, actor, action, detail });
 
 impl Store {
     /// What was written down about a subject, newest first.

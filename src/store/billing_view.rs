@@ -13,15 +13,25 @@ pub struct InvoiceFilter {
 }
 
 /// A ledger line, and the invoice that it is on.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct LineOfInvoice {
     pub invoice_id: String,
-    #[sqlx(flatten)]
     pub line: LedgerLine,
 }
 
+impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for LineOfInvoice
+where
+    LedgerLine: sqlx::FromRow<'r, R>,
+    for<'n> &'n str: sqlx::ColumnIndex<R>,
+    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<LineOfInvoice> {
+        Ok(LineOfInvoice { invoice_id: row.try_get("invoice_id")?, line: LedgerLine::from_row(row)? })
+    }
+}
+
 /// Grows or moves with every change that a customer's billing page shows. One cheap read, whatever was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BillingVersion {
     /// The sum of the cycles' versions: usage, services and prices.
     pub cycles: i64,
@@ -31,6 +41,8 @@ pub struct BillingVersion {
     /// Unix milliseconds.
     pub customer_changed_at: i64,
 }
+
+from_row!(BillingVersion { cycles, invoices, invoices_changed_at, customer_changed_at });
 
 macro_rules! select {
     ($rest:literal) => {

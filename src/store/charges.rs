@@ -4,10 +4,10 @@ use super::db::Sql;
 use super::invoices::{Invoice, select_invoice};
 use super::page::{Page, paged};
 use super::{Store, Tx, both, split, unreadable};
-use crate::billing::dunning::{ChargeState, Known, Reason};
+use opentab_billing::dunning::{ChargeState, Known, Reason};
 
 /// The charge of one invoice. Times in unix milliseconds, amounts in minor units.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// `ot_chg_…`
     pub id: String,
@@ -40,6 +40,28 @@ pub struct Charge {
     pub created_at: i64,
     pub updated_at: i64,
 }
+
+from_row!(Charge {
+    id,
+    invoice_id,
+    customer_id,
+    collection,
+    state,
+    reason,
+    tries,
+    looks,
+    message,
+    due_at,
+    next_attempt_at,
+    suspend_at,
+    stripe_payment_id,
+    paid_at,
+    refunded_amount,
+    credited_amount,
+    dispute,
+    created_at,
+    updated_at
+});
 
 impl Charge {
     /// Its state, of the drawn graph.
@@ -107,7 +129,7 @@ pub struct NewCharge<'a> {
 }
 
 /// One try: a write to Stripe about an invoice that is to be paid.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// `ot_att_…`
     pub id: String,
@@ -134,6 +156,25 @@ pub struct Attempt {
     pub begun_at: i64,
     pub settled_at: Option<i64>,
 }
+
+from_row!(Attempt {
+    id,
+    invoice_id,
+    action,
+    idempotency_key,
+    path,
+    body,
+    actor,
+    outcome,
+    reason,
+    message,
+    stripe_charge_id,
+    key_spent,
+    key_in_use,
+    lease_token,
+    begun_at,
+    settled_at
+});
 
 /// What a try without an answer says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,13 +215,15 @@ pub struct ChargeFilter {
 }
 
 /// Whether a customer is suspended, and how long they have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Since when, in unix milliseconds.
     pub suspended_at: Option<i64>,
     /// Days after a due date; none for what holds for all.
     pub suspension_grace_days: Option<i64>,
 }
+
+from_row!(Standing { suspended_at, suspension_grace_days });
 
 macro_rules! charge {
     ($rest:literal) => {

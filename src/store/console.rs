@@ -15,7 +15,7 @@ pub struct NewSession<'a> {
 }
 
 /// One finalized invoice and how getting it paid stands. Times in unix milliseconds, amounts in minor units.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChargeRow {
     /// The charge's id, by which pages are cut.
     pub id: String,
@@ -34,8 +34,25 @@ pub struct ChargeRow {
     pub dispute: Option<String>,
 }
 
+from_row!(ChargeRow {
+    id,
+    invoice_id,
+    number,
+    customer_id,
+    customer_name,
+    currency,
+    total,
+    amount_remaining,
+    state,
+    reason,
+    due_at,
+    next_attempt_at,
+    refunded_amount,
+    dispute
+});
+
 /// What an endpoint of the user's application did not take.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missed {
     pub endpoint_id: String,
     pub url: String,
@@ -45,6 +62,8 @@ pub struct Missed {
     pub since: i64,
     pub last_error: Option<String>,
 }
+
+from_row!(Missed { endpoint_id, url, failed, since, last_error });
 
 /// Which customers a list shows; what is empty is any.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +75,7 @@ pub struct CustomerSearch {
 }
 
 /// A customer in a list. Times in unix milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomerFigures {
     pub id: String,
     pub name: String,
@@ -70,6 +89,18 @@ pub struct CustomerFigures {
     /// What is open on them, in minor units.
     pub unpaid_amount: i64,
 }
+
+from_row!(CustomerFigures {
+    id,
+    name,
+    email,
+    external_id,
+    currency,
+    state,
+    suspended_at,
+    unpaid,
+    unpaid_amount
+});
 
 impl Tx {
     /// Records a session, and forgets those that are over.

@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::page::{Page, paged};
 use super::{Store, both, unreadable};
-use crate::billing::{Currency, CycleRule};
 use crate::clock::from_ms;
-use crate::planted::{Bug, planted};
 use crate::store::Tx;
+use opentab_billing::{Currency, CycleRule};
 
 /// Who is billed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +63,8 @@ impl Customer {
 
     /// How this customer's time is cut into cycles and days.
     pub fn cycle_rule(&self) -> CycleRule {
-        let zone = if planted(Bug::CycleInUtc) { Tz::UTC } else { self.time_zone };
+        let zone = self.time_zone;
+        mutant!(CycleInUtc, let zone = Tz::UTC);
         CycleRule { zone, anchor_day: self.anchor_day }
     }
 }
@@ -129,7 +129,6 @@ pub struct CustomerFilter {
     pub email: String,
 }
 
-#[derive(sqlx::FromRow)]
 struct Row {
     no: i64,
     id: String,
@@ -154,6 +153,31 @@ struct Row {
     created_at: i64,
     updated_at: i64,
 }
+
+from_row!(Row {
+    no,
+    id,
+    external_id,
+    name,
+    email,
+    bounced_email,
+    currency,
+    time_zone,
+    anchor_day,
+    collection_method,
+    days_until_due,
+    stripe_customer_id,
+    state,
+    suspended_at,
+    suspension_grace_days,
+    locale,
+    active_from,
+    active_until,
+    last_imported_at,
+    metadata,
+    created_at,
+    updated_at
+});
 
 /// The columns of [`Row`].
 macro_rules! select {
@@ -212,10 +236,9 @@ impl Store {
 
     /// The customer with this id, ours or the user's own.
     pub async fn customer_by_any_id(&self, id: &str) -> sqlx::Result<Option<Customer>> {
-        let mut sql = both(select!("where id = $1 or external_id = $1 order by id = $1"));
-        if planted(Bug::SomebodyElsesData) {
-            sql = both(select!("where id = $1 or external_id <> $1 order by external_id"));
-        }
+        let sql = both(select!("where id = $1 or external_id = $1 order by id = $1"));
+        mutant!(SomebodyElsesData, let sql =
+            both(select!("where id = $1 or external_id <> $1 order by external_id")));
         let rows = self.db.all(sql, (id,)).await?;
         rows.into_iter().next_back().map(customer).transpose()
     }

@@ -3,13 +3,15 @@
 use super::{Store, Tx, both};
 
 /// A cycle that a statement has to look at.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedCycle {
     /// Its first local day.
     pub cycle: String,
     /// As of this look: what arrives later has a greater one.
     pub version: i64,
 }
+
+from_row!(ChangedCycle { cycle, version });
 
 impl Tx {
     /// Says that what is owed for a cycle may be different now.
@@ -38,6 +40,10 @@ impl Tx {
             "update billing_cycle set synced_version = $1
              where customer_id = $2 and cycle = $3 and synced_version < $1",
         );
+        mutant!(SyncedTooFar, let sql = both(
+            "update billing_cycle set synced_version = version
+             where customer_id = $2 and cycle = $3 and synced_version < $1",
+        ));
         for seen in cycles {
             self.run(sql, (seen.version, customer_id, &seen.cycle)).await?;
         }
@@ -55,6 +61,7 @@ impl Tx {
 
     /// Makes every cycle that is not settled count as changed again: its draft is gone.
     pub async fn unsync_cycles(&mut self, customer_id: &str) -> sqlx::Result<()> {
+        mutant!(DeletedDraftForgotten, return Ok(()));
         let sql = both(
             "update billing_cycle set synced_version = settled_version
              where customer_id = $1 and synced_version > settled_version",
@@ -113,9 +120,11 @@ impl Store {
 }
 
 /// A customer whose draft has to be brought in step.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct CustomerToSync {
     pub customer_id: String,
     /// When the final sync of its current invoice is due, in unix milliseconds.
     pub close_at: i64,
 }
+
+from_row!(CustomerToSync { customer_id, close_at });

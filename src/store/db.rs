@@ -7,17 +7,14 @@ use std::time::Duration;
 
 use sqlx::encode::Encode;
 use sqlx::error::BoxDynError;
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Type};
 
-use crate::gate::{self, Edge};
-
-static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
-static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+use super::schema;
+use crate::failpoint::{self, Failpoint};
 
 /// Read connections per process on SQLite; writers are always exactly one.
 const SQLITE_READERS: u32 = 4;
@@ -133,7 +130,7 @@ fn encode<T>(arguments: Result<T, BoxDynError>) -> sqlx::Result<T> {
 impl Db {
     /// Every row, as of the last commit.
     pub async fn all<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
-        gate::storage(Edge::Read).await?;
+        failpoint::pass(Failpoint::Read).await?;
         match self {
             Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(pool).await,
             Db::Lite { read, .. } => {
@@ -144,7 +141,7 @@ impl Db {
 
     /// The one row, where there is one.
     pub async fn opt<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
-        gate::storage(Edge::Read).await?;
+        failpoint::pass(Failpoint::Read).await?;
         match self {
             Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(pool).await,
             Db::Lite { read, .. } => {
@@ -160,20 +157,20 @@ impl Db {
 
     /// One statement in a transaction of its own; answers how many rows it changed.
     pub async fn run<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
-        gate::storage(Edge::Begin).await?;
+        failpoint::pass(Failpoint::Begin).await?;
         let changed = match self {
             Db::Pg(pool) => sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected(),
             Db::Lite { write, .. } => {
                 sqlx::query_with(sql.lite, encode(args.lite())?).execute(write).await?.rows_affected()
             }
         };
-        gate::storage(Edge::Committed).await?;
+        failpoint::pass(Failpoint::Committed).await?;
         Ok(changed)
     }
 
     /// Begins a transaction that may write.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        gate::storage(Edge::Begin).await?;
+        failpoint::pass(Failpoint::Begin).await?;
         match self {
             Db::Pg(pool) => Ok(Tx::Pg(pool.begin().await?)),
             Db::Lite { write, .. } => Ok(Tx::Lite(begin_on(write).await?)),
@@ -234,12 +231,12 @@ impl Tx {
 
     /// Makes it durable: on both databases this returns after the disk has it.
     pub async fn commit(self) -> sqlx::Result<()> {
-        gate::storage(Edge::Commit).await?;
+        failpoint::pass(Failpoint::Commit).await?;
         match self {
             Tx::Pg(tx) => tx.commit().await?,
             Tx::Lite(tx) => tx.commit().await?,
         }
-        gate::storage(Edge::Committed).await
+        failpoint::pass(Failpoint::Committed).await
     }
 }
 
@@ -294,16 +291,16 @@ impl Db {
     /// holds the file lock.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
         match self {
-            Db::Pg(pool) => POSTGRES_MIGRATIONS.run(pool).await,
-            Db::Lite { write, .. } => SQLITE_MIGRATIONS.run(write).await,
+            Db::Pg(pool) => schema::POSTGRES.run(pool).await,
+            Db::Lite { write, .. } => schema::SQLITE.run(write).await,
         }
     }
 
     /// How many migrations of this binary the database has not seen.
     pub async fn pending_migrations(&self) -> sqlx::Result<usize> {
         let known = match self {
-            Db::Pg(_) => &POSTGRES_MIGRATIONS,
-            Db::Lite { .. } => &SQLITE_MIGRATIONS,
+            Db::Pg(_) => &schema::POSTGRES,
+            Db::Lite { .. } => &schema::SQLITE,
         };
         let (done,): (i64,) =
             self.one(both("select count(*) from _sqlx_migrations where success = true"), ()).await?;

@@ -4,7 +4,7 @@ use super::page::{Page, paged};
 use super::{Store, Tx, both};
 
 /// An e-mail. Times in unix milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEmail {
     /// `ot_eml_…`
     pub id: String,
@@ -36,6 +36,29 @@ pub struct StoredEmail {
     /// When the last attempt began to hand the message itself to our mail server; none where it has not come so far.
     pub handed_over_at: Option<i64>,
 }
+
+from_row!(StoredEmail {
+    id,
+    kind,
+    subject,
+    cause,
+    customer_id,
+    invoice_id,
+    recipient,
+    message_id,
+    month,
+    state,
+    attempts,
+    token,
+    last_error,
+    created_at,
+    updated_at,
+    sent_at,
+    carrier,
+    intent_id,
+    bounced_at,
+    handed_over_at
+});
 
 /// Every state of an e-mail.
 pub const STATES: [&str; 7] = ["queued", "sending", "sent", "failed", "unknown", "bounced", "canceled"];

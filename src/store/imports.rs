@@ -8,7 +8,7 @@ use super::page::{Page, paged};
 use super::{NewInvoice, Store, Tx, both, split};
 
 /// A customer list that somebody brought.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct CustomerImport {
     /// `ot_imp_…`
     pub id: String,
@@ -34,8 +34,27 @@ pub struct CustomerImport {
     pub finished_at: Option<i64>,
 }
 
+from_row!(CustomerImport {
+    id,
+    file_name,
+    actor,
+    month,
+    dry_run,
+    state,
+    row_count,
+    created_count,
+    updated_count,
+    unchanged_count,
+    error_count,
+    applied_count,
+    report,
+    created_at,
+    updated_at,
+    finished_at
+});
+
 /// A row that waits.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ImportRow {
     pub line: i64,
     pub external_id: String,
@@ -43,20 +62,26 @@ pub struct ImportRow {
     pub wanted: String,
 }
 
+from_row!(ImportRow { line, external_id, wanted });
+
 /// A service of a customer, as far as an import looks at it.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct HeldPrice {
     pub customer_id: String,
     pub price_id: String,
     pub until_day: Option<String>,
 }
 
+from_row!(HeldPrice { customer_id, price_id, until_day });
+
 /// A price that an import may name.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct NamedPrice {
     pub id: String,
     pub name: String,
 }
+
+from_row!(NamedPrice { id, name });
 
 macro_rules! import_columns {
     ($rest:literal) => {

@@ -43,7 +43,7 @@ impl TryFrom<String> for Effect {
 }
 
 /// A write to Stripe.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct Intent {
     pub id: String,
     pub customer_id: String,
@@ -55,25 +55,38 @@ pub struct Intent {
     /// Without `/v1`.
     pub path: String,
     pub body: String,
-    #[sqlx(try_from = "String")]
     pub effect: Effect,
     /// How often no answer came.
     pub attempts: i64,
     pub created_at: i64,
 }
 
+from_row!(Intent {
+    id,
+    customer_id,
+    invoice_id,
+    idempotency_key,
+    method,
+    path,
+    body,
+    effect: String,
+    attempts,
+    created_at
+});
+
 /// An intent as an event of Stripe's names it, by its key.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct KnownIntent {
     pub id: String,
     pub customer_id: String,
     pub invoice_id: Option<String>,
-    #[sqlx(try_from = "String")]
     pub effect: Effect,
     /// `open`, `done`, `refused` or `abandoned`.
     pub state: String,
     pub created_at: i64,
 }
+
+from_row!(KnownIntent { id, customer_id, invoice_id, effect: String, state, created_at });
 
 impl KnownIntent {
     /// Whether it was given up without an answer: what it did after all is no longer what we plan from.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Store, Tx, both};
 
 /// One invoice of a customer. Times in unix milliseconds, amounts in minor units.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct Invoice {
     pub id: String,
     pub customer_id: String,
@@ -40,6 +40,34 @@ pub struct Invoice {
     pub updated_at: i64,
 }
 
+from_row!(Invoice {
+    id,
+    customer_id,
+    stripe_invoice_id,
+    cycle,
+    period_start,
+    period_end,
+    close_at,
+    currency,
+    collection_method,
+    state,
+    number,
+    hosted_invoice_url,
+    invoice_pdf,
+    total,
+    amount_due,
+    amount_paid,
+    amount_remaining,
+    due_at,
+    foreign_amount,
+    read_back,
+    synced_at,
+    finalized_at,
+    sealed_at,
+    created_at,
+    updated_at
+});
+
 /// A current invoice to begin: `pending`, until Stripe has it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct NewInvoice<'a> {
@@ -69,7 +97,7 @@ pub struct Seen<'a> {
 }
 
 /// A line that Stripe has acknowledged on a draft. Serialized where an intent says what it will put there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub item_key: String,
     pub amount: i64,
@@ -87,6 +115,17 @@ pub struct Item {
     pub put_amount: Option<i64>,
 }
 
+from_row!(Item {
+    item_key,
+    amount,
+    description,
+    period_start,
+    period_end,
+    folded,
+    stripe_line_id,
+    put_amount
+});
+
 impl Item {
     /// False where somebody removed the line, and only what we had put there is remembered.
     pub fn is_on_draft(&self) -> bool {
@@ -100,7 +139,7 @@ impl Item {
 }
 
 /// A line of a sealed invoice.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerLine {
     pub item_key: String,
     /// What we put there: it counts as billed.
@@ -112,6 +151,16 @@ pub struct LedgerLine {
     pub period_end: i64,
     pub stripe_line_id: Option<String>,
 }
+
+from_row!(LedgerLine {
+    item_key,
+    amount,
+    stripe_amount,
+    description,
+    period_start,
+    period_end,
+    stripe_line_id
+});
 
 macro_rules! select_invoice {
     ($rest:literal) => {

@@ -1,10 +1,9 @@
 //! The durable queue: at most one live job per kind and subject, claimed for seconds under a token.
 
 use super::{Store, Tx, both, split};
-use crate::planted::{Bug, planted};
 
 /// A thing to do.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct Job {
     pub id: String,
     pub kind: String,
@@ -23,6 +22,21 @@ pub struct Job {
     pub created_at: i64,
     pub finished_at: Option<i64>,
 }
+
+from_row!(Job {
+    id,
+    kind,
+    subject,
+    state,
+    run_at,
+    deadline,
+    attempts,
+    asked,
+    token,
+    last_error,
+    created_at,
+    finished_at
+});
 
 /// Whose jobs to claim. One kind may have workers of its own, so that neither it nor the others wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +244,8 @@ impl Store {
                  attempts = 0, last_error = null, lease_until = null
              where id = $3 and token = $4 and state = 'running'",
         );
-        let asked = if planted(Bug::JobAskedOnce) { i64::MAX } else { job.asked };
+        let asked = job.asked;
+        mutant!(JobAskedOnce, let asked = i64::MAX);
         self.db.run(sql, (asked, now, &job.id, job.token, again_at)).await.map(|_| ())
     }
 

@@ -1,7 +1,6 @@
 //! Leases: one writer per subject, with a token that grows with every term.
 
 use super::{Store, Tx, both};
-use crate::planted::{Bug, planted};
 
 /// A term of writing, over when its time is up or somebody else's term has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +25,11 @@ impl Store {
              where lease.until_at <= $4
              returning token",
         );
-        let one = i64::from(!planted(Bug::TermsHaveOneToken));
-        let now = if planted(Bug::LeaseNeverEnds) { 0 } else { now };
+        let step = 1_i64;
+        mutant!(TermsHaveOneToken, let step = 0_i64);
+        mutant!(LeaseNeverEnds, let now = 0);
         let mut tx = self.db.begin().await?;
-        let term: Option<(i64,)> = tx.opt(sql, (subject, owner, until, now, one)).await?;
+        let term: Option<(i64,)> = tx.opt(sql, (subject, owner, until, now, step)).await?;
         tx.commit().await?;
         Ok(term.map(|(token,)| Lease { subject: subject.to_owned(), token }))
     }
@@ -53,6 +53,8 @@ impl Tx {
     pub async fn holds(&mut self, lease: &Lease) -> sqlx::Result<bool> {
         let sql =
             both("update lease set until_at = until_at where subject = $1 and token = $2 and until_at > 0");
-        Ok(self.run(sql, (&lease.subject, lease.token)).await? == 1)
+        let held = self.run(sql, (&lease.subject, lease.token)).await? == 1;
+        mutant!(LeaseNeverChecked, let held = true);
+        Ok(held)
     }
 }

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 
 use super::page::{Page, paged};
 use super::{Store, Tx, both, unreadable};
-use crate::billing::Aggregation;
 use crate::clock::from_ms;
+use opentab_billing::Aggregation;
 
 /// What is counted, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,8 @@
 //! All SQL, and no decisions: who has recorded what.
 
+#[macro_use]
+mod row;
+
 mod amounts;
 pub mod answers;
 pub mod api_keys;
@@ -25,6 +28,7 @@ pub mod prices;
 mod probe;
 mod reads;
 mod report;
+mod schema;
 pub mod services;
 mod settings;
 mod statements;

@@ -4,7 +4,7 @@ use super::page::{Page, paged};
 use super::{Store, Tx, both};
 
 /// An address that hears of what happens. Times in unix milliseconds.
-#[derive(Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebhookEndpoint {
     /// `ot_whe_…`
     pub id: String,
@@ -25,6 +25,20 @@ pub struct WebhookEndpoint {
     pub updated_at: i64,
 }
 
+from_row!(WebhookEndpoint {
+    id,
+    url,
+    description,
+    events,
+    secret,
+    old_secret,
+    old_secret_until,
+    state,
+    failing_since,
+    created_at,
+    updated_at
+});
+
 /// Without its secrets.
 impl std::fmt::Debug for WebhookEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,7 +57,7 @@ impl WebhookEndpoint {
 }
 
 /// One event on its way to one endpoint. Times in unix milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookDelivery {
     /// `ot_whd_…`
     pub id: String,
@@ -63,6 +77,21 @@ pub struct WebhookDelivery {
     pub created_at: i64,
     pub updated_at: i64,
 }
+
+from_row!(WebhookDelivery {
+    id,
+    endpoint_id,
+    event_id,
+    kind,
+    body,
+    state,
+    attempts,
+    next_at,
+    status,
+    last_error,
+    created_at,
+    updated_at
+});
 
 /// Which deliveries a list shows; an empty text is any.
 #[derive(Clone, Debug, Default)]

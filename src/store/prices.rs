@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 
 use super::page::{Page, paged};
 use super::{Store, Tx, both, unreadable};
-use crate::billing::PriceTerms;
 use crate::clock::from_ms;
+use opentab_billing::PriceTerms;
 
 /// What a meter, or nothing, costs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,7 +35,7 @@ pub enum ReportSort {
 
 /// One invoice of a month; or a customer for whom an amount is awaited and who has no invoice. Times in unix
 /// milliseconds, amounts in minor units.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRow {
     /// The invoice's id; without one, the customer's.
     pub id: String,
@@ -66,8 +66,31 @@ pub struct ReportRow {
     pub email: Option<String>,
 }
 
+from_row!(ReportRow {
+    id,
+    customer_id,
+    customer_name,
+    external_id,
+    cycle,
+    currency,
+    invoice_id,
+    number,
+    status,
+    charge_state,
+    charge_reason,
+    amount,
+    total,
+    amount_due,
+    amount_paid,
+    amount_remaining,
+    due_at,
+    finalized_at,
+    looked_up,
+    email
+});
+
 /// What all rows of one currency and status come to, in minor units.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportTotal {
     pub currency: String,
     pub status: String,
@@ -79,8 +102,19 @@ pub struct ReportTotal {
     pub amount_remaining: i64,
 }
 
+from_row!(ReportTotal {
+    currency,
+    status,
+    invoices,
+    amount,
+    total,
+    amount_due,
+    amount_paid,
+    amount_remaining
+});
+
 /// How many rows of a month wait for something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportCounts {
     pub not_finalized: i64,
     pub not_looked_up: i64,
@@ -89,8 +123,10 @@ pub struct ReportCounts {
     pub uncollectible: i64,
 }
 
+from_row!(ReportCounts { not_finalized, not_looked_up, not_delivered, not_paid, uncollectible });
+
 /// What is expected on finalized invoices of one currency, in minor units, by how many whole days it is overdue.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ageing {
     pub currency: String,
     pub not_due: i64,
@@ -99,6 +135,8 @@ pub struct Ageing {
     pub days_61_to_90: i64,
     pub days_over_90: i64,
 }
+
+from_row!(Ageing { currency, not_due, days_1_to_30, days_31_to_60, days_61_to_90, days_over_90 });
 
 /// What we have put on an invoice.
 macro_rules! put {

@@ -1,10 +1,9 @@
 //! What a statement is made of: services with their prices, exact daily totals, and what was billed before.
 
 use super::{Store, both};
-use crate::planted::{Bug, planted};
 
 /// A service with its price and, where usage is counted, its meter.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct PricedService {
     pub service_id: String,
     pub price_id: String,
@@ -21,14 +20,30 @@ pub struct PricedService {
     pub until_day: Option<String>,
 }
 
+from_row!(PricedService {
+    service_id,
+    price_id,
+    name,
+    terms,
+    meter_no,
+    meter_id,
+    aggregation,
+    decimals,
+    unit_label,
+    from_day,
+    until_day
+});
+
 /// The exact total of one meter and local day.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct UsageDay {
     pub meter_id: String,
     pub day: String,
     pub quantity: i64,
     pub events: i64,
 }
+
+from_row!(UsageDay { meter_id, day, quantity, events });
 
 impl Store {
     /// Every service that a customer has or had.
@@ -66,19 +81,17 @@ impl Store {
 
     /// What sealed invoices hold per item key, for the cycles from this one on.
     pub async fn billed(&self, customer_id: &str, from_cycle: &str) -> sqlx::Result<Vec<(String, i64)>> {
-        let mut sql = both(
+        let sql = both(
             "select item_key, cast(sum(amount - rebilled_amount) as bigint) from invoice_line
              where customer_id = $1 and item_key >= $2
              group by item_key",
         );
-        if planted(Bug::VoidChargedAgain) {
-            sql = both(
-                "select item_key, cast(sum(amount - rebilled_amount) as bigint) from invoice_line
-                 where customer_id = $1 and item_key >= $2
-                     and invoice_id not in (select id from invoice where state = 'void')
-                 group by item_key",
-            );
-        }
+        mutant!(VoidChargedAgain, let sql = both(
+            "select item_key, cast(sum(amount - rebilled_amount) as bigint) from invoice_line
+             where customer_id = $1 and item_key >= $2
+                 and invoice_id not in (select id from invoice where state = 'void')
+             group by item_key",
+        ));
         self.db.all(sql, (customer_id, from_cycle)).await
     }
 }

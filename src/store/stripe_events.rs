@@ -3,7 +3,7 @@
 use super::{Store, Tx, both};
 
 /// An event that Stripe sent.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug)]
 pub struct StripeEvent {
     pub id: String,
     /// Such as `invoice.finalized`.
@@ -21,6 +21,8 @@ pub struct StripeEvent {
     /// Why it was ignored or quarantined, or what it did.
     pub reason: Option<String>,
 }
+
+from_row!(StripeEvent { id, kind, object_id, livemode, created_at, received_at, payload, state, reason });
 
 /// An event to store.
 #[derive(Clone, Debug)]

@@ -7,8 +7,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, Postgres, Row as _, Sqlite};
 
 use super::{Store, Tx, split};
-use crate::billing::Aggregation;
-use crate::planted::{Bug, planted};
+use opentab_billing::Aggregation;
 
 /// A local day of a customer, which many events share.
 #[derive(Debug, PartialEq, Eq)]
@@ -428,9 +427,7 @@ async fn mark_changed(tx: &mut Tx, fresh: &[&UsageRow]) -> sqlx::Result<()> {
             "on conflict (customer_id, cycle) do update set version = billing_cycle.version + 1",
         )
     });
-    if planted(Bug::UsageMarksNothing) {
-        return Ok(());
-    }
+    mutant!(UsageMarksNothing, return Ok(()));
     let mut cycles: Vec<(&Arc<str>, &str)> = Vec::new();
     for row in fresh {
         // Rows are sorted by customer, so most repeat the one before.
@@ -661,7 +658,7 @@ impl Bound {
 }
 
 /// A customer as usage needs it; none of this ever changes.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct UsageCustomer {
     /// The number in usage rows.
     pub no: i64,
@@ -675,8 +672,10 @@ pub struct UsageCustomer {
     pub anchor_day: i64,
 }
 
+from_row!(UsageCustomer { no, id, external_id, time_zone, anchor_day });
+
 /// A meter as usage needs it; none of this ever changes.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct UsageMeter {
     /// The number in usage rows.
     pub no: i64,
@@ -689,6 +688,8 @@ pub struct UsageMeter {
     /// Digits after the point.
     pub decimals: i64,
 }
+
+from_row!(UsageMeter { no, id, event_name, aggregation, decimals });
 
 impl Store {
     /// The customers that these ids or external ids name; unknown ones are missing.

@@ -11,13 +11,13 @@ use super::WorkflowError;
 use super::current::cycle_of;
 use super::statement::{LoadedStatement, Service, billed_in, load_services, load_statement, load_usage};
 use crate::app::App;
-use crate::billing::{
-    BillingCycle, Currency, CycleUsage, Decimal, InvoiceState, PricePart, Quantity, ServiceTerms, Statement,
-    StatementLine, StatementScope, owed, statement_of,
-};
 use crate::clock::from_ms;
 use crate::store::customers::Customer;
 use crate::store::{Invoice, LedgerLine};
+use opentab_billing::{
+    BillingCycle, Currency, CycleUsage, Decimal, InvoiceState, PricePart, Quantity, ServiceTerms, Statement,
+    StatementLine, StatementScope, owed, statement_of,
+};
 
 /// Past invoices on one view.
 const MOST_PAST: usize = 24;

@@ -9,7 +9,6 @@ use super::receive::ask_for_what_waits;
 use super::{WorkflowError, invoice_email, notice};
 use crate::app::App;
 use crate::mailer::Outcome;
-use crate::planted::{Bug, planted};
 use crate::store::{Effect, Ending, Intent, Item, Lease, NewIntent, Seen, Tx, customers};
 use crate::stripe::{InvoiceAnswer, Method, ObjectAnswer, Refusal, StripeError, Write};
 
@@ -71,14 +70,7 @@ pub async fn carry_out(
 ) -> Result<Carried, WorkflowError> {
     let write =
         Write { method: Method::of(&intent.method), path: intent.path.clone(), body: intent.body.clone() };
-    let key = match planted(Bug::NoIdempotencyKey) {
-        true => app.ids.new_id(crate::clock::prefix::INTENT),
-        false if planted(Bug::KeyFromTheValue) => {
-            format!("{}?{}", intent.path, intent.body).chars().take(255).collect()
-        }
-        false => intent.idempotency_key.clone(),
-    };
-    match app.stripe.write(&write, &key, deadline_ms).await {
+    match app.stripe.write(&write, &intent.idempotency_key, deadline_ms).await {
         Ok(answer) if !names_what_it_made(&intent.effect, &answer) => {
             unanswered(app, intent, "Stripe's answer cannot be read".to_owned(), 1).await
         }
@@ -93,13 +85,17 @@ pub async fn carry_out(
 }
 
 async fn unanswered(app: &App, intent: &Intent, why: String, counts: i64) -> Result<Carried, WorkflowError> {
-    if planted(Bug::NoAnswerIsFailure) {
-        let mut tx = app.store.db.begin().await?;
-        tx.settle_intent(&intent.id, Ending::Refused, Some(&why), app.clock.now_ms()).await?;
-        tx.commit().await?;
-    }
+    mutant!(NoAnswerIsFailure, take_for_refused(app, intent, &why).await?);
     app.store.intent_unanswered(&intent.id, &why, counts, app.clock.now_ms()).await?;
     Err(WorkflowError::StripeUnavailable(why))
+}
+
+/// The mistake of [`Mutant::NoAnswerIsFailure`](crate::mutant::Mutant::NoAnswerIsFailure).
+#[cfg(feature = "mutants")]
+async fn take_for_refused(app: &App, intent: &Intent, why: &str) -> Result<(), WorkflowError> {
+    let mut tx = app.store.db.begin().await?;
+    tx.settle_intent(&intent.id, Ending::Refused, Some(why), app.clock.now_ms()).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Without its id nothing can be done with what was made. Under the same key Stripe says it again.
@@ -109,10 +105,12 @@ fn names_what_it_made(effect: &Effect, answer: &Bytes) -> bool {
 
 /// Whether asking again under the same key is pointless or dangerous, so that the truth has to be read.
 pub fn must_be_read(intent: &Intent, now_ms: i64) -> bool {
+    let repeated = intent.attempts >= ASK_AGAIN;
+    mutant!(StoredFailureForEver, let repeated = false);
+    let forgotten = now_ms - intent.created_at >= KEY_LIVES_MS;
+    mutant!(KeysLiveForEver, let forgotten = false);
     // A deletion does the same however often it is asked for.
-    Method::of(&intent.method) == Method::Post
-        && ((intent.attempts >= ASK_AGAIN && !planted(Bug::StoredFailureForEver))
-            || (now_ms - intent.created_at >= KEY_LIVES_MS && !planted(Bug::KeysLiveForEver)))
+    Method::of(&intent.method) == Method::Post && (repeated || forgotten)
 }
 
 /// For people: what an intent does.

@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::by::{By, ChangeError};
 use crate::app::App;
-use crate::billing::{Aggregation, PriceTerms};
 use crate::clock::prefix;
 use crate::store::meters::{self, Meter};
 use crate::store::prices::{self, Price};
+use opentab_billing::{Aggregation, PriceTerms};
 
 /// A meter that is not there yet.
 #[derive(Clone, Debug)]

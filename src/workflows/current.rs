@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 
 use super::WorkflowError;
 use crate::app::App;
-use crate::billing::BillingCycle;
 use crate::clock::prefix;
 use crate::store::customers::Customer;
 use crate::store::{Invoice, NewInvoice, Tx};
+use opentab_billing::BillingCycle;
 
 /// Begins the current invoice of a cycle: `pending`, until a sync opens it at Stripe.
 pub async fn begin_invoice(

@@ -9,7 +9,6 @@ use super::{WorkflowError, bounce, invoice_email, notice};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::mailer::{self, HandOver, Mailbox, Outcome};
-use crate::planted::{Bug, planted};
 use crate::store::customers::Customer;
 use crate::store::{EmailFilter, NewEmail, NewJob, Page, Reach, StoredEmail, Tx};
 
@@ -202,9 +201,9 @@ pub(super) async fn settle_in(
         Outcome::Sent => ("sent", None),
         Outcome::TryLater(why) if email.attempts + 1 < TRIES => ("queued", Some(why)),
         Outcome::TryLater(why) | Outcome::Refused(why) => ("failed", Some(why)),
-        Outcome::Unknown(why) if planted(Bug::UnknownSentAgain) => ("queued", Some(why)),
         Outcome::Unknown(why) => ("unknown", Some(why)),
     };
+    mutant!(UnknownSentAgain, let state = if state == "unknown" { "queued" } else { state });
     if !tx.settle_email(&email.id, token, state, error.map(String::as_str), now).await? {
         return Ok(None);
     }

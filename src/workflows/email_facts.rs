@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::WorkflowError;
 use crate::app::App;
-use crate::billing::{Currency, InvoiceState, Money};
 use crate::clock::{from_ms, prefix};
 use crate::config::InvoicePdf;
 use crate::mailer::{Locale, Rendered};
 use crate::store::customers::Customer;
 use crate::store::{Incident, Invoice, LedgerLine, Page, StoredEmail};
+use opentab_billing::{Currency, InvoiceState, Money};
 
 /// Of open incidents, so many are in a digest.
 const IN_A_DIGEST: i64 = 50;

@@ -8,10 +8,10 @@ use super::ask::SYNC;
 use super::imports::first_of;
 use super::statement::{Service, billed_in, load_services, load_usage};
 use crate::app::App;
-use crate::billing::{BillingCycle, Model, owed};
 use crate::clock::prefix;
 use crate::store::customers::{Customer, CustomerFilter, CustomerState};
 use crate::store::{NewJob, Page};
+use opentab_billing::{BillingCycle, Model, owed};
 
 /// The kind of the job that does so for one customer; its subject is `ot_cus_…/2026-11`.
 pub const GENERATE: &str = "generate";

@@ -8,7 +8,6 @@ use super::email::{self, Letter, SMTP, STRIPE};
 use super::lease::{as_only_writer, begin_as_writer};
 use super::{WorkflowError, bounce, notice};
 use crate::app::App;
-use crate::billing::InvoiceState;
 use crate::clock::prefix;
 use crate::config::{InvoiceEmails, InvoicePdf};
 use crate::mailer::{Attachment, Outcome};
@@ -16,6 +15,7 @@ use crate::outgoing::FetchError;
 use crate::store::customers::{self, CollectionMethod};
 use crate::store::{Effect, Ending, Intent, Invoice, Lease, NewIntent, Reach, StoredEmail, Tx};
 use crate::stripe::{self, EventAnswer, InvoiceAnswer, List};
+use opentab_billing::InvoiceState;
 
 /// The kind of the e-mail that brings an invoice.
 pub const INVOICE: &str = "invoice";

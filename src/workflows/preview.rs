@@ -5,9 +5,9 @@ use super::current::cycle_of;
 use super::statement::load_statement;
 use super::sync::{on_draft, wanted_items};
 use crate::app::App;
-use crate::billing::{Plan, reconcile};
 use crate::store::Invoice;
 use crate::store::customers::Customer;
+use opentab_billing::{Plan, reconcile};
 
 /// The difference between what is owed and what the draft is known to hold.
 #[derive(Clone, Debug)]

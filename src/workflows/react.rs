@@ -9,13 +9,12 @@ use super::charge::{self, Followed};
 use super::receive::why_ignored;
 use super::{WorkflowError, invoice_email, notice};
 use crate::app::App;
-use crate::billing::InvoiceState;
 use crate::clock::prefix;
 use crate::mailer;
-use crate::planted::{Bug, planted};
 use crate::store::customers;
 use crate::store::{Effect, Invoice, KnownIntent, NewIntent, NewJob, StripeEvent, Tx};
 use crate::stripe::{self, CustomerAnswer, InvoiceAnswer};
+use opentab_billing::InvoiceState;
 
 const CURRENCY_CHANGED: &str = "currency_changed";
 
@@ -45,11 +44,14 @@ pub async fn react(app: &App, object_id: &str) -> Result<(), WorkflowError> {
         if !tx.lock_stripe_event(&event.id).await? {
             continue;
         }
-        if planted(Bug::ReactOnce) {
-            tx.settle_stripe_event(&event.id, "handled", None, app.clock.now_ms()).await?;
-            tx.commit().await?;
-            tx = app.store.db.begin().await?;
-        }
+        mutant!(
+            ReactOnce,
+            tx = {
+                tx.settle_stripe_event(&event.id, "handled", None, app.clock.now_ms()).await?;
+                tx.commit().await?;
+                app.store.db.begin().await?
+            }
+        );
         let outcome = one(app, &mut tx, event).await?;
         let settled = match &outcome {
             Outcome::Handled(reason) => Some(("handled", *reason)),
@@ -203,15 +205,17 @@ async fn follow(
     kind: &str,
     answer: &InvoiceAnswer,
 ) -> Result<Outcome, WorkflowError> {
-    if kind == "invoice.finalized" && planted(Bug::InvoiceEmailForEachDelivery) {
-        invoice_email::queue(app, tx, invoice, "smtp", &app.ids.new_id(prefix::EMAIL)).await?;
-    }
+    mutant!(
+        InvoiceEmailForEachDelivery,
+        if kind == "invoice.finalized" {
+            let cause = app.ids.new_id(crate::clock::prefix::EMAIL);
+            invoice_email::queue(app, tx, invoice, "smtp", &cause).await?;
+        }
+    );
     let seen = answer.status.as_deref().and_then(|status| status.parse::<InvoiceState>().ok());
-    let moved = |seen: InvoiceState| match planted(Bug::PayloadIsBelieved) {
-        true => Some(seen).filter(|seen| *seen != state),
-        false => state.advance(seen),
-    };
-    if let Some(next) = seen.and_then(moved) {
+    let next = seen.and_then(|seen| state.advance(seen));
+    mutant!(PayloadIsBelieved, let next = seen.filter(|seen| *seen != state));
+    if let Some(next) = next {
         charge::moves_on(app, tx, invoice, next, answer, "webhook").await?;
         return Ok(Outcome::Handled("the invoice moved on"));
     }

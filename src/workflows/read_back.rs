@@ -13,10 +13,9 @@ use super::seal::seal;
 use super::sync::{Round, Run};
 use super::unsure::Unsure;
 use super::{WorkflowError, invoice_email, notice};
-use crate::billing::InvoiceState;
-use crate::planted::{Bug, planted};
 use crate::store::{Effect, Ending, Intent, Invoice, Item, Tx};
 use crate::stripe::{self, InvoiceAnswer, LineAnswer, LinesPage, List, StripeError};
+use opentab_billing::InvoiceState;
 
 /// Reads the draft and takes over what is there: a line that is gone or changed is put right by the next plan.
 pub(super) async fn read_back(run: &mut Run<'_>, invoice: &Invoice) -> Result<Round, WorkflowError> {
@@ -64,9 +63,10 @@ pub(super) async fn all_lines(
     if let Some(lines) = answer.all_lines() {
         return Ok(lines.to_vec());
     }
-    if let Some(embedded) = answer.lines.as_ref().filter(|_| planted(Bug::FirstTenLines)) {
-        return Ok(embedded.data.clone());
-    }
+    mutant!(
+        FirstTenLines,
+        return Ok(answer.lines.as_ref().map(|lines| lines.data.clone()).unwrap_or_default())
+    );
     pages(run, &answer.id).await
 }
 
@@ -144,9 +144,7 @@ async fn adopt_lines(
         if written.is_none() && before.is_some_and(other) {
             edits.push(format!("{key} was edited"));
         }
-        if planted(Bug::EditsStay) {
-            item.amount = before.map_or(item.amount, |before| before.amount);
-        }
+        mutant!(EditsStay, item.amount = before.map_or(item.amount, |before| before.amount));
         tx.put_item(&invoice.id, &item).await?;
     }
     for (key, before) in known {
@@ -183,7 +181,8 @@ async fn finish_reading(
     edits: &[String],
 ) -> Result<(), WorkflowError> {
     if let Some(answer) = answer {
-        let as_of = if planted(Bug::ReadTooFar) { i64::MAX } else { invoice.updated_at };
+        let as_of = invoice.updated_at;
+        mutant!(ReadTooFar, let as_of = i64::MAX);
         tx.invoice_was_read(&invoice.id, foreign, as_of).await?;
         tx.invoice_seen(&invoice.id, &seen(answer), run.app.clock.now_ms()).await?;
     }
@@ -247,9 +246,7 @@ async fn begin_anew(
     let cycle = cycle_of(&run.customer, invoice)?;
     let mut tx = begin_as_writer(run.app, run.lease).await?;
     tx.invoice_state(&invoice.id, InvoiceState::Deleted.as_str(), run.app.clock.now_ms()).await?;
-    if !planted(Bug::DeletedDraftForgotten) {
-        tx.unsync_cycles(&invoice.customer_id).await?;
-    }
+    tx.unsync_cycles(&invoice.customer_id).await?;
     begin_invoice(run.app, &mut tx, &run.customer, &cycle).await?;
     let detail = json!({ "stripe_invoice_id": invoice.stripe_invoice_id });
     By::service("sync").note(run.app, &mut tx, "draft.deleted", &invoice.id, detail).await?;
@@ -264,8 +261,8 @@ async fn begin_anew(
 
 /// What stood on a deleted draft is pending now, and another invoice would sweep it up: ours go.
 async fn sweep_pending_items(run: &mut Run<'_>) -> Result<(), WorkflowError> {
-    let customer = run.customer.stripe_customer_id.clone().filter(|_| !planted(Bug::PendingItemsStay));
-    let Some(customer) = customer else { return Ok(()) };
+    mutant!(PendingItemsStay, return Ok(()));
+    let Some(customer) = run.customer.stripe_customer_id.clone() else { return Ok(()) };
     let mut after: Option<String> = None;
     loop {
         let page: List<LineAnswer> = run
@@ -292,10 +289,8 @@ pub(super) async fn resolve(run: &mut Run<'_>, intent: &Intent) -> Result<(), Wo
         return invoice_email::look(run.app, run.lease, intent, email_id).await;
     }
     let found = match &intent.effect {
-        Effect::CreateCustomer if !planted(Bug::BlindCustomer) => find_customer(run, intent).await?,
-        Effect::OpenInvoice if !planted(Bug::BlindCreate) => {
-            find_invoice(run, intent.invoice_id.as_deref().unwrap_or_default()).await?
-        }
+        Effect::CreateCustomer => find_customer(run, intent).await?,
+        Effect::OpenInvoice => find_invoice(run, intent.invoice_id.as_deref().unwrap_or_default()).await?,
         _ => None,
     };
     let ending = if found.is_some() { Ending::Done } else { Ending::Abandoned };
@@ -344,6 +339,7 @@ const CLOCKS_DIFFER_S: i64 = 86_400;
 
 /// Our customer among those that Stripe created since the intent was recorded.
 async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>, WorkflowError> {
+    mutant!(BlindCustomer, return Ok(None));
     let mut after: Option<String> = None;
     loop {
         let request = stripe::customers_since(intent.created_at / 1_000 - CLOCKS_DIFFER_S, after.as_deref());
@@ -365,6 +361,7 @@ async fn find_customer(run: &Run<'_>, intent: &Intent) -> Result<Option<String>,
 
 /// Our draft among the customer's newest invoices.
 async fn find_invoice(run: &Run<'_>, invoice_id: &str) -> Result<Option<String>, WorkflowError> {
+    mutant!(BlindCreate, return Ok(None));
     let Some(customer) = &run.customer.stripe_customer_id else { return Ok(None) };
     let page: List<InvoiceAnswer> = run
         .app

@@ -5,7 +5,6 @@ use opentab_webhooks::Event;
 use super::WorkflowError;
 use crate::app::App;
 use crate::clock::prefix;
-use crate::planted::{Bug, planted};
 use crate::store::{NewJob, NewStripeEvent, StripeEvent, Tx};
 
 /// What we react to. Everything else is stored as ignored.
@@ -80,10 +79,13 @@ async fn store(app: &App, event: &Event<'_>, payload: &str, polled: bool) -> Res
         now,
     };
     let is_new = tx.insert_stripe_event(&new).await?;
-    if planted(Bug::ReactAfterCommit) {
-        tx.commit().await?;
-        tx = app.store.db.begin().await?;
-    }
+    mutant!(
+        ReactAfterCommit,
+        tx = {
+            tx.commit().await?;
+            app.store.db.begin().await?
+        }
+    );
     if let (true, None, Some(object_id)) = (is_new, &ignored, event.object_id.as_deref()) {
         ask_for_reaction(app, &mut tx, object_id).await?;
     }

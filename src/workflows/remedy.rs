@@ -428,7 +428,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::billing::Reason;
+    use opentab_billing::Reason;
 
     #[test]
     fn every_action_has_its_own_words_and_is_found_by_its_name() {

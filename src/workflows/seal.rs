@@ -13,10 +13,9 @@ use super::receive::ask_for_what_waits;
 use super::sync::{FOLD_KEY, Run};
 use super::unsure::Unsure;
 use super::{WorkflowError, charge, invoice_email, notice};
-use crate::billing::InvoiceState;
-use crate::planted::{Bug, planted};
 use crate::store::{Invoice, Item, LedgerLine, Tx};
 use crate::stripe::{InvoiceAnswer, LineAnswer};
+use opentab_billing::{BillingCycle, InvoiceState};
 
 /// Seals an invoice that Stripe has finalized, whoever asked for that, and however we heard of it.
 pub(super) async fn seal(
@@ -34,20 +33,14 @@ pub(super) async fn seal(
     let overrides = write_ledger(&mut tx, &invoice, &items, &lines, &unsure).await?;
     mark_sealed(run, &mut tx, &invoice, answer).await?;
     tx.mark_cycles_settled(&invoice.customer_id, &invoice.cycle).await?;
-    if !planted(Bug::NoNextInvoice) {
-        begin_invoice(run.app, &mut tx, &run.customer, &next).await?;
-    }
+    begin_next(run, &mut tx, &next).await?;
     // Paid, voided: what Stripe said of it before it was sealed waits for this.
     ask_for_what_waits(run.app, &mut tx, &invoice.id).await?;
     for change in &overrides {
         report_override(run, &mut tx, &invoice, change).await?;
     }
     tx.commit().await?;
-    if planted(Bug::InvoiceEmailAfterCommit) {
-        let mut tx = run.app.store.db.begin().await?;
-        invoice_email::begin(run.app, &mut tx, &invoice, answer, InvoiceState::Open).await?;
-        tx.commit().await?;
-    }
+    mutant!(InvoiceEmailAfterCommit, begin_email_late(run, &invoice, answer).await?);
     run.app.metrics.invoice_finalized();
     run.synced.finalized.push(invoice.id.clone());
     run.looks = 0;
@@ -85,7 +78,8 @@ async fn write_ledger(
         if held != item.amount {
             overrides.push(Override { item_key: item.item_key.clone(), ours: item.amount, at_stripe: held });
         }
-        let counted = if planted(Bug::OverrideChargedAgain) { held } else { item.amount };
+        let counted = item.amount;
+        mutant!(OverrideChargedAgain, let counted = held);
         for entry in ledger_lines(&Item { amount: counted, ..item.clone() }, held) {
             tx.insert_ledger_line(&invoice.id, &invoice.customer_id, &entry).await?;
         }
@@ -132,8 +126,8 @@ fn ledger_lines(item: &Item, held: i64) -> Vec<LedgerLine> {
         None => vec![line(item.item_key.clone(), item.amount, Some(held))],
         Some(carried) => {
             let mut lines = vec![line(FOLD_KEY.to_owned(), 0, Some(held))];
-            let kept = if planted(Bug::SealForgetsFolded) { Vec::new() } else { carried };
-            lines.extend(kept.into_iter().map(|(key, amount)| line(key, amount, None)));
+            mutant!(SealForgetsFolded, let carried = Vec::new());
+            lines.extend(carried.into_iter().map(|(key, amount)| line(key, amount, None)));
             lines
         }
     }
@@ -171,17 +165,44 @@ async fn mark_sealed(
     let detail = json!({
         "number": answer.number, "total": answer.total, "currency": invoice.currency, "cycle": invoice.cycle,
     });
-    if !planted(Bug::NoAuditRow) {
-        By::service("sync").note(run.app, tx, "invoice.sealed", &invoice.id, detail).await?;
-    }
+    By::service("sync").note(run.app, tx, "invoice.sealed", &invoice.id, detail).await?;
     if state == InvoiceState::Void {
         notice::voided(run.app, tx, &invoice.id).await?;
     }
     charge::begin(run.app, tx, invoice, answer, state).await?;
-    if !planted(Bug::InvoiceEmailAfterCommit) {
-        invoice_email::begin(run.app, tx, invoice, answer, state).await?;
-    }
+    begin_email(run, tx, invoice, answer, state).await?;
     finalized_by_hand(run, tx, invoice).await
+}
+
+/// Begins the invoice that collects what comes after the sealed one.
+async fn begin_next(run: &Run<'_>, tx: &mut Tx, next: &BillingCycle) -> Result<(), WorkflowError> {
+    mutant!(NoNextInvoice, return Ok(()));
+    begin_invoice(run.app, tx, &run.customer, next).await?;
+    Ok(())
+}
+
+/// Queues the invoice's e-mail in the transaction that seals it, so that a crash loses neither or both.
+async fn begin_email(
+    run: &Run<'_>,
+    tx: &mut Tx,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+    state: InvoiceState,
+) -> Result<(), WorkflowError> {
+    mutant!(InvoiceEmailAfterCommit, return Ok(()));
+    invoice_email::begin(run.app, tx, invoice, answer, state).await
+}
+
+/// The mistake of [`Mutant::InvoiceEmailAfterCommit`](crate::mutant::Mutant::InvoiceEmailAfterCommit).
+#[cfg(feature = "mutants")]
+async fn begin_email_late(
+    run: &Run<'_>,
+    invoice: &Invoice,
+    answer: &InvoiceAnswer,
+) -> Result<(), WorkflowError> {
+    let mut tx = run.app.store.db.begin().await?;
+    invoice_email::begin(run.app, &mut tx, invoice, answer, InvoiceState::Open).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Somebody else finalized it: an operator hears of it, and the audit says so.

@@ -7,14 +7,13 @@ use chrono::NaiveDate;
 
 use super::WorkflowError;
 use crate::app::App;
-use crate::billing::{
+use crate::config::BilledCustomers;
+use crate::store::customers::Customer;
+use crate::store::{ChangedCycle, PricedService};
+use opentab_billing::{
     Aggregation, BillingCycle, CycleUsage, DayTotal, ItemKey, MeterTerms, PriceTerms, ServiceTerms,
     Statement, StatementScope, owed, statement_of,
 };
-use crate::config::BilledCustomers;
-use crate::planted::{Bug, planted};
-use crate::store::customers::Customer;
-use crate::store::{ChangedCycle, PricedService};
 
 /// A statement, and which versions of which cycles it has seen.
 #[derive(Clone, Debug)]
@@ -42,10 +41,9 @@ pub async fn load_statement(
     cycle: &BillingCycle,
 ) -> Result<LoadedStatement, WorkflowError> {
     // The versions first: what arrives while we read makes them greater, and so is looked at again.
-    let mut cycles = app.store.cycles_to_bill(&customer.id, &cycle.first_day.to_string()).await?;
-    if planted(Bug::LateUsageLost) {
-        cycles.retain(|changed| changed.cycle == cycle.first_day.to_string());
-    }
+    let first_day = cycle.first_day.to_string();
+    let cycles = app.store.cycles_to_bill(&customer.id, &first_day).await?;
+    mutant!(LateUsageLost, let cycles = cycles.into_iter().filter(|changed| changed.cycle == first_day).collect());
     let services = load_services(app, customer).await?;
     let rule = customer.cycle_rule();
     let mut lines = Vec::new();
@@ -55,9 +53,12 @@ pub async fn load_statement(
         let usage = load_usage(app, customer, &cycle).await?;
         let terms = billed_in(app, customer, &cycle, &services).await?;
         lines.extend(owed(&cycle, &terms, &usage).map_err(|why| unbillable(customer, why))?);
-        if planted(Bug::EveryCurrencyHasCents) && customer.currency.as_str() == "jpy" {
-            lines.iter_mut().for_each(|line| line.owed *= 100);
-        }
+        mutant!(
+            EveryCurrencyHasCents,
+            if customer.currency.as_str() == "jpy" {
+                lines.iter_mut().for_each(|line| line.owed *= 100);
+            }
+        );
     }
     let billed = load_billed(app, customer, &cycles).await?;
     let scope = StatementScope { cycle: cycle.first_day, rule, currency: customer.currency };
@@ -163,15 +164,19 @@ fn read_service(customer: &Customer, row: PricedService) -> Result<Service, Work
     let terms = serde_json::from_str(&row.terms)
         .map_err(|why| unbillable(customer, format!("price {}: {why}", row.price_id)))?;
     let meter = match (&row.meter_id, &row.aggregation, row.decimals) {
-        (Some(id), Some(aggregation), Some(decimals)) => Some((
-            id.clone(),
-            match aggregation.parse().map_err(|why| unbillable(customer, why))? {
-                Aggregation::Max if planted(Bug::MaxIsSum) => Aggregation::Sum,
-                aggregation => aggregation,
-            },
-            u8::try_from(decimals).map_err(|why| unbillable(customer, why))?,
-            row.unit_label.clone().unwrap_or_default(),
-        )),
+        (Some(id), Some(aggregation), Some(decimals)) => {
+            let aggregation: Aggregation = aggregation.parse().map_err(|why| unbillable(customer, why))?;
+            mutant!(MaxIsSum, let aggregation = match aggregation {
+                Aggregation::Max => Aggregation::Sum,
+                other => other,
+            });
+            Some((
+                id.clone(),
+                aggregation,
+                u8::try_from(decimals).map_err(|why| unbillable(customer, why))?,
+                row.unit_label.clone().unwrap_or_default(),
+            ))
+        }
         _ => None,
     };
     let from = stored_day(customer, &row.from_day)?;

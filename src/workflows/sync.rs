@@ -13,12 +13,11 @@ use super::statement::{LoadedStatement, load_statement};
 use super::unsure::Unknown;
 use super::{WorkflowError, close, notice, read_back};
 use crate::app::App;
-use crate::billing::{DraftItem, Plan, WantedItem, fold, reconcile};
 use crate::clock::from_ms;
-use crate::planted::{Bug, planted};
 use crate::store::customers::{CollectionMethod, Customer, CustomerState};
 use crate::store::{Effect, Intent, Invoice, Item, Lease};
 use crate::stripe::{self, DraftLine, NewInvoice, Write};
+use opentab_billing::{DraftItem, Plan, WantedItem, fold, reconcile};
 
 /// The key of the line that carries the smallest ones, where there are more than Stripe takes.
 pub const FOLD_KEY: &str = "folded";
@@ -134,8 +133,10 @@ impl<'a> Run<'a> {
         let items = self.app.store.items(&invoice.id).await?;
         let plan = reconcile(&wanted.items, &on_draft(&items));
         let empty = wanted.items.is_empty() && items.is_empty() && invoice.foreign_amount == 0;
-        if closing && empty && !planted(Bug::EmptyIsFinalized) {
-            let has_services = !loaded.services.is_empty() && !planted(Bug::RollSkipsCycles);
+        mutant!(EmptyIsFinalized, let empty = false);
+        if closing && empty {
+            let has_services = !loaded.services.is_empty();
+            mutant!(RollSkipsCycles, let has_services = false);
             return self.roll(&invoice, has_services).await;
         }
         if invoice.stripe_invoice_id.is_none() {
@@ -145,8 +146,8 @@ impl<'a> Run<'a> {
                 false => self.open(&invoice).await,
             };
         }
-        let as_it_is = closing && planted(Bug::NoFinalSync);
-        if !plan.is_empty() && !as_it_is {
+        mutant!(NoFinalSync, let plan = if closing { Plan::default() } else { plan });
+        if !plan.is_empty() {
             return self.carry_out_plan(&invoice, &plan, &wanted, &items).await;
         }
         self.rest(&invoice, &loaded, &wanted, &items).await?;
@@ -159,9 +160,7 @@ impl<'a> Run<'a> {
 
     /// First what was begun: nothing new is planned while nobody knows how an earlier write ended.
     async fn finish_open_intents(&mut self) -> Result<(), WorkflowError> {
-        if planted(Bug::IntentsForgotten) {
-            return Ok(());
-        }
+        mutant!(IntentsForgotten, return Ok(()));
         for intent in self.app.store.open_intents(&self.customer.id).await? {
             let finished = self.finish(&intent).await;
             Unknown::end_of(&intent).after(self.app, self.lease, finished).await?;
@@ -335,17 +334,13 @@ impl<'a> Run<'a> {
         wanted: &Wanted,
         items: &[Item],
     ) -> Result<Round, WorkflowError> {
-        let cycles = match planted(Bug::SyncedTooFar) {
-            true => self.app.store.cycles_to_bill(&self.customer.id, &invoice.cycle).await?,
-            false => loaded.cycles.clone(),
-        };
         let mut tx = begin_as_writer(self.app, self.lease).await?;
         // What the folded line carries can change while its sum stays: Stripe need not know, the ledger must.
         for item in items.iter().filter(|item| item.item_key == FOLD_KEY && item.folded != wanted.folded) {
             tx.put_item(&invoice.id, &Item { folded: wanted.folded.clone(), ..item.clone() }).await?;
         }
         tx.forget_put_amounts(&invoice.id).await?;
-        tx.mark_cycles_synced(&self.customer.id, &cycles).await?;
+        tx.mark_cycles_synced(&self.customer.id, &loaded.cycles).await?;
         let now = self.app.clock.now_ms();
         tx.invoice_synced(&invoice.id, now).await?;
         tx.resolve_incident("stripe_refused", &self.customer.id, now).await?;
@@ -427,7 +422,8 @@ fn line(wanted: &WantedItem) -> DraftLine<'_> {
 fn writes_of(plan: &Plan, wanted: &Wanted, stripe_id: &str, per_call: usize) -> Vec<(Write, Effect)> {
     let id = |item: &DraftItem| item.stripe_line_id.clone().unwrap_or_default();
     let mut writes = Vec::new();
-    let remove = if planted(Bug::RemovalsForgotten) { &[] } else { &*plan.remove };
+    let remove = &*plan.remove;
+    mutant!(RemovalsForgotten, let remove = &[]);
     for chunk in remove.chunks(per_call) {
         let ids: Vec<String> = chunk.iter().map(id).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike, Months};
 use futures::StreamExt;
-use opentab::sandbox::{CardOutcome, Fault, Options, Sandbox};
-use opentab::store::{Db, both};
+use opentab::internals::store::{Db, both};
+use opentab_sandbox::{CardOutcome, Fault, Options, Sandbox};
 use serde_json::json;
 
 use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use opentab::sandbox::CardOutcome;
-use opentab::store::{Sql, both};
+use opentab::internals::store::{Sql, both};
+use opentab_sandbox::CardOutcome;
 use tokio::task::JoinHandle;
 
 use crate::company::{Company, card};

@@ -4,13 +4,15 @@ use std::io::Cursor;
 
 use chrono::DateTime;
 use chrono_tz::TZ_VARIANTS;
-use opentab::billing::{Currency, CycleRule, Decimal, Money, PriceTerms, Quantity};
-use opentab::commands::usage::{Format, each_event};
-use opentab::http::usage::{Form, read as read_usage};
-use opentab::sheet::{Reader, Row, Unreadable};
-use opentab::workflows::billing_links::{LinkError, Purpose, sign as sign_link, verify as verify_link};
-use opentab::workflows::imports::{Fault, Header, Wanted};
-use opentab::workflows::ingest::{Customer, Known, Meter, NewEvent, Rejection};
+use opentab::internals::commands::usage::{Format, each_event};
+use opentab::internals::http::usage::{Form, read as read_usage};
+use opentab::internals::sheet::{Reader, Row, Unreadable};
+use opentab::internals::workflows::billing_links::{
+    LinkError, Purpose, sign as sign_link, verify as verify_link,
+};
+use opentab::internals::workflows::imports::{Fault, Header, Wanted};
+use opentab::internals::workflows::ingest::{Customer, Known, Meter, NewEvent, Rejection};
+use opentab_billing::{Currency, CycleRule, Decimal, Money, PriceTerms, Quantity};
 use opentab_webhooks::{InvoiceSnapshot, Secrets, invoice, read as read_event, sign, verify};
 use serde::de::IgnoredAny;
 
@@ -132,7 +134,7 @@ fn customer_lines(file: &[u8], piece: usize) -> Vec<Line> {
 
 /// One event, against a customer and each kind of meter.
 fn check(event: &NewEvent<'_>) {
-    use opentab::billing::Aggregation::{Count, Last, Max, Sum, Unique};
+    use opentab_billing::Aggregation::{Count, Last, Max, Sum, Unique};
     let rule = CycleRule { zone: chrono_tz::America::New_York, anchor_day: 31 };
     let customer = std::sync::Arc::new(Customer::new(1, "ot_cus_ada", rule));
     for (aggregation, decimals) in [(Sum, 0), (Count, 9), (Max, 3), (Last, 9), (Unique, 0)] {
@@ -154,7 +156,7 @@ fn check(event: &NewEvent<'_>) {
 
 /// A slug that has a page, and a sentence that a terminal and a database can take.
 fn is_a_reason(why: &Rejection) -> bool {
-    opentab::http::kind::ALL.iter().any(|kind| kind.slug == why.code) && !why.detail.is_empty()
+    opentab::internals::http::kind::ALL.iter().any(|kind| kind.slug == why.code) && !why.detail.is_empty()
 }
 
 /// Text as two decimals, by the first comma: what is read is written and read again as the same, and sums are exact.

@@ -1,9 +1,9 @@
 //! The API's resources, as a user's program sees them.
 
 use chrono::TimeDelta;
-use opentab::http::route_list;
-use opentab::http::routes::Access;
-use opentab::store::NewIncident;
+use opentab::internals::http::route_list;
+use opentab::internals::http::routes::Access;
+use opentab::internals::store::NewIncident;
 use serde_json::{Value, json};
 
 use crate::server::{Server, noon, on_both};
@@ -169,14 +169,14 @@ async fn an_incident_is_closed_by_a_human_once(server: Server) {
             "not-found"
         );
     }
-    let rows = opentab::store::both("select actor from audit where action = 'incident.resolved'");
+    let rows = opentab::internals::store::both("select actor from audit where action = 'incident.resolved'");
     let rows: Vec<(String,)> = server.app.store.db.all(rows, ()).await.unwrap();
     assert!(matches!(&rows[..], [(actor,)] if actor.starts_with("ot_key_")), "{rows:?}");
 }
 
 /// The cycles of the only customer with their versions.
 async fn cycles(server: &Server) -> Vec<(String, i64)> {
-    let sql = opentab::store::both("select cycle, version from billing_cycle order by cycle");
+    let sql = opentab::internals::store::both("select cycle, version from billing_cycle order by cycle");
     server.app.store.db.all(sql, ()).await.unwrap()
 }
 
@@ -240,7 +240,7 @@ async fn every_change_leaves_an_audit_row_with_the_key_that_asked(server: Server
     let path = format!("/v1/customers/{}", customer["id"].as_str().unwrap());
     server.post(&path, json!({ "name": "Ada L." })).await;
     server.post(&path, json!({ "name": "Ada L." })).await;
-    let sql = opentab::store::both(
+    let sql = opentab::internals::store::both(
         "select action, actor, subject from audit where subject = $1 order by at, action",
     );
     let rows: Vec<(String, String, String)> =

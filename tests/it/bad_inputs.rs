@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::future::LocalBoxFuture;
-use opentab::billing::Aggregation;
-use opentab::commands::link;
-use opentab::http::extract::Limits;
-use opentab::http::kind;
-use opentab::jobs;
-use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::api_keys::Scope;
-use opentab::store::customers::Customer;
-use opentab::store::{NewJob, both};
-use opentab::workflows::email;
+use opentab::internals::commands::link;
+use opentab::internals::http::extract::Limits;
+use opentab::internals::http::kind;
+use opentab::internals::jobs;
+use opentab::internals::store::api_keys::Scope;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::store::{NewJob, both};
+use opentab::internals::workflows::email;
+use opentab_billing::Aggregation;
+use opentab_sandbox::{CardOutcome, Fault};
 use opentab_webhooks::sign;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -623,7 +623,7 @@ async fn revoked_key(server: &Server) -> String {
     let keys = store.api_keys().await.unwrap();
     let id = &keys.iter().find(|key| key.scopes.contains(&Scope::Sync)).unwrap().id;
     let now = server.app.clock.now();
-    assert!(opentab::commands::keys::revoke(store, &server.app.ids, now, id).await.unwrap());
+    assert!(opentab::internals::commands::keys::revoke(store, &server.app.ids, now, id).await.unwrap());
     server.app.clock.move_to(now + TimeDelta::seconds(5));
     secret
 }

@@ -6,10 +6,10 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, Response, header};
 use chrono::Duration;
 use http_body_util::BodyExt;
-use opentab::commands::link;
-use opentab::store::api_keys::Scope;
-use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::workflows::sync::sync;
+use opentab::internals::commands::link;
+use opentab::internals::store::api_keys::Scope;
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::workflows::sync::sync;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

@@ -10,10 +10,10 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use opentab::app::App;
-use opentab::http;
-use opentab::http::extract::Limits;
-use opentab::store::{Db, NewIncident};
+use opentab::internals::app::App;
+use opentab::internals::http;
+use opentab::internals::http::extract::Limits;
+use opentab::internals::store::{Db, NewIncident};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
@@ -210,7 +210,7 @@ async fn a_secret_would_be_found_wherever_it_got_out() {
             tx.report_incident(&new).await.unwrap();
             tx.commit().await.unwrap();
             assert_eq!(tables_with_secrets(db), ["incident"]);
-            db.run(opentab::store::both("delete from incident"), ()).await.unwrap();
+            db.run(opentab::internals::store::both("delete from incident"), ()).await.unwrap();
         }
     }
 }

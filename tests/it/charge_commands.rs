@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use opentab::billing::{Reason, Strategy};
-use opentab::commands::dunning::ladder;
-use opentab::sandbox::CardOutcome;
-use opentab::store::{Db, Location, Store};
+use opentab::internals::commands::dunning::ladder;
+use opentab::internals::store::{Db, Location, Store};
+use opentab_billing::{Reason, Strategy};
+use opentab_sandbox::CardOutcome;
 use serde_json::{Value, json};
 
 use crate::payday::Payday;
@@ -120,7 +120,8 @@ async fn the_ladders_are_shown_as_the_settings_have_them() {
 async fn what_needs_a_human_is_listed_in_a_shell() {
     let shell = Shell::new().await;
     let (id, _) = shell.p.invoice().await;
-    let sql = opentab::store::both("update charge set state = 'needs_attention' where invoice_id = $1");
+    let sql =
+        opentab::internals::store::both("update charge set state = 'needs_attention' where invoice_id = $1");
     shell.p.t.app.store.db.run(sql, (&id,)).await.unwrap();
     let (_, lines) = shell.tells(&["incidents", "list"]);
     let need = lines.iter().find(|line| line["kind"] == "charge_needs_attention").unwrap();

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use chrono::Duration;
 use futures::FutureExt;
-use opentab::billing::ChargeState;
-use opentab::http::extract::Limits;
-use opentab::jobs;
-use opentab::jobs::schedule::{CHARGE_ALL, RETRY_FUNDS, RETRY_NETWORK};
-use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::{Charge, NewCharge, Store, both};
-use opentab::stripe::{Request, SendFuture, Transport};
-use opentab::workflows::ask;
-use opentab::workflows::by::By;
-use opentab::workflows::charge::{self, ManualError};
+use opentab::internals::http::extract::Limits;
+use opentab::internals::jobs;
+use opentab::internals::jobs::schedule::{CHARGE_ALL, RETRY_FUNDS, RETRY_NETWORK};
+use opentab::internals::store::{Charge, NewCharge, Store, both};
+use opentab::internals::stripe::{Request, SendFuture, Transport};
+use opentab::internals::workflows::ask;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::charge::{self, ManualError};
+use opentab_billing::ChargeState;
+use opentab_sandbox::{CardOutcome, Fault};
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -84,7 +84,7 @@ impl Transport for Witness {
 async fn in_progress_is_written_before_stripe_is_asked() {
     for by_hand in [false, true] {
         let p = Payday::with(CardOutcome::Succeeds).await;
-        opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+        opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
         let (wire, store) = (p.t.wire(), p.t.app.store.clone());
         let (saw, sent) = Default::default();
         let witness = Arc::new(Witness { wire, store, saw, sent });
@@ -125,7 +125,7 @@ async fn a_customer_for_whom_stripe_hangs_holds_up_nobody_else() {
     let t = company(6, "6", CardOutcome::Succeeds).await;
     let customers: Vec<(String,)> = t.app.store.db.all(both("select id from customer"), ()).await.unwrap();
     for (customer,) in &customers {
-        opentab::workflows::sync::sync(&t.app, customer).await.unwrap();
+        opentab::internals::workflows::sync::sync(&t.app, customer).await.unwrap();
     }
     let (slow,) = in_state(&t, "pending").await.remove(0);
     let at_stripe = t.app.store.invoice(&slow).await.unwrap().unwrap().stripe_invoice_id.unwrap();
@@ -163,7 +163,7 @@ impl Transport for Refuses {
 async fn one_invoice_that_is_never_answered_beside_others_that_are_is_said_once() {
     let t = company(2, "6", CardOutcome::Declined("generic_decline")).await;
     for (customer,) in t.app.store.db.all::<(String,)>(both("select id from customer"), ()).await.unwrap() {
-        opentab::workflows::sync::sync(&t.app, &customer).await.unwrap();
+        opentab::internals::workflows::sync::sync(&t.app, &customer).await.unwrap();
     }
     let pending = in_state(&t, "pending").await;
     let (lost, other) = (&pending[0].0, &pending[1].0);
@@ -212,7 +212,7 @@ async fn tick_alone(p: &Payday, name: &str) -> bool {
 async fn the_first_of_the_month_charges_what_is_due() {
     let p = Payday::with(CardOutcome::Succeeds).await;
     assert!(tick_alone(&p, CHARGE_ALL).await, "nothing is due yet");
-    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
     assert!(!tick_alone(&p, CHARGE_ALL).await, "once a month");
     assert_eq!(p.state().await, "pending");
     p.t.at("2027-01-01T00:00:10Z");
@@ -382,7 +382,7 @@ async fn whoever_dies_in_the_middle_is_taken_over_and_nothing_is_charged_twice()
         let folder = tempfile::tempdir().unwrap();
         let store = fresh_store_in(folder.path()).await;
         let p = Payday::on(store, "opentab", Some(CardOutcome::Succeeds), &[]).await;
-        opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+        opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
         let (id, _) = p.invoice().await;
         let replica = p.t.replica();
         let run = tokio::spawn(async move { charge::charge(&replica, &id).await });
@@ -404,7 +404,7 @@ async fn whoever_dies_in_the_middle_is_taken_over_and_nothing_is_charged_twice()
 async fn replicas_that_charge_the_same_invoices_charge_each_once() {
     for lost in [false, true] {
         let p = Payday::with(CardOutcome::Succeeds).await;
-        opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+        opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
         if lost {
             p.t.sandbox.faults().next(PAY, Fault::LoseAnswer);
         }
@@ -432,14 +432,14 @@ async fn replicas_that_charge_the_same_invoices_charge_each_once() {
 #[tokio::test]
 async fn a_sleeper_whose_term_is_over_settles_nothing() {
     let p = Payday::with(CardOutcome::Succeeds).await;
-    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
     let (id, _) = p.invoice().await;
     let now = p.t.clock.now_ms();
     let asleep = p.t.app.store.acquire_lease(&id, "asleep", now, now + 15_000).await.unwrap().unwrap();
     assert!(charge::charge(&p.t.app, &id).await.is_err(), "one at a time");
     p.t.pass(Duration::seconds(16));
     p.to_the_end().await;
-    assert!(opentab::workflows::lease::begin_as_writer(&p.t.app, &asleep).await.is_err());
+    assert!(opentab::internals::workflows::lease::begin_as_writer(&p.t.app, &asleep).await.is_err());
     p.paid_once("after a sleeper").await;
 }
 
@@ -602,7 +602,7 @@ async fn a_transfer_that_takes_days_is_waited_for_and_not_tried_again() {
         assert_eq!(p.state().await, end);
         if !arrives {
             assert_eq!(p.attempts().await[0].message.as_deref(), Some("The transfer was returned."));
-            let again = opentab::clock::from_ms(p.goes_on_at().await.unwrap()) - returned_at;
+            let again = opentab::internals::clock::from_ms(p.goes_on_at().await.unwrap()) - returned_at;
             assert!(again >= Duration::days(3), "the ladder of what is declined: {again}");
         }
     }
@@ -971,7 +971,7 @@ async fn over_http_a_charge_is_retried_written_off_voided_and_billed_again() {
 #[tokio::test]
 async fn the_three_triggers_have_their_endpoints() {
     let p = Payday::with(CardOutcome::Succeeds).await;
-    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
     let server = Server::of(p.t.app.clone(), Limits::default()).await;
     let run = async |what: Value| {
         let reply = server.post("/v1/charges/run", what).await;

@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
-use opentab::commands::keys;
-use opentab::http;
-use opentab::jobs;
-use opentab::mailer::Outcome;
-use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::api_keys::Scope;
-use opentab::store::customers::Customer;
-use opentab::store::{EmailFilter, NewJob, NewStripeEvent, Page};
-use opentab::workflows::by::By;
-use opentab::workflows::outgoing::{self, NewEndpoint};
-use opentab::workflows::remedy::REMEDIES;
-use opentab::workflows::{notice, tell};
+use opentab::internals::commands::keys;
+use opentab::internals::http;
+use opentab::internals::jobs;
+use opentab::internals::mailer::Outcome;
+use opentab::internals::store::api_keys::Scope;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::store::{EmailFilter, NewJob, NewStripeEvent, Page};
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::outgoing::{self, NewEndpoint};
+use opentab::internals::workflows::remedy::REMEDIES;
+use opentab::internals::workflows::{notice, tell};
+use opentab_sandbox::{CardOutcome, Fault};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -457,7 +457,8 @@ async fn the_api_lists_all_that_the_console_lists_page_by_page() {
         t.goes_wrong("reads_used_up", &format!("stripe{no}"), "x").await;
     }
     let (invoice, _) = p.invoice().await;
-    let sql = opentab::store::both("update charge set state = 'needs_attention' where invoice_id = $1");
+    let sql =
+        opentab::internals::store::both("update charge set state = 'needs_attention' where invoice_id = $1");
     t.app.store.db.run(sql, (&invoice,)).await.unwrap();
     let now = t.clock.now_ms();
     let new = NewJob { id: "ot_job_1", kind: "prune", subject: "all", run_at: now, deadline: now, now };
@@ -549,7 +550,7 @@ async fn a_charge_that_nobody_tries_stays_on_the_page_without_its_incident() {
     let settings = [("OPENTAB_SUSPENSION_GRACE", "0d")];
     let p = Payday::setup("opentab", Some(CardOutcome::Succeeds), &settings).await.begins().await;
     let (invoice, _) = p.invoice().await;
-    let sql = opentab::store::both(
+    let sql = opentab::internals::store::both(
         "update charge set state = 'needs_attention', message = 'Nobody knows.' where invoice_id = $1",
     );
     p.t.app.store.db.run(sql, (&invoice,)).await.unwrap();
@@ -625,7 +626,7 @@ async fn an_endpoint_is_switched_on_again_and_gets_what_it_missed() {
     t.listener.answers(Ok(500));
     t.suspends_somebody("ot_cus_1").await;
     // One is given up, another still waits.
-    let given_up = opentab::store::both("update webhook_delivery set state = 'failed'");
+    let given_up = opentab::internals::store::both("update webhook_delivery set state = 'failed'");
     t.app.store.db.run(given_up, ()).await.unwrap();
     t.suspends_somebody("ot_cus_2").await;
     for _ in 0..10 {
@@ -645,7 +646,8 @@ async fn what_an_endpoint_missed_is_shown_until_it_is_sent_again() {
     let t = Tab::new().await;
     let endpoint = t.endpoint().await;
     t.suspends_somebody("ot_cus_1").await;
-    let sql = opentab::store::both("update webhook_delivery set state = 'failed', last_error = $1");
+    let sql =
+        opentab::internals::store::both("update webhook_delivery set state = 'failed', last_error = $1");
     t.app.store.db.run(sql, ("it answered 503",)).await.unwrap();
     let desk = Desk::of(&t).await;
     let page = desk.page("/console").await;
@@ -734,12 +736,13 @@ async fn names_and_messages_are_shown_as_they_are_and_never_run() {
     let p = Payday::with(CardOutcome::Declined("generic_decline")).await.begins().await;
     let (invoice, _) = p.invoice().await;
     let evil = "<script>alert(1)</script>\"'><img src=x>";
-    let sql = opentab::store::both("update customer set name = $1, email = $1, external_id = $1");
+    let sql = opentab::internals::store::both("update customer set name = $1, email = $1, external_id = $1");
     p.t.app.store.db.run(sql, (evil,)).await.unwrap();
-    let sql = opentab::store::both("update charge set message = $1");
+    let sql = opentab::internals::store::both("update charge set message = $1");
     p.t.app.store.db.run(sql, (evil,)).await.unwrap();
-    let sql =
-        opentab::store::both("update invoice set number = $1, hosted_invoice_url = 'javascript:alert(1)'");
+    let sql = opentab::internals::store::both(
+        "update invoice set number = $1, hosted_invoice_url = 'javascript:alert(1)'",
+    );
     p.t.app.store.db.run(sql, (evil,)).await.unwrap();
     p.t.goes_wrong(evil, &invoice, evil).await;
     let desk = Desk::of(&p.t).await;
@@ -887,7 +890,7 @@ async fn a_list_that_would_do_something_else_by_now_is_shown_again() {
     t.customer("Ada").await;
     let preview = desk.previews("external_id,name,currency\nada,Ada L,usd\neve,Eve,eur\n").await;
     // In between somebody makes Eve.
-    t.customer_with("Eve", "eur", opentab::store::customers::CollectionMethod::SendInvoice).await;
+    t.customer_with("Eve", "eur", opentab::internals::store::customers::CollectionMethod::SendInvoice).await;
     let reply = desk.says_yes(&preview).await;
     assert_eq!(reply.header("location"), format!("{preview}?changed=true"), "{}", reply.body);
     assert_eq!(desk.name_of("ada").await.as_deref(), Some("Ada"), "nothing was imported");
@@ -913,10 +916,10 @@ async fn a_preview_is_kept_for_a_day() {
     let desk = Desk::of(&t).await;
     let preview = desk.previews("external_id,name,currency\nada,Ada,usd\n").await;
     t.pass(chrono::Duration::hours(23));
-    opentab::workflows::prune::prune(&t.app).await.unwrap();
+    opentab::internals::workflows::prune::prune(&t.app).await.unwrap();
     assert!(Desk::of(&t).await.page(&preview).await.contains("Import 1 change"));
     t.pass(chrono::Duration::hours(2));
-    opentab::workflows::prune::prune(&t.app).await.unwrap();
+    opentab::internals::workflows::prune::prune(&t.app).await.unwrap();
     let desk = Desk::of(&t).await;
     assert!(desk.page(&preview).await.contains("not kept any more"));
     assert_eq!(desk.says_yes(&preview).await.status, 404);

@@ -1,9 +1,9 @@
 //! What people do in Stripe's dashboard is met by policy, reported, and never bills anything twice.
 
-use opentab::sandbox::Fault;
-use opentab::store::customers::Customer;
-use opentab::workflows::by::By;
-use opentab::workflows::customers::{self, CustomerChange};
+use opentab::internals::store::customers::Customer;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::customers::{self, CustomerChange};
+use opentab_sandbox::Fault;
 use serde_json::Value;
 
 use crate::tab::Tab;
@@ -286,7 +286,7 @@ async fn another_currency_at_stripe_is_shown_and_changes_no_draft() {
         });
         let payload = event.to_string();
         let read = opentab_webhooks::read(payload.as_bytes()).unwrap();
-        opentab::workflows::receive::receive(&t.app, &read, &payload).await.unwrap();
+        opentab::internals::workflows::receive::receive(&t.app, &read, &payload).await.unwrap();
         t.settle().await;
     };
     hear("evt_1", "eur").await;

@@ -1,12 +1,12 @@
 //! Drift: whatever differs between ledger, drafts and Stripe is found, named and put right, within the reads that there are.
 
 use chrono::Duration;
-use opentab::jobs;
-use opentab::sandbox::{CardOutcome, Fault, Options, Sandbox};
-use opentab::store;
-use opentab::store::customers::Customer;
-use opentab::workflows::drift::{self, Comparison, Difference, Extent, Reason, Repair};
-use opentab::workflows::reads::{self, Stopped};
+use opentab::internals::jobs;
+use opentab::internals::store;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::workflows::drift::{self, Comparison, Difference, Extent, Reason, Repair};
+use opentab::internals::workflows::reads::{self, Stopped};
+use opentab_sandbox::{CardOutcome, Fault, Options, Sandbox};
 
 use crate::payday::Payday;
 use crate::secrets::STRIPE_KEY;
@@ -78,7 +78,7 @@ async fn edit(t: &Tab, customer: &Customer, from: i64, to: i64) {
 #[tokio::test]
 async fn a_hundred_drafts_that_are_equal_cost_one_read() {
     let t = Tab::new().await;
-    let meter = t.meter("calls", opentab::billing::Aggregation::Sum).await;
+    let meter = t.meter("calls", opentab_billing::Aggregation::Sum).await;
     let terms = serde_json::json!({ "currency": "usd", "model": "per_unit", "unit_amount_decimal": "2" });
     let price = t.price("Calls", Some(&meter), serde_json::from_value(terms).unwrap()).await;
     for n in 0..101 {

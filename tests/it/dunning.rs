@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use chrono::Duration;
-use opentab::billing::{Reason, Strategy};
-use opentab::commands::dunning::ladder;
-use opentab::sandbox::{CardOutcome, Fault};
-use opentab::store::customers::CollectionMethod;
-use opentab::store::{Db, both};
-use opentab::stripe::{Request, SendFuture, Transport};
-use opentab::workflows::by::By;
-use opentab::workflows::charge;
-use opentab::workflows::customers::{self, CustomerChange};
-use opentab::workflows::outgoing::{self, NewEndpoint};
+use opentab::internals::commands::dunning::ladder;
+use opentab::internals::store::customers::CollectionMethod;
+use opentab::internals::store::{Db, both};
+use opentab::internals::stripe::{Request, SendFuture, Transport};
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::charge;
+use opentab::internals::workflows::customers::{self, CustomerChange};
+use opentab::internals::workflows::outgoing::{self, NewEndpoint};
+use opentab_billing::{Reason, Strategy};
+use opentab_sandbox::{CardOutcome, Fault};
 use serde_json::Value;
 use tokio::sync::Barrier;
 
@@ -126,7 +126,7 @@ async fn begun(row: &Row) -> Payday {
     match &row.fault {
         Some(Fault::DeleteFirst) => {
             // Between the finalization and the first try.
-            opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+            opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
             let customer = p.stripe_customer().await;
             p.t.stripe("DELETE", &format!("/customers/{customer}"), "").await;
         }
@@ -250,7 +250,7 @@ async fn whatever_the_reason_a_card_that_is_good_again_pays_and_closes_every_inc
 #[tokio::test]
 async fn while_not_even_a_read_is_answered_nothing_is_tried_and_it_is_said_once() {
     let p = Payday::with(CardOutcome::Succeeds).await;
-    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
     p.t.sandbox.faults().often("*", Fault::Refuse, 1_000);
     for _ in 0..12 {
         p.next().await;
@@ -266,7 +266,7 @@ async fn while_not_even_a_read_is_answered_nothing_is_tried_and_it_is_said_once(
 #[tokio::test]
 async fn while_reads_are_answered_and_charges_are_not_it_is_said_once() {
     let p = Payday::with(CardOutcome::Succeeds).await;
-    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
     p.t.sandbox.faults().often(PAY, Fault::Refuse, 1_000);
     for _ in 0..12 {
         p.next().await;
@@ -283,7 +283,7 @@ async fn while_reads_are_answered_and_charges_are_not_it_is_said_once() {
 #[tokio::test]
 async fn stripe_is_back_once_it_has_taken_a_transfer_that_takes_days() {
     let p = Payday::with(CardOutcome::Processes).await;
-    opentab::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&p.t.app, &p.ada.id).await.unwrap();
     p.t.sandbox.faults().often(PAY, Fault::Refuse, 1_000);
     while p.t.incidents().await.is_empty() {
         p.next().await;
@@ -668,7 +668,7 @@ async fn what_waits_for_a_human_is_tried_again_by_reason_and_month_as_well() {
     p.to_the_end().await;
     assert_eq!(p.state().await, "needs_attention");
     p.t.sandbox.faults().clear();
-    let december = opentab::billing::cycle::month_span("2026-12").unwrap();
+    let december = opentab_billing::cycle::month_span("2026-12").unwrap();
     assert_eq!(charge::ask_for_failed(&p.t.app, "declined", december).await.unwrap(), 0);
     assert_eq!(charge::ask_for_failed(&p.t.app, "unknown", december).await.unwrap(), 1);
     p.to_the_end().await;
@@ -767,8 +767,8 @@ async fn what_is_not_tried_blindly_is_not_tried_after_a_refused_void() {
 #[tokio::test]
 async fn what_failed_is_tried_again_by_reason_and_month_and_a_lost_job_is_found() {
     let p = Payday::with(CardOutcome::NeedsAction).await.begins().await;
-    let december = opentab::billing::cycle::month_span("2026-12").unwrap();
-    let november = opentab::billing::cycle::month_span("2026-11").unwrap();
+    let december = opentab_billing::cycle::month_span("2026-12").unwrap();
+    let november = opentab_billing::cycle::month_span("2026-11").unwrap();
     let app = &p.t.app;
     assert_eq!(charge::ask_for_failed(app, "network", december).await.unwrap(), 0);
     assert_eq!(charge::ask_for_failed(app, "authentication_required", november).await.unwrap(), 0);

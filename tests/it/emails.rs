@@ -1,17 +1,17 @@
 //! E-mails: one for each cause, at most once each, and whatever is unclear is for a person to see.
 
 use chrono::Duration;
-use opentab::app::{self, App};
-use opentab::clock::{Ids, prefix};
-use opentab::http::extract::Limits;
-use opentab::mailer::{Email, KINDS, Outcome};
-use opentab::store::customers::Customer;
-use opentab::store::{EmailFilter, Page, StoredEmail};
-use opentab::workflows::by::By;
-use opentab::workflows::customers::CustomerChange;
-use opentab::workflows::email::{self, Resent, Undelivered};
-use opentab::workflows::outgoing::NewEndpoint;
-use opentab::workflows::{customers, notice, outgoing, tell};
+use opentab::internals::app::{self, App};
+use opentab::internals::clock::{Ids, prefix};
+use opentab::internals::http::extract::Limits;
+use opentab::internals::mailer::{Email, KINDS, Outcome};
+use opentab::internals::store::customers::Customer;
+use opentab::internals::store::{EmailFilter, Page, StoredEmail};
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::customers::CustomerChange;
+use opentab::internals::workflows::email::{self, Resent, Undelivered};
+use opentab::internals::workflows::outgoing::NewEndpoint;
+use opentab::internals::workflows::{customers, notice, outgoing, tell};
 use serde_json::Value;
 
 use crate::server::Server;

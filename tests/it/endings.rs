@@ -2,9 +2,9 @@
 //! stays unknown is resolved as soon as Stripe answers again.
 
 use chrono::Duration;
-use opentab::sandbox::Fault;
-use opentab::store::both;
-use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::both;
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab_sandbox::Fault;
 use serde_json::Value;
 
 use crate::tab::{Setup, Tab};
@@ -302,7 +302,7 @@ async fn somebody_elses_doing_in_the_middle_of_a_call_dead_ends_nothing() {
             let gone = t.app.store.customer(&ada.id).await.unwrap().unwrap();
             if fault == Fault::DeleteFirst && operation == OPEN {
                 assert_eq!(t.incidents().await, ["customer_gone_at_stripe"], "{story}");
-                assert_eq!(gone.state, opentab::store::customers::CustomerState::GoneAtStripe);
+                assert_eq!(gone.state, opentab::internals::store::customers::CustomerState::GoneAtStripe);
                 continue;
             }
             t.in_step(&ada).await;

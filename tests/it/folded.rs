@@ -1,7 +1,7 @@
 //! More lines than Stripe takes: the smallest become one, the total stays exact, and the ledger knows each.
 
-use opentab::sandbox::Fault;
-use opentab::store::customers::Customer;
+use opentab::internals::store::customers::Customer;
+use opentab_sandbox::Fault;
 
 use crate::tab::{Setup, Tab};
 

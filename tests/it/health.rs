@@ -1,7 +1,7 @@
 //! Health: what an operator's probes and Prometheus see, and that they see nobody's data.
 
-use opentab::app::App;
-use opentab::store::NewJob;
+use opentab::internals::app::App;
+use opentab::internals::store::NewJob;
 use serde_json::json;
 
 use super::server::{Reply, Server};

@@ -1,10 +1,10 @@
 //! Customer lists: all of a file or nothing, line by line, and who is billed because of it.
 
-use opentab::store::CustomerImport;
-use opentab::store::both;
-use opentab::store::customers::Customer;
-use opentab::workflows::by::By;
-use opentab::workflows::imports::{ImportOptions, Report, Upload, apply_import, carry_on, report};
+use opentab::internals::store::CustomerImport;
+use opentab::internals::store::both;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::imports::{ImportOptions, Report, Upload, apply_import, carry_on, report};
 use serde_json::json;
 
 use crate::server::{Reply, Server, on_both};
@@ -50,7 +50,7 @@ async fn lines(tab: &Tab, external_id: &str) -> usize {
     }
 }
 
-async fn count(tab: &Tab, sql: opentab::store::Sql) -> i64 {
+async fn count(tab: &Tab, sql: opentab::internals::store::Sql) -> i64 {
     let (count,): (i64,) = tab.app.store.db.one(sql, ()).await.unwrap();
     count
 }
@@ -138,11 +138,11 @@ async fn what_a_dead_process_left_of_a_list_a_job_applies_once() {
     let import = checked(&tab, &text, ImportOptions::default()).await;
     assert_eq!(import.state, "applying");
     tab.pass(chrono::Duration::seconds(20));
-    let two = tokio::join!(apply_import(&tab.app, &import.id), opentab::jobs::run_due(&tab.app));
+    let two = tokio::join!(apply_import(&tab.app, &import.id), opentab::internals::jobs::run_due(&tab.app));
     assert!(two.1.is_ok());
     // On PostgreSQL one of the two may have found the last rows taken: its job comes again.
     tab.pass(chrono::Duration::minutes(2));
-    opentab::jobs::run_due(&tab.app).await.unwrap();
+    opentab::internals::jobs::run_due(&tab.app).await.unwrap();
     let import = tab.app.store.customer_import(&import.id).await.unwrap().unwrap();
     assert_eq!((import.state.as_str(), import.applied_count), ("done", 1_200));
     assert_eq!(count(&tab, both("select count(*) from customer")).await, 1_200);

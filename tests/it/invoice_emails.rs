@@ -8,16 +8,16 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use chrono::Duration;
-use opentab::http::extract::Limits;
-use opentab::jobs;
-use opentab::mailer::{Email, Outcome};
-use opentab::sandbox::Fault;
-use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::store::{EmailFilter, both};
-use opentab::workflows::by::By;
-use opentab::workflows::customers::{self, CustomerChange};
-use opentab::workflows::email::{self, Resent, Undelivered};
-use opentab::workflows::{ask, poll};
+use opentab::internals::http::extract::Limits;
+use opentab::internals::jobs;
+use opentab::internals::mailer::{Email, Outcome};
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::{EmailFilter, both};
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::customers::{self, CustomerChange};
+use opentab::internals::workflows::email::{self, Resent, Undelivered};
+use opentab::internals::workflows::{ask, poll};
+use opentab_sandbox::Fault;
 use serde_json::json;
 
 use crate::console::Desk;
@@ -144,7 +144,7 @@ async fn replicas_that_finalize_and_send_at_once_email_each_invoice_once() {
     }
     t.settle().await;
     t.at("2026-12-01T02:00:00Z");
-    let work = |app: opentab::app::App| async move {
+    let work = |app: opentab::internals::app::App| async move {
         for _ in 0..5 {
             let _ = ask::ask_for_due(&app).await;
             let _ = jobs::run_due(&app).await;
@@ -167,7 +167,7 @@ async fn it_says_in_the_customers_language_what_is_to_be_paid_for_what_and_until
     let t = by_smtp().await;
     let zoe = t
         .customer_like("Zoë", |new| {
-            new.currency = opentab::billing::Currency::parse("eur").unwrap();
+            new.currency = opentab_billing::Currency::parse("eur").unwrap();
             new.email = Some("zoe@x.example".into());
             new.collection_method = CollectionMethod::SendInvoice;
             new.locale = Some("de-AT".into());

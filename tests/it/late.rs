@@ -1,6 +1,6 @@
 //! Late usage, corrections, and invoices that somebody finalized by hand: the difference is on the next draft, once.
 
-use opentab::store::customers::Customer;
+use opentab::internals::store::customers::Customer;
 
 use crate::tab::Tab;
 
@@ -39,7 +39,7 @@ async fn a_finalization_by_hand_in_mid_cycle_carries_the_rest_to_the_next_draft(
 #[tokio::test]
 async fn a_finalization_by_hand_that_nobody_reported_is_found_by_the_next_write() {
     let (t, ada) = with_ada().await;
-    t.sandbox.faults().often("invoice", opentab::sandbox::Fault::WebhookDrop, 1_000);
+    t.sandbox.faults().often("invoice", opentab_sandbox::Fault::WebhookDrop, 1_000);
     finalize_by_hand(&t, &ada).await;
     t.uses(&ada, "calls", 50, "k2").await;
     t.settle().await;

@@ -1,9 +1,9 @@
 //! The life of a cycle: usage in, the right draft on Stripe, finalized, the next one opened.
 
-use opentab::billing::Aggregation;
-use opentab::store::customers::CollectionMethod;
-use opentab::workflows::by::By;
-use opentab::workflows::services;
+use opentab::internals::store::customers::CollectionMethod;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::services;
+use opentab_billing::Aggregation;
 use serde_json::json;
 
 use crate::tab::{Tab, time};

@@ -31,7 +31,7 @@ mod routes;
 mod secrets;
 mod server;
 mod silence;
-#[path = "../support/stripe_spec.rs"]
+#[path = "../../sandbox/tests/support/stripe_spec.rs"]
 mod stripe_spec;
 mod sync_cost;
 mod sync_http;

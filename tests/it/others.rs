@@ -3,11 +3,11 @@
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use opentab::http::extract::Limits;
-use opentab::http::route_list;
-use opentab::http::routes::{Access, RouteInfo};
-use opentab::store::customers::Customer;
-use opentab::workflows::tell;
+use opentab::internals::http::extract::Limits;
+use opentab::internals::http::route_list;
+use opentab::internals::http::routes::{Access, RouteInfo};
+use opentab::internals::store::customers::Customer;
+use opentab::internals::workflows::tell;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -144,7 +144,7 @@ async fn neighbours() -> Neighbours {
         customers.push(customer.await);
     }
     let (ada, bob) = (customers.remove(0), customers.remove(0));
-    let meter = tab.meter("calls", opentab::billing::Aggregation::Sum).await;
+    let meter = tab.meter("calls", opentab_billing::Aggregation::Sum).await;
     let terms = json!({ "model": "per_unit", "unit_amount_decimal": "2", "currency": "usd" });
     let price = tab.price("calls", Some(&meter), serde_json::from_value(terms).unwrap()).await;
     for (customer, quantity) in [(&ada, 11), (&bob, 7_777_777)] {
@@ -171,7 +171,8 @@ impl Neighbours {
         let sealed = self.tab.sealed(whose).await.remove(0).id;
         let services = self.server.get(&format!("/v1/services?customer={}", whose.id)).await.json();
         let service = &services["data"][0];
-        let link = opentab::commands::link::create(&self.tab.app, &whose.id, None).await.unwrap().url;
+        let link =
+            opentab::internals::commands::link::create(&self.tab.app, &whose.id, None).await.unwrap().url;
         let places = [
             ("{ada}", &*whose.id),
             ("{draft}", &*self.tab.current(whose).await.id),

@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::Duration;
 use hmac::{Hmac, KeyInit, Mac};
-use opentab::http::extract::Limits;
-use opentab::outgoing::Post;
-use opentab::workflows::by::By;
-use opentab::workflows::outgoing::{self, NewEndpoint};
-use opentab::workflows::{notice, tell};
+use opentab::internals::http::extract::Limits;
+use opentab::internals::outgoing::Post;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::outgoing::{self, NewEndpoint};
+use opentab::internals::workflows::{notice, tell};
 use serde_json::{Value, json};
 use sha2::Sha256;
 

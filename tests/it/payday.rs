@@ -1,11 +1,11 @@
 //! Payday: a customer with one finalized invoice that is to be paid, and the days that follow. One line for tests.
 
 use chrono::Duration;
-use opentab::clock::from_ms;
-use opentab::jobs;
-use opentab::sandbox::CardOutcome;
-use opentab::store::customers::Customer;
-use opentab::store::{Attempt, Charge, both};
+use opentab::internals::clock::from_ms;
+use opentab::internals::jobs;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::store::{Attempt, Charge, both};
+use opentab_sandbox::CardOutcome;
 
 use crate::tab::{Setup, Tab, fresh_store};
 
@@ -32,7 +32,7 @@ impl Payday {
     }
 
     pub async fn on(
-        store: opentab::store::Store,
+        store: opentab::internals::store::Store,
         collection: &'static str,
         card: Option<CardOutcome>,
         more: &[(&'static str, &'static str)],

@@ -1,9 +1,9 @@
 //! A simulated quarter: five customers, every price model, faults now and then, and every promise checked at its end.
 
 use chrono::Datelike;
-use opentab::billing::Aggregation;
-use opentab::sandbox::Fault;
-use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab_billing::Aggregation;
+use opentab_sandbox::Fault;
 use serde_json::json;
 
 use crate::tab::Tab;

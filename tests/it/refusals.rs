@@ -3,12 +3,12 @@
 use axum::body::Body;
 use axum::http::Request;
 use chrono::Duration;
-use opentab::jobs;
-use opentab::sandbox::Fault;
-use opentab::store::api_keys::Scope;
-use opentab::store::customers::Customer;
-use opentab::store::{Job, NewJob};
-use opentab::workflows::ask;
+use opentab::internals::jobs;
+use opentab::internals::store::api_keys::Scope;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::store::{Job, NewJob};
+use opentab::internals::workflows::ask;
+use opentab_sandbox::Fault;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -50,7 +50,7 @@ async fn a_refused_write_waits_for_a_human_with_its_reason_while_others_go_on() 
     // Stripe refuses it, though its specification allows any text.
     broken.email = Some("nobody".to_owned());
     let mut tx = t.app.store.db.begin().await.unwrap();
-    opentab::store::customers::update(&mut tx, &broken).await.unwrap();
+    opentab::internals::store::customers::update(&mut tx, &broken).await.unwrap();
     tx.commit().await.unwrap();
     bob_goes_on(&t, &bob).await;
     for _ in 0..60 {
@@ -65,7 +65,7 @@ async fn a_refused_write_waits_for_a_human_with_its_reason_while_others_go_on() 
     // A human sets it right and asks again.
     broken.email = None;
     let mut tx = t.app.store.db.begin().await.unwrap();
-    opentab::store::customers::update(&mut tx, &broken).await.unwrap();
+    opentab::internals::store::customers::update(&mut tx, &broken).await.unwrap();
     tx.commit().await.unwrap();
     let job = t.app.store.jobs_in_state("failed", 1).await.unwrap().remove(0);
     assert!(t.app.store.revive_job(&job.id, t.clock.now_ms()).await.unwrap());
@@ -132,7 +132,7 @@ async fn a_refusal_that_reading_does_not_explain_ends_before_a_human() {
     t.settle().await;
     t.sandbox.reset_calls();
     t.sandbox.faults().often(ADD, refusal(404, "resource_missing"), 1_000);
-    let cleaning = t.meter("cleaning", opentab::billing::Aggregation::Sum).await;
+    let cleaning = t.meter("cleaning", opentab_billing::Aggregation::Sum).await;
     let terms = serde_json::json!({ "model": "per_unit", "unit_amount_decimal": "1", "currency": "usd" });
     let price = t.price("cleaning", Some(&cleaning), serde_json::from_value(terms).unwrap()).await;
     t.serves(&ada, &price).await;

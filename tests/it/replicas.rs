@@ -1,12 +1,12 @@
 //! Several replicas on one database: whoever does the work, it is done once.
 
 use chrono::Duration;
-use opentab::app::App;
-use opentab::commands::open;
-use opentab::jobs;
-use opentab::store::customers::Customer;
-use opentab::store::{Db, NewJob};
-use opentab::workflows::{ask, sync};
+use opentab::internals::app::App;
+use opentab::internals::commands::open;
+use opentab::internals::jobs;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::store::{Db, NewJob};
+use opentab::internals::workflows::{ask, sync};
 
 use crate::tab::Tab;
 
@@ -95,7 +95,7 @@ async fn a_writer_that_slept_through_its_lease_changes_nothing() {
     assert!(sync::sync(&t.app, &ada.id).await.is_err(), "one writer at a time");
     t.pass(Duration::seconds(16));
     sync::sync(&t.app, &ada.id).await.unwrap();
-    assert!(opentab::workflows::lease::begin_as_writer(&t.app, &asleep).await.is_err());
+    assert!(opentab::internals::workflows::lease::begin_as_writer(&t.app, &asleep).await.is_err());
     t.recover().await;
     t.in_step(ada).await;
 }
@@ -107,7 +107,7 @@ async fn who_stands_still_in_a_transaction_keeps_nobody_waiting_for_its_locks() 
         return eprintln!("skipped: there is one process on SQLite");
     }
     let mut asleep = t.replica().store.db.begin().await.unwrap();
-    opentab::store::customers::lock(&mut asleep, &customers[0].id).await.unwrap();
+    opentab::internals::store::customers::lock(&mut asleep, &customers[0].id).await.unwrap();
     t.settle().await;
     t.in_step(&customers[0]).await;
     assert!(asleep.commit().await.is_err(), "nothing of it may be kept");
@@ -138,7 +138,7 @@ async fn on_sqlite_a_server_that_starts_takes_up_at_once_what_the_dead_one_was_a
         ("DATABASE_URL".to_owned(), format!("sqlite:{}", folder.path().join("opentab.db").display())),
         ("STRIPE_SECRET_KEY".to_owned(), crate::secrets::STRIPE_KEY.to_owned()),
     ]);
-    let config = opentab::config::Config::from_sources(settings, "").unwrap();
+    let config = opentab::internals::config::Config::from_sources(settings, "").unwrap();
     _ = rustls::crypto::ring::default_provider().install_default();
     let (app, lock) = open::for_a_server(config.clone()).await.unwrap();
     let now = app.clock.now_ms();

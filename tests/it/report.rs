@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use opentab::commands::keys;
-use opentab::sheet;
-use opentab::store::api_keys::Scope;
-use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::store::{LookedUpAmount, NewEmail, ReportFilter, both};
-use opentab::workflows::report::{self, ReportQuery};
+use opentab::internals::commands::keys;
+use opentab::internals::sheet;
+use opentab::internals::store::api_keys::Scope;
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::{LookedUpAmount, NewEmail, ReportFilter, both};
+use opentab::internals::workflows::report::{self, ReportQuery};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -367,7 +367,7 @@ async fn months_compare_and_what_is_overdue_grows_older() {
     // Finalized in the first hour of December, due in 30 days.
     let due = t.sealed(&company.customers[0]).await[0].due_at.unwrap();
     for (days, bucket) in [(-1, 0), (0, 0), (1, 1), (30, 1), (31, 2), (60, 2), (61, 3), (90, 3), (91, 4)] {
-        t.clock.move_to(opentab::clock::from_ms(due + days * 86_400_000 + 1));
+        t.clock.move_to(opentab::internals::clock::from_ms(due + days * 86_400_000 + 1));
         let all = report::ageing(&t.app).await.unwrap();
         let one = all.iter().find(|one| one.currency == "usd").unwrap();
         let mut expected = [0; 5];

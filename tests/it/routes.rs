@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use opentab::commands::keys;
-use opentab::http::route_list;
-use opentab::http::routes::{Access, RouteInfo};
-use opentab::store::api_keys::Scope;
+use opentab::internals::commands::keys;
+use opentab::internals::http::route_list;
+use opentab::internals::http::routes::{Access, RouteInfo};
+use opentab::internals::store::api_keys::Scope;
 
 use crate::server::Server;
 

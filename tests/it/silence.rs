@@ -1,10 +1,10 @@
 //! Silence: webhooks that never come are asked for, an outage of any length heals, and Stripe gone quiet is noticed.
 
 use chrono::Duration;
-use opentab::jobs;
-use opentab::sandbox::Fault;
-use opentab::store::customers::Customer;
-use opentab::workflows::{poll, receive, silence};
+use opentab::internals::jobs;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::workflows::{poll, receive, silence};
+use opentab_sandbox::Fault;
 
 use crate::tab::Tab;
 

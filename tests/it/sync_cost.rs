@@ -1,6 +1,6 @@
 //! What a sync costs in calls to Stripe, counted by the sandbox.
 
-use opentab::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::{CollectionMethod, Customer};
 
 use crate::tab::Tab;
 
@@ -41,7 +41,7 @@ async fn with_a_hundred_lines(collection: CollectionMethod) -> (Tab, Customer) {
 async fn an_unchanged_draft_costs_no_call() {
     let (t, ada) = with_a_hundred_lines(CollectionMethod::ChargeAutomatically).await;
     t.settle().await;
-    opentab::workflows::sync::sync(&t.app, &ada.id).await.unwrap();
+    opentab::internals::workflows::sync::sync(&t.app, &ada.id).await.unwrap();
     assert_eq!(t.sandbox.calls(), []);
 }
 

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use opentab::jobs;
-use opentab::store::api_keys::Scope;
+use opentab::internals::jobs;
+use opentab::internals::store::api_keys::Scope;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;

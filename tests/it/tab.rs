@@ -8,24 +8,24 @@ use std::sync::{Arc, Mutex, OnceLock};
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
 use chrono::{DateTime, Duration, Utc};
-use opentab::app::{self, App};
-use opentab::billing::{Aggregation, Currency, PriceTerms};
-use opentab::clock::{Clock, Ids};
-use opentab::config::Config;
-use opentab::jobs;
-use opentab::mailer::{Mailer, Outbox};
-use opentab::outgoing::{Listener, Outgoing};
-use opentab::sandbox::{Delivery, Dropped, Options, Sandbox};
-use opentab::store;
-use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::store::{Db, Invoice, Item, Location, Store};
-use opentab::stripe::{Pacer, Request, Response, SendFuture, Stripe, Transport};
-use opentab::workflows::by::By;
-use opentab::workflows::catalog::NewMeter;
-use opentab::workflows::customers::NewCustomer;
-use opentab::workflows::ingest::{NewEvent, Outcome, ingest};
-use opentab::workflows::services::NewService;
-use opentab::workflows::{ask, catalog, customers, preview, services};
+use opentab::internals::app::{self, App};
+use opentab::internals::clock::{Clock, Ids};
+use opentab::internals::config::Config;
+use opentab::internals::jobs;
+use opentab::internals::mailer::{Mailer, Outbox};
+use opentab::internals::outgoing::{Listener, Outgoing};
+use opentab::internals::store;
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::{Db, Invoice, Item, Location, Store};
+use opentab::internals::stripe::{Pacer, Request, Response, SendFuture, Stripe, Transport};
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::catalog::NewMeter;
+use opentab::internals::workflows::customers::NewCustomer;
+use opentab::internals::workflows::ingest::{NewEvent, Outcome};
+use opentab::internals::workflows::services::NewService;
+use opentab::internals::workflows::{ask, catalog, customers, preview, services};
+use opentab_billing::{Aggregation, Currency, PriceTerms};
+use opentab_sandbox::{Delivery, Dropped, Options, Sandbox};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
@@ -161,7 +161,7 @@ pub fn time(text: &str) -> DateTime<Utc> {
 #[derive(Default)]
 pub struct Setup {
     pub settings: Vec<(&'static str, &'static str)>,
-    pub limits: Option<opentab::sandbox::Limits>,
+    pub limits: Option<opentab_sandbox::Limits>,
     pub pacer: Option<Pacer>,
     /// Where the PDFs of invoices are.
     pub files: Option<String>,
@@ -348,7 +348,7 @@ impl Tab {
         });
         let text = event.to_string();
         let event: NewEvent<'_> = serde_json::from_str(&text).unwrap();
-        let outcome = ingest(&self.app, &[event]).await.unwrap().remove(0);
+        let outcome = self.app.ingest.ingest(&[event]).await.unwrap().remove(0);
         assert!(matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate), "{event_id}: {outcome:?}");
         outcome
     }

@@ -1,11 +1,11 @@
 //! Lost answers and answers that say nothing: whatever happens to a write, nothing is doubled and nothing is lost.
 
 use chrono::Duration;
-use opentab::sandbox::Fault;
-use opentab::store::both;
-use opentab::store::customers::{CollectionMethod, Customer};
-use opentab::stripe::{Method, Write};
-use opentab::workflows::sync;
+use opentab::internals::store::both;
+use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::stripe::{Method, Write};
+use opentab::internals::workflows::sync;
+use opentab_sandbox::Fault;
 
 use crate::tab::{Setup, Tab, fresh_store_in};
 
@@ -200,7 +200,8 @@ async fn a_process_that_died_over_a_write_is_picked_up_where_it_stopped() {
         let app = t.replica();
         let customer_id = ada.id.clone();
         let before = t.sandbox.calls().len();
-        let run = tokio::spawn(async move { opentab::workflows::sync::sync(&app, &customer_id).await });
+        let run =
+            tokio::spawn(async move { opentab::internals::workflows::sync::sync(&app, &customer_id).await });
         while t.sandbox.calls().len() <= before && !run.is_finished() && calls % 3 != 2 {
             tokio::task::yield_now().await;
         }

@@ -10,7 +10,7 @@ const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
 /// A server with the customer `ada` in New York and the meter `tokens` (sum, no decimals).
 async fn server() -> Server {
     let server = Server::start().await;
-    let sql = |sql| opentab::store::both(sql);
+    let sql = |sql| opentab::internals::store::both(sql);
     let customer =
         "insert into customer (id, external_id, name, currency, time_zone, anchor_day, collection_method,
              days_until_due, created_at, updated_at)
@@ -98,7 +98,7 @@ async fn cloud_events_count_like_plain_ones() {
 #[tokio::test]
 async fn usage_needs_a_key_with_its_scope() {
     let server = server().await;
-    let scope = opentab::store::api_keys::Scope::BillingRead;
+    let scope = opentab::internals::store::api_keys::Scope::BillingRead;
     let key = crate::server::new_key(&server.app, scope, false, None).await;
     let body = event("a", 1).to_string();
     let head = format!(

@@ -1,11 +1,11 @@
 //! Webhooks: whatever comes twice, early, late, out of order or not at all, the end is the same.
 
-use opentab::jobs;
-use opentab::sandbox::Fault;
-use opentab::store::Page;
-use opentab::store::customers::Customer;
-use opentab::workflows::by::By;
-use opentab::workflows::{ask, notice, poll, react, receive};
+use opentab::internals::jobs;
+use opentab::internals::store::Page;
+use opentab::internals::store::customers::Customer;
+use opentab::internals::workflows::by::By;
+use opentab::internals::workflows::{ask, notice, poll, react, receive};
+use opentab_sandbox::Fault;
 use serde_json::{Value, json};
 
 use crate::tab::Tab;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Datelike, Months};
-use opentab::store::{Db, Store, both};
+use opentab::internals::store::{Db, Store, both};
 use serde_json::Value;
 
 use crate::load::{EventKey, Told};

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::Sandbox;
-use opentab::store::{Db, Page, Store, both};
+use opentab::internals::store::{Db, Page, Store, both};
+use opentab_sandbox::Sandbox;
 
 use crate::process::{Home, Server, options, serve_sandbox};
 
@@ -42,7 +42,7 @@ impl List {
         command
     }
 
-    async fn count(&self, sql: opentab::store::Sql) -> i64 {
+    async fn count(&self, sql: opentab::internals::store::Sql) -> i64 {
         let (count,): (i64,) = self.store.db.one(sql, ()).await.unwrap();
         count
     }

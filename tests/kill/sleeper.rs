@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use opentab::clock::prefix;
-use opentab::sandbox::Sandbox;
-use opentab::store::{Db, both};
+use opentab::internals::clock::prefix;
+use opentab::internals::store::{Db, both};
+use opentab_sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, listen, options};

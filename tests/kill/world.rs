@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use opentab::sandbox::{Options, Sandbox};
+use opentab_sandbox::{Options, Sandbox};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::json;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use opentab::sandbox::Sandbox;
-use opentab::store::{Db, both};
+use opentab::internals::store::{Db, both};
+use opentab_sandbox::Sandbox;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};

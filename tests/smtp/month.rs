@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use chrono::{DateTime, Datelike, Months, NaiveDate};
 use futures::StreamExt;
-use opentab::sandbox::{Options, Sandbox};
+use opentab_sandbox::{Options, Sandbox};
 use serde_json::Value;
 
 use crate::MailServer;

@@ -235,7 +235,7 @@ async fn answered(request: reqwest::RequestBuilder) -> Option<Answered> {
 pub async fn deliver(
     http: &reqwest::Client,
     base: &str,
-    delivery: &opentab::sandbox::Delivery,
+    delivery: &opentab_sandbox::Delivery,
 ) -> Option<u16> {
     let mut request = http.post(format!("{base}/webhooks/stripe")).body(delivery.body.clone());
     for (name, value) in &delivery.headers {
@@ -245,12 +245,12 @@ pub async fn deliver(
 }
 
 /// A sandbox's options, with the key that the servers have.
-pub fn options() -> opentab::sandbox::Options {
-    opentab::sandbox::Options { api_keys: vec![STRIPE_KEY.to_owned()], ..Default::default() }
+pub fn options() -> opentab_sandbox::Options {
+    opentab_sandbox::Options { api_keys: vec![STRIPE_KEY.to_owned()], ..Default::default() }
 }
 
 /// Serves a sandbox on a port of its own; where it is, without a trailing slash.
-pub async fn serve_sandbox(sandbox: &opentab::sandbox::Sandbox) -> String {
+pub async fn serve_sandbox(sandbox: &opentab_sandbox::Sandbox) -> String {
     listen(sandbox.router()).await
 }
 

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::world::World;
 use crate::app::App;
-use crate::billing::{Currency, Money};
 use crate::commands::out::say;
 use crate::store::Invoice;
+use opentab_billing::{Currency, Money};
 
 /// What is counted: event name, how, decimals, unit.
 const METERS: &[(&str, &str, u8, &str)] = &[

@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::company::{Company, money};
 use super::world::World;
-use crate::billing::{ServiceTerms, owed};
 use crate::commands::out::say;
 use crate::store::Invoice;
 use crate::store::customers::Customer;
 use crate::workflows::current::cycle_of;
 use crate::workflows::statement::{load_services, load_usage};
+use opentab_billing::{ServiceTerms, owed};
 
 /// Prints both sides line by line. 0 only if every line and every total agrees to the minor unit.
 pub async fn compare(world: &World, company: &Company) -> anyhow::Result<ExitCode> {
@@ -71,7 +71,7 @@ async fn statement(
     let terms: Vec<ServiceTerms<'_>> = services.iter().map(|service| service.terms()).collect();
     let usage = load_usage(&world.app, customer, &cycle).await?;
     let lines = owed(&cycle, &terms, &usage)?;
-    let line = |line: crate::billing::OwedLine| {
+    let line = |line: opentab_billing::OwedLine| {
         let quantity = line.quantity.map(|quantity| format!(": {} {}", quantity.grouped(), line.unit_label));
         (line.key.to_string(), (line.owed, format!("{}{}", line.name, quantity.unwrap_or_default())))
     };

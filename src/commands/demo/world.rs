@@ -15,10 +15,10 @@ use crate::clock::{Clock, Ids};
 use crate::config::Config;
 use crate::http;
 use crate::jobs::{TICKS, run_due, tick};
-use crate::sandbox::{Options, Sandbox};
 use crate::store::api_keys::Scope;
 use crate::store::{Db, Store};
 use crate::stripe::{HttpTransport, Pacer, Stripe};
+use opentab_sandbox::{Options, Sandbox};
 
 const WEBHOOK_SECRET: &str = "whsec_demo";
 const STRIPE_KEY: &str = "sk_test_sandbox";

@@ -7,8 +7,6 @@ use axum::response::Response;
 
 use super::{Did, did, shell};
 use crate::app::App;
-use crate::billing::cycle::month_span;
-use crate::billing::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::http::auth::Caller;
 use crate::http::browser::html;
@@ -18,6 +16,8 @@ use crate::pages::console::{InvoicePage, InvoicesPage, Wanted, rendered};
 use crate::store::{ChargeFilter, Page};
 use crate::workflows::console::{lists, one};
 use crate::workflows::remedy::Action;
+use opentab_billing::cycle::month_span;
+use opentab_billing::{ChargeState, Reason};
 
 /// Rows on a page.
 pub(super) const ROWS: i64 = 25;

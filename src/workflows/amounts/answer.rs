@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use serde_json::value::RawValue;
 
-use crate::billing::{Currency, Decimal};
 use crate::config::{AmountUnit, Lookup};
 use crate::outgoing::{FetchError, Fetched};
 use crate::store::customers::Customer;
+use opentab_billing::{Currency, Decimal};
 
 /// Why an amount cannot be used: it is in another currency than its customer's.
 pub(super) const WRONG_CURRENCY: &str = "wrong_currency";

@@ -13,12 +13,12 @@ use super::by::{By, ChangeError};
 use super::notice;
 use super::statement::{LoadedStatement, Service, is_billed_for, load_services, stored_day};
 use crate::app::App;
-use crate::billing::{BillingCycle, Model};
 use crate::clock::prefix;
 use crate::config::{Lookup, MissingAmount};
 use crate::store::customers::Customer;
 use crate::store::{Invoice, LookedUpAmount, NewJob, Tx};
 use answer::Answer;
+use opentab_billing::{BillingCycle, Model};
 
 /// The kind of the job that asks for one amount; its subject is the amount's id.
 pub const LOOK_UP: &str = "look_up";

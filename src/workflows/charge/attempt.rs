@@ -5,11 +5,10 @@ use super::super::carry_out::KEY_LIVES_MS;
 use super::super::lease::begin_as_writer;
 use super::{outcome, places, truth};
 use crate::app::App;
-use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
-use crate::planted::{Bug, planted};
 use crate::store::{Attempt, AttemptEnd, Charge, Invoice, KeyIs, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, Method, Refusal, StripeError, Write};
+use opentab_billing::dunning::{ChargeState, Reason};
 
 /// So often one key is used where nobody answers: a failure that Stripe has stored is repeated for ever.
 const USES_OF_A_KEY: usize = 2;
@@ -72,9 +71,7 @@ pub(super) async fn by_hand(
     action: Action,
     actor: &str,
 ) -> Result<bool, WorkflowError> {
-    if planted(Bug::ChargedFirst) {
-        charge_first(app, invoice_id).await?;
-    }
+    mutant!(ChargedFirst, charge_first(app, invoice_id).await?);
     let Some(tx) = begin_in_a_place(app, lease).await? else { return Ok(false) };
     if let Some(begun) = write_down(app, tx, lease, invoice_id, action, actor).await? {
         send(app, lease, &begun).await?;
@@ -95,7 +92,8 @@ async fn begin_in_a_place(app: &App, lease: &Lease) -> Result<Option<Tx>, Workfl
     Ok(None)
 }
 
-/// What nobody may ever do.
+/// The mistake of [`Mutant::ChargedFirst`](crate::mutant::Mutant::ChargedFirst).
+#[cfg(feature = "mutants")]
 async fn charge_first(app: &App, invoice_id: &str) -> Result<(), WorkflowError> {
     let invoice = app.store.invoice(invoice_id).await?;
     let Some(stripe_id) = invoice.and_then(|invoice| invoice.stripe_invoice_id) else { return Ok(()) };
@@ -119,10 +117,12 @@ async fn write_down(
     let under_way = attempts.iter().any(|attempt| attempt.outcome.is_none());
     let Some(stripe_id) = invoice.stripe_invoice_id.as_deref() else { return Ok(None) };
     let now = app.clock.now_ms();
-    if planted(Bug::ChargeUnlocked) {
-        let end = AttemptEnd::of("overtaken");
-        tx.settle_attempt(invoice_id, &end, now).await?;
-    } else if under_way || !before.state()?.can_become(ChargeState::InProgress) {
+    let may_begin = !under_way && before.state()?.can_become(ChargeState::InProgress);
+    mutant!(ChargeUnlocked, let may_begin = {
+        tx.settle_attempt(invoice_id, &crate::store::AttemptEnd::of("overtaken"), now).await?;
+        true
+    });
+    if !may_begin {
         return Ok(None);
     }
     let attempt = new_attempt(app, lease, invoice_id, action, action.write(stripe_id), actor, &attempts);

@@ -6,12 +6,12 @@ use super::super::by::By;
 use super::super::{WorkflowError, tell};
 use super::CHARGE;
 use crate::app::App;
-use crate::billing::InvoiceState;
-use crate::billing::dunning::{ChargeState, Reason};
 use crate::clock::prefix;
 use crate::config::Collection;
 use crate::store::{Charge, Invoice, NewCharge, NewJob, Tx};
 use crate::stripe::InvoiceAnswer;
+use opentab_billing::InvoiceState;
+use opentab_billing::dunning::{ChargeState, Reason};
 
 const PAGE: i64 = 500;
 

@@ -9,9 +9,9 @@ use super::super::sync::FOLD_KEY;
 use super::attempt::{self, Action};
 use super::{begin, truth};
 use crate::app::App;
-use crate::billing::InvoiceState;
-use crate::billing::dunning::ChargeState;
 use crate::store::{Charge, Invoice, Lease};
+use opentab_billing::InvoiceState;
+use opentab_billing::dunning::ChargeState;
 
 /// Why a person does not get what they asked for.
 #[derive(Debug, thiserror::Error)]

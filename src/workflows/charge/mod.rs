@@ -19,10 +19,8 @@ pub use places::{free, known_before};
 use super::WorkflowError;
 use super::lease::as_only_writer;
 use crate::app::App;
-use crate::billing::dunning::{Step, step};
-use crate::clock::prefix;
-use crate::planted::{Bug, planted};
 use crate::store::Lease;
+use opentab_billing::dunning::{Step, step};
 
 /// The kind of the job that gets an invoice paid; its subject is the invoice's id.
 pub const CHARGE: &str = "charge";
@@ -34,24 +32,33 @@ const STEPS: usize = 8;
 /// # Errors
 /// Whatever was written down stays, and the next run goes on from there.
 pub async fn charge(app: &App, invoice_id: &str) -> Result<Option<i64>, WorkflowError> {
-    let alone = planted(Bug::ChargeUnlocked).then(|| app.ids.new_id(prefix::OWNER));
-    as_only_writer(app, alone.as_deref().unwrap_or(invoice_id), async |lease| {
-        for _ in 0..STEPS {
-            match next_step(app, lease, invoice_id).await? {
-                Step::Rest => return Ok(None),
-                Step::Wait(at) => return Ok(Some(at)),
-                Step::Look => truth::look(app, lease, invoice_id).await?,
-                Step::Suspend => standing::suspend(app, lease, invoice_id).await?,
-                Step::Pay => {
-                    if let Some(at) = attempt::pay(app, lease, invoice_id).await? {
-                        return Ok(Some(at));
-                    }
+    mutant!(
+        ChargeUnlocked,
+        return as_only_writer(app, &app.ids.new_id(crate::clock::prefix::OWNER), async |lease| take_steps(
+            app, lease, invoice_id
+        )
+        .await,)
+        .await
+    );
+    as_only_writer(app, invoice_id, async |lease| take_steps(app, lease, invoice_id).await).await
+}
+
+/// Takes the steps that are due, at most [`STEPS`]; answers when the next one is due.
+async fn take_steps(app: &App, lease: &Lease, invoice_id: &str) -> Result<Option<i64>, WorkflowError> {
+    for _ in 0..STEPS {
+        match next_step(app, lease, invoice_id).await? {
+            Step::Rest => return Ok(None),
+            Step::Wait(at) => return Ok(Some(at)),
+            Step::Look => truth::look(app, lease, invoice_id).await?,
+            Step::Suspend => standing::suspend(app, lease, invoice_id).await?,
+            Step::Pay => {
+                if let Some(at) = attempt::pay(app, lease, invoice_id).await? {
+                    return Ok(Some(at));
                 }
             }
         }
-        Ok(Some(app.clock.now_ms() + 1_000))
-    })
-    .await
+    }
+    Ok(Some(app.clock.now_ms() + 1_000))
 }
 
 async fn next_step(app: &App, lease: &Lease, invoice_id: &str) -> Result<Step, WorkflowError> {

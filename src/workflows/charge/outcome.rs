@@ -6,11 +6,10 @@ use super::super::by::By;
 use super::super::{WorkflowError, drift, notice, tell};
 use super::standing;
 use crate::app::App;
-use crate::billing::InvoiceState;
-use crate::billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify, rung};
-use crate::planted::{Bug, planted};
 use crate::store::{AttemptEnd, Charge, Invoice, Tx};
 use crate::stripe::{InvoiceAnswer, Refusal};
+use opentab_billing::InvoiceState;
+use opentab_billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, classify, rung};
 
 /// The incident while Stripe cannot be reached; of the whole service.
 const PROVIDER_DOWN: (&str, &str) = ("provider_down", "stripe");
@@ -222,9 +221,12 @@ pub(super) async fn failed(
     if !ours {
         return Ok(());
     }
-    match tries == 1 || planted(Bug::NoticeForEachTry) {
-        true => tell_failed(app, tx, invoice, next, reason, strategy.tell, message).await?,
-        false => still_failed(app, tx, invoice, reason, strategy.tell, message).await?,
+    let first = tries == 1;
+    mutant!(NoticeForEachTry, let first = true);
+    if first {
+        tell_failed(app, tx, invoice, next, reason, strategy.tell, message).await?;
+    } else {
+        still_failed(app, tx, invoice, reason, strategy.tell, message).await?;
     }
     if next == ChargeState::NeedsAttention {
         needs_attention(app, tx, &charge, message).await?;

@@ -4,10 +4,9 @@ use super::super::WorkflowError;
 use super::super::lease::begin_as_writer;
 use super::outcome;
 use crate::app::App;
-use crate::billing::dunning::{ChargeState, Reason, after_failure};
-use crate::planted::{Bug, planted};
 use crate::store::{Attempt, AttemptEnd, Charge, Invoice, Lease, Tx};
 use crate::stripe::{self, InvoiceAnswer, PaymentIntent, Refusal, StripeError};
+use opentab_billing::dunning::{ChargeState, Reason, after_failure};
 
 /// A transfer that Stripe says is under way is looked at so often, for as long as that takes.
 const PROCESSING_MS: i64 = 6 * 3_600_000;
@@ -16,10 +15,7 @@ const PROCESSING_MS: i64 = 6 * 3_600_000;
 pub(super) async fn look(app: &App, lease: &Lease, invoice_id: &str) -> Result<(), WorkflowError> {
     let missing = || WorkflowError::NotFound(format!("invoice {invoice_id}"));
     let invoice = app.store.invoice(invoice_id).await?.ok_or_else(missing)?;
-    let read = match planted(Bug::ChargedWithoutAsking) {
-        true => Read::Answer(Box::new(unread()?)),
-        false => read(app, &invoice).await?,
-    };
+    let read = read(app, &invoice).await?;
     let mut tx = begin_as_writer(app, lease).await?;
     match &read {
         Read::Answer(answer) => known(app, &mut tx, invoice_id, answer).await?,
@@ -33,7 +29,8 @@ pub(super) async fn look(app: &App, lease: &Lease, invoice_id: &str) -> Result<(
     Ok(())
 }
 
-/// What somebody would take for granted who does not ask.
+/// The invoice as it stood before the attempt, which proves nothing about the attempt.
+#[cfg(feature = "mutants")]
 fn unread() -> Result<InvoiceAnswer, WorkflowError> {
     let open = br#"{ "id": "in_unread", "object": "invoice", "status": "open" }"#;
     InvoiceAnswer::parse(open).map_err(|error| WorkflowError::of_stripe("read the invoice", error))
@@ -47,6 +44,7 @@ enum Read {
 }
 
 async fn read(app: &App, invoice: &Invoice) -> Result<Read, WorkflowError> {
+    mutant!(ChargedWithoutAsking, return Ok(Read::Answer(Box::new(unread()?))));
     let stripe_id = invoice.stripe_invoice_id.as_deref().unwrap_or_default();
     let deadline = invoice.due_at.unwrap_or(invoice.created_at);
     match app.stripe.read::<InvoiceAnswer>(stripe::invoice_with_payments(stripe_id), deadline).await {

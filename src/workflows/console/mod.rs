@@ -14,8 +14,8 @@ use chrono::{DateTime, Utc};
 
 use super::remedy::Action;
 use crate::app::App;
-use crate::billing::{Currency, Decimal};
 use crate::clock::{from_ms, prefix};
+use opentab_billing::{Currency, Decimal};
 
 /// Stripe's own address of its API: only what stands there stands in its dashboard.
 const STRIPE_API: &str = "https://api.stripe.com/";

@@ -3,13 +3,13 @@
 use super::needs::{Need, customer_thing, of_incident};
 use super::{Button, Thing, When, at_stripe, money};
 use crate::app::App;
-use crate::billing::dunning::ChargeState;
 use crate::clock::from_ms;
 use crate::store::audit::AuditRow;
 use crate::store::customers::{Customer, CustomerState};
 use crate::store::{Attempt, Charge, Invoice, LedgerLine, StoredEmail};
 use crate::workflows::WorkflowError;
 use crate::workflows::remedy::Action;
+use opentab_billing::dunning::ChargeState;
 
 /// Rows of a list that is not the page's subject.
 const MOST: i64 = 50;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::billing::LineDifference;
 use crate::store::Invoice;
 use crate::stripe::InvoiceAnswer;
+use opentab_billing::LineDifference;
 
 /// What kind of difference it is. For programs in `snake_case`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

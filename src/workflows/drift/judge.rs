@@ -2,9 +2,9 @@
 
 use super::difference::{Difference, Reason};
 use crate::app::App;
-use crate::billing::{InvoiceState, compare_lines};
 use crate::store::Invoice;
 use crate::stripe::{InvoiceAnswer, LineAnswer};
+use opentab_billing::{InvoiceState, compare_lines};
 
 /// An invoice by our records, with what Stripe should hold of it under each item key.
 pub(super) struct Held {

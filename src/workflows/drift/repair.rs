@@ -6,7 +6,6 @@ use serde_json::json;
 
 use super::{Difference, Reason, lines, retrieve};
 use crate::app::App;
-use crate::billing::InvoiceState;
 use crate::clock::prefix;
 use crate::store::{Effect, Invoice, NewJob};
 use crate::stripe::{self, InvoiceAnswer, Write};
@@ -15,6 +14,7 @@ use crate::workflows::carry_out::{carry_out, intend, seen};
 use crate::workflows::lease::{as_only_writer, begin_as_writer};
 use crate::workflows::reads::{Stopped, read};
 use crate::workflows::{WorkflowError, ask, charge};
+use opentab_billing::InvoiceState;
 
 /// How far a repair may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ mod upload;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::billing::cycle::month_span;
 use crate::clock::from_ms;
 use crate::store::CustomerImport;
 pub use apply::{apply_import, carry_on};
 pub use check::confirm;
+use opentab_billing::cycle::month_span;
 pub use row::{COLUMNS, Fault, Header, Wanted, mapping};
 pub use upload::Upload;
 

@@ -6,10 +6,10 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use crate::billing::Currency;
 use crate::sheet;
 use crate::store::customers::CollectionMethod;
 use crate::workflows::fields;
+use opentab_billing::Currency;
 
 /// The columns, each with other names that are understood. Case, spaces, hyphens and dots do not matter. A column
 /// `metadata.KEY` is metadata.

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{IngestError, NewEvent};
-use crate::billing::{Aggregation, CycleRule};
 use crate::clock::{from_ms, prefix};
 use crate::store::Store;
 use crate::store::usage::{CustomerDay, UsageCustomer, UsageMeter};
+use opentab_billing::{Aggregation, CycleRule};
 
 /// A name that people give can be given to somebody else, so it is looked up again after this time. Ids never are.
 const NAME_LIFETIME_MS: i64 = 5_000;

@@ -9,8 +9,8 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 use super::directory::{Day, Known, Meter};
-use crate::billing::{Aggregation, Quantity, QuantityError};
 use crate::store::usage::UsageRow;
+use opentab_billing::{Aggregation, Quantity, QuantityError};
 
 /// How far a sender's clock may be ahead of ours.
 const FUTURE_MS: i64 = 5 * 60 * 1000;

@@ -8,8 +8,6 @@ pub use directory::{Customer, Known, Meter};
 pub use event::{Checked, CloudEvent, NewEvent, Rejection, Text};
 pub use writer::Ingest;
 
-use crate::app::App;
-use crate::planted::{Bug, planted};
 use crate::store::usage::{Recorded, UsageRow};
 
 /// What became of one usage event.
@@ -40,20 +38,12 @@ pub enum IngestError {
     StorageUnavailable,
 }
 
-/// Takes usage events in and answers, in their order, what became of each. When this returns `Ok`, what is accepted
-/// is on disk.
-pub async fn ingest(app: &App, events: &[NewEvent<'_>]) -> Result<Vec<Outcome>, IngestError> {
-    let outcomes = app.ingest.ingest(events).await?;
-    let counted = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count() as u64;
-    app.metrics.usage_events("accepted", counted(|o| matches!(o, Outcome::Accepted { .. })));
-    app.metrics.usage_events("duplicate", counted(|o| matches!(o, Outcome::Duplicate)));
-    app.metrics.usage_events("conflict", counted(|o| matches!(o, Outcome::Conflict)));
-    app.metrics.usage_events("rejected", counted(|o| matches!(o, Outcome::Rejected(_))));
-    Ok(outcomes)
-}
-
 impl Ingest {
-    /// As [`ingest`], for whoever has no [`App`].
+    /// Takes usage events in and answers, in their order, what became of each. When this returns `Ok`, what is accepted is
+    /// on disk.
+    ///
+    /// # Errors
+    /// Nothing was acknowledged; see [`IngestError`].
     pub async fn ingest(&self, events: &[NewEvent<'_>]) -> Result<Vec<Outcome>, IngestError> {
         let now = self.clock().now_ms();
         let known = self.directory().look_up(self.store(), events, now).await?;
@@ -64,10 +54,11 @@ impl Ingest {
         for event in checked {
             outcomes.push(match event {
                 Err(why) => Outcome::Rejected(why),
-                Ok(Checked { mut row, late }) => {
-                    if planted(Bug::NoDedupe) {
-                        row.event_id = format!("{}@{now}", row.event_id).into();
-                    }
+                Ok(Checked { row, late }) => {
+                    mutant!(NoDedupe, let row = UsageRow {
+                        event_id: format!("{}@{now}", row.event_id).into(),
+                        ..row
+                    });
                     rows.push(row);
                     Outcome::Accepted { late }
                 }
@@ -79,7 +70,17 @@ impl Ingest {
                 *outcome = settle(written.next(), late);
             }
         }
+        self.count(&outcomes);
         Ok(outcomes)
+    }
+
+    fn count(&self, outcomes: &[Outcome]) {
+        let counted = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count() as u64;
+        let metrics = self.metrics();
+        metrics.usage_events("accepted", counted(|o| matches!(o, Outcome::Accepted { .. })));
+        metrics.usage_events("duplicate", counted(|o| matches!(o, Outcome::Duplicate)));
+        metrics.usage_events("conflict", counted(|o| matches!(o, Outcome::Conflict)));
+        metrics.usage_events("rejected", counted(|o| matches!(o, Outcome::Rejected(_))));
     }
 }
 

@@ -1,15 +1,16 @@
 //! What ingest promises, on both databases.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::billing::meter::{Fact, fold_cycle};
-use crate::billing::{Aggregation, CycleRule, DayTotal};
 use crate::clock::Clock;
 use crate::store::{Db, Location, Store, both};
+use opentab_billing::meter::{Fact, fold_cycle};
+use opentab_billing::{Aggregation, CycleRule, DayTotal};
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 const ADA: &str = "ot_cus_ada";
@@ -59,7 +60,7 @@ impl Bench {
                 .await
                 .unwrap();
         }
-        let ingest = Ingest::start(store.clone(), Clock::set_at(time(NOW)), 2);
+        let ingest = Ingest::start(store.clone(), Clock::set_at(time(NOW)), Arc::default(), 2);
         Bench { ingest, store, _files: files }
     }
 
@@ -371,7 +372,7 @@ async fn the_same_values_from_two_processes_count_once() {
         return;
     };
     let bench = Bench::on(fresh_postgres(&url).await, None).await;
-    let other = Ingest::start(bench.store.clone(), bench.ingest.clock().clone(), 2);
+    let other = Ingest::start(bench.store.clone(), bench.ingest.clock().clone(), Arc::default(), 2);
     let mut tasks = Vec::new();
     for task in 0..24 {
         let ingest = if task % 2 == 0 { bench.ingest.clone() } else { other.clone() };
@@ -400,7 +401,7 @@ async fn the_same_values_from_two_processes_count_once() {
 #[tokio::test]
 async fn a_full_queue_refuses_and_loses_nothing() {
     let bench = Bench::memory().await;
-    let ingest = Ingest::idle(bench.store.clone(), bench.ingest.clock().clone(), 3);
+    let ingest = Ingest::idle(bench.store.clone(), bench.ingest.clock().clone(), Arc::default(), 3);
     let taken = tokio::spawn({
         let ingest = ingest.clone();
         async move { ingest.ingest(&[sum("a", "1"), sum("b", "1")]).await }
@@ -419,7 +420,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
 #[tokio::test]
 async fn stopping_stores_what_was_taken() {
     let bench = Bench::memory().await;
-    let ingest = Ingest::idle(bench.store.clone(), bench.ingest.clock().clone(), 10);
+    let ingest = Ingest::idle(bench.store.clone(), bench.ingest.clock().clone(), Arc::default(), 10);
     let taken = tokio::spawn({
         let ingest = ingest.clone();
         async move { ingest.ingest(&[sum("a", "1")]).await }

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::IngestError;
 use super::directory::Directory;
 use crate::clock::Clock;
-use crate::planted::{Bug, planted};
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::usage::{Known, RecordError, Recorded, UsageRow, record};
 
@@ -29,6 +29,7 @@ pub struct Ingest(Arc<Inner>);
 struct Inner {
     store: Store,
     clock: Clock,
+    metrics: Arc<Metrics>,
     directory: Directory,
     room: Arc<Semaphore>,
     queue: mpsc::UnboundedSender<Request>,
@@ -61,18 +62,19 @@ struct Request {
 
 impl Ingest {
     /// Starts so many writers. One is right on SQLite, which has one writer anyway; needs a Tokio runtime.
-    pub fn start(store: Store, clock: Clock, writers: usize) -> Ingest {
-        let ingest = Ingest::idle(store, clock, MOST_WAITING);
+    pub fn start(store: Store, clock: Clock, metrics: Arc<Metrics>, writers: usize) -> Ingest {
+        let ingest = Ingest::idle(store, clock, metrics, MOST_WAITING);
         ingest.start_writers(writers);
         ingest
     }
 
     /// Takes events in, but stores none before writers are started.
-    pub(super) fn idle(store: Store, clock: Clock, most_waiting: usize) -> Ingest {
+    pub(super) fn idle(store: Store, clock: Clock, metrics: Arc<Metrics>, most_waiting: usize) -> Ingest {
         let (queue, waiting) = mpsc::unbounded_channel();
         Ingest(Arc::new(Inner {
             store,
             clock,
+            metrics,
             directory: Directory::default(),
             room: Arc::new(Semaphore::new(most_waiting)),
             queue,
@@ -114,6 +116,10 @@ impl Ingest {
 
     pub(super) fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     pub(super) fn directory(&self) -> &Directory {
@@ -233,10 +239,10 @@ impl Writer {
     async fn try_store(&self, rows: &[&UsageRow]) -> Result<Vec<Recorded>, RecordError> {
         let mut tx = self.store.db.begin().await?;
         let recorded = record(&mut tx, rows, self.clock.now_ms(), self.known).await?;
-        match tx.commit().await {
-            Err(error) if !planted(Bug::AckBeforeCommit) => Err(error.into()),
-            _ => Ok(recorded),
-        }
+        let committed = tx.commit().await;
+        mutant!(AckBeforeCommit, let committed = committed.or(Ok(())));
+        committed?;
+        Ok(recorded)
     }
 }
 

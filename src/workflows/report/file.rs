@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::{ReportQuery, Row, counts, rows, totals};
 use crate::app::App;
-use crate::billing::{Currency, Money};
 use crate::sheet;
 use crate::store::ReportRow;
+use opentab_billing::{Currency, Money};
 
 /// Rows in one piece.
 const PIECE: i64 = 1_000;

@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::imports::first_of;
 use crate::app::App;
-use crate::billing::InvoiceState;
 use crate::clock::from_ms;
 use crate::store::{Ageing, ReportCounts, ReportFilter, ReportRow, ReportSort, ReportTotal};
+use opentab_billing::InvoiceState;
 
 /// The status of a customer for whom an amount is awaited, and who has no invoice for the month.
 pub const NOT_INVOICED: &str = "not_invoiced";
