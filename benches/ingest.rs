@@ -16,11 +16,12 @@ use opentab::internals::clock::{Clock, Ids};
 use opentab::internals::commands::keys;
 use opentab::internals::config::Config;
 use opentab::internals::store::api_keys::Scope;
-use opentab::internals::store::usage::{CustomerDay, Known, UsageRow, record};
+use opentab::internals::store::usage::{Known, record};
 use opentab::internals::store::{Db, Location, Store, both};
 use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
-use opentab::internals::workflows::ingest::{Ingest, NewEvent, Outcome};
+use opentab::internals::workflows::ingest::{Ingest, Outcome};
 use opentab_billing::Aggregation;
+use opentab_input::usage_event::{CustomerDay, NewEvent, UsageRow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -31,7 +31,7 @@ pub mod outgoing {
     pub use crate::outgoing::*;
 }
 pub mod sheet {
-    pub use crate::sheet::*;
+    pub use opentab_input::csv::*;
 }
 pub mod store {
     pub use crate::store::*;

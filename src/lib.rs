@@ -18,7 +18,6 @@ mod mailer;
 mod metrics;
 mod outgoing;
 mod pages;
-mod sheet;
 mod store;
 mod stripe;
 mod workflows;

@@ -17,13 +17,13 @@ use opentab::internals::app::{self, App};
 use opentab::internals::clock::{Clock, Ids};
 use opentab::internals::config::Config;
 use opentab::internals::jobs;
-use opentab::internals::store::customers::CollectionMethod;
 use opentab::internals::store::{Db, EmailFilter, Location, Page, Store};
 use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
 use opentab::internals::workflows::by::By;
 use opentab::internals::workflows::customers::{self, NewCustomer};
 use opentab::internals::workflows::email::{self, Resent};
 use opentab::internals::workflows::tell;
+use opentab_billing::CollectionMethod;
 use opentab_billing::Currency;
 use serde_json::Value;
 

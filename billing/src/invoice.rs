@@ -107,6 +107,37 @@ impl FromStr for InvoiceState {
     }
 }
 
+/// How an invoice is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CollectionMethod {
+    /// Stripe charges the payment method on file.
+    ChargeAutomatically,
+    /// Stripe sends the invoice, and the customer pays it until it is due.
+    SendInvoice,
+}
+
+impl CollectionMethod {
+    /// As Stripe and the database write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CollectionMethod::ChargeAutomatically => "charge_automatically",
+            CollectionMethod::SendInvoice => "send_invoice",
+        }
+    }
+}
+
+impl FromStr for CollectionMethod {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "charge_automatically" => Ok(CollectionMethod::ChargeAutomatically),
+            "send_invoice" => Ok(CollectionMethod::SendInvoice),
+            other => Err(format!("no such collection method: {other}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

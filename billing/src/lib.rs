@@ -18,7 +18,7 @@ pub use cycle::{BillingCycle, CycleRule};
 pub use decimal::{Decimal, DecimalError};
 pub use dunning::{ChargeState, Reason, Strategies, Strategy};
 pub use fold::{FoldOverflow, fold};
-pub use invoice::InvoiceState;
+pub use invoice::{CollectionMethod, InvoiceState};
 pub use meter::{Aggregation, DayTotal, quantity_over};
 pub use money::{Currency, Money, MoneyError, UnknownCurrency};
 pub use price::{AmountOverflow, Model, PriceError, PricePart, PriceTerms, Tier};

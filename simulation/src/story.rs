@@ -14,17 +14,18 @@ use opentab::internals::app::App;
 use opentab::internals::http::webhooks::believe;
 use opentab::internals::jobs::{self, Tick, schedule};
 use opentab::internals::store::both;
-use opentab::internals::store::customers::CollectionMethod;
 use opentab::internals::workflows::billing_view::billing_view;
 use opentab::internals::workflows::by::By;
 use opentab::internals::workflows::catalog::{self, NewMeter};
 use opentab::internals::workflows::customers::{self, NewCustomer};
-use opentab::internals::workflows::ingest::{NewEvent, Outcome};
+use opentab::internals::workflows::ingest::Outcome;
 use opentab::internals::workflows::outgoing::{self, NewEndpoint};
 use opentab::internals::workflows::receive::receive;
 use opentab::internals::workflows::services::{self, NewService};
 use opentab::internals::workflows::{ask, charge, poll};
+use opentab_billing::CollectionMethod;
 use opentab_billing::{Aggregation, Currency, PriceTerms};
+use opentab_input::usage_event::NewEvent;
 use opentab_sandbox::Delivery;
 
 /// When somebody looks after what is due while everything goes right, in seconds.

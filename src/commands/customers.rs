@@ -16,7 +16,8 @@ use crate::commands::out::say;
 use crate::config::Config;
 use crate::store::{CustomerImport, Page};
 use crate::workflows::by::By;
-use crate::workflows::imports::{self, ImportOptions, Upload, carry_on, mapping, report};
+use crate::workflows::imports::{self, ImportOptions, Upload, carry_on, report};
+use opentab_input::customer_list::mapping;
 
 /// What scripts may rely on.
 const EXIT_CODES: &str = "Exit codes: 0: the list is in (or, with --dry-run, would be). 1: lines are at fault, and nothing \

@@ -26,6 +26,7 @@ use crate::store::customers::Customer;
 use crate::workflows::WorkflowError;
 use crate::workflows::billing_links::{self, LinkError, SESSION};
 use crate::workflows::billing_view::billing_view;
+use opentab_input::link_token::TokenError;
 
 const COOKIE_NAME: &str = "opentab_billing";
 
@@ -81,8 +82,8 @@ impl IntoResponse for Refused {
 impl From<LinkError> for Refused {
     fn from(error: LinkError) -> Refused {
         match error {
-            LinkError::Expired => Refused::Expired,
-            LinkError::Invalid => Refused::Invalid,
+            LinkError::Token(TokenError::Expired) => Refused::Expired,
+            LinkError::Token(TokenError::Invalid) => Refused::Invalid,
             LinkError::Storage(error) => error.into(),
         }
     }

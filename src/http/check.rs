@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::extract::shown;
 use super::kind::{self, Kind};
 use super::problem::Problem;
-use crate::workflows::fields;
-pub use crate::workflows::fields::{ID_RULE, is_id};
 use crate::workflows::imports::first_of;
+use opentab_input::fields;
+pub use opentab_input::fields::{ID_RULE, is_id};
 
 /// That it is a month such as 2026-11.
 pub fn check_month(pointer: &str, text: &str) -> Result<(), Problem> {

@@ -20,11 +20,12 @@ use super::problem::Problem;
 use super::services::check_day;
 use crate::app::App;
 use crate::clock::prefix;
-use crate::store::customers::{CollectionMethod, Customer, CustomerFilter};
+use crate::store::customers::{Customer, CustomerFilter};
 use crate::workflows::by::By;
 use crate::workflows::customers::{self, CustomerChange, NewCustomer};
-use crate::workflows::fields;
+use opentab_billing::CollectionMethod;
 use opentab_billing::Currency;
+use opentab_input::fields;
 
 /// Who is billed.
 #[derive(Clone, Debug, Serialize, ToSchema)]

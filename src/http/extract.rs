@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::kind;
 use super::problem::Problem;
-use crate::workflows::fields::bad_characters;
+use opentab_input::fields::bad_characters;
 
 /// How much a request may take. Tests shorten the times.
 #[derive(Clone, Copy, Debug)]

@@ -23,7 +23,8 @@ use crate::app::App;
 use crate::clock::{from_ms, prefix};
 use crate::store::CustomerImport;
 use crate::workflows::by::By;
-use crate::workflows::imports::{self, Change, Fault, FieldChange, ImportOptions, Upload, carry_on};
+use crate::workflows::imports::{self, Change, FieldChange, ImportOptions, Upload, carry_on};
+use opentab_input::customer_list::{Fault, mapping};
 
 /// Where files are sent.
 pub(super) const PATH: &str = "/v1/customers/import";
@@ -179,7 +180,7 @@ impl FromQuery for ImportQuery {
         let month = pairs.one("month")?;
         month.as_deref().map(|text| check_month("month", text)).transpose()?;
         let maps = pairs.many("map")?;
-        let maps = maps.iter().map(|text| imports::mapping(text)).collect::<Result<Vec<_>, _>>();
+        let maps = maps.iter().map(|text| mapping(text)).collect::<Result<Vec<_>, _>>();
         let file_name = pairs.one("file_name")?.unwrap_or_default();
         if file_name.chars().count() > 200 {
             return Err(Problem::invalid("file_name", "too_long", "may have at most 200 characters"));

@@ -20,8 +20,8 @@ use crate::app::App;
 use crate::clock::prefix;
 use crate::store::services::{Service, ServiceFilter};
 use crate::workflows::by::By;
-use crate::workflows::fields;
 use crate::workflows::services::{self, NewService};
+use opentab_input::fields;
 
 /// A price attached to a customer.
 #[derive(Debug, Serialize, ToSchema)]

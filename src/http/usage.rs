@@ -13,7 +13,8 @@ use super::extract::{json, limits_of, media_type, not_encoded, read_body, shown}
 use super::kind::{self, Kind};
 use super::problem::Problem;
 use crate::app::App;
-use crate::workflows::ingest::{CloudEvent, IngestError, NewEvent, Outcome, Rejection};
+use crate::workflows::ingest::{IngestError, Outcome};
+use opentab_input::usage_event::{CloudEvent, NewEvent, Rejection};
 
 /// Events in one request.
 const MOST_EVENTS: usize = 1_000;
@@ -327,5 +328,55 @@ fn results<'a>(sent: &'a Sent<'_>, outcomes: &'a [Outcome]) -> UsageResults<'a> 
         conflict: count("conflict"),
         rejected: count("rejected"),
         results,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::*;
+
+    const BODIES: &[&str] = &[
+        r#"{"id":"a","customer":"c","meter":"m","quantity":"0.5","timestamp":"2026-11-21T09:30:00Z"}"#,
+        r#"[{"id":"a","customer":"c","meter":"m","quantity":1},{"id":"b","customer":"c","meter":"m"}]"#,
+        r#"{"events":[{"id":"a","customer":"c","meter":"m","value":"v","correction":true}]}"#,
+        r#"[{"specversion":"1.0","id":"a","type":"m","subject":"c","source":"s","data":{"quantity":2}}]"#,
+    ];
+
+    #[test]
+    fn every_reason_of_a_rejection_has_a_page() {
+        for code in Rejection::CODES {
+            assert!(kind::ALL.iter().any(|kind| kind.slug == *code), "{code}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_refused_or_every_event_has_its_place(
+            body in select(BODIES),
+            changes in vec((any::<Index>(), any::<u8>()), 0..4),
+            cut: Index,
+        ) {
+            let mut body = body.as_bytes().to_vec();
+            for (at, byte) in changes {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            for body in [&body[..], &body[..cut.index(body.len())]] {
+                for form in [Form::Plain, Form::CloudEvent, Form::CloudEvents] {
+                    let Ok(sent) = read(form, body) else { continue };
+                    prop_assert!(serde_json::from_slice::<IgnoredAny>(body).is_ok(), "taken, and no JSON");
+                    let all = sent.events.len() + sent.unreadable.len();
+                    prop_assert!(all <= MOST_EVENTS);
+                    let is_in_place = |(place, why): &(usize, Rejection)| {
+                        *place < all && Rejection::CODES.contains(&why.code) && !why.detail.is_empty()
+                    };
+                    prop_assert!(sent.unreadable.iter().all(is_in_place));
+                }
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Customers: who is billed, and by which calendar.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
@@ -11,7 +10,7 @@ use super::page::{Page, paged};
 use super::{Store, both, unreadable};
 use crate::clock::from_ms;
 use crate::store::Tx;
-use opentab_billing::{Currency, CycleRule};
+use opentab_billing::{CollectionMethod, Currency, CycleRule};
 
 /// Who is billed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,37 +65,6 @@ impl Customer {
         let zone = self.time_zone;
         mutant!(CycleInUtc, let zone = Tz::UTC);
         CycleRule { zone, anchor_day: self.anchor_day }
-    }
-}
-
-/// How an invoice is paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CollectionMethod {
-    /// Stripe charges the payment method on file.
-    ChargeAutomatically,
-    /// Stripe sends the invoice, and the customer pays it until it is due.
-    SendInvoice,
-}
-
-impl CollectionMethod {
-    /// As Stripe and the database write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            CollectionMethod::ChargeAutomatically => "charge_automatically",
-            CollectionMethod::SendInvoice => "send_invoice",
-        }
-    }
-}
-
-impl FromStr for CollectionMethod {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "charge_automatically" => Ok(CollectionMethod::ChargeAutomatically),
-            "send_invoice" => Ok(CollectionMethod::SendInvoice),
-            other => Err(format!("no such collection method: {other}")),
-        }
     }
 }
 

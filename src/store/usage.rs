@@ -8,41 +8,7 @@ use sqlx::{Arguments, Postgres, Row as _, Sqlite};
 
 use super::{Store, Tx, split};
 use opentab_billing::Aggregation;
-
-/// A local day of a customer, which many events share.
-#[derive(Debug, PartialEq, Eq)]
-pub struct CustomerDay {
-    /// The customer's number in usage rows.
-    pub customer_no: i64,
-    /// The customer's id.
-    pub customer_id: Arc<str>,
-    /// The day in the customer's time zone, as `YYYY-MM-DD`.
-    pub day: String,
-    /// The first day of the billing cycle that the day belongs to.
-    pub cycle: String,
-}
-
-/// One usage event, checked and ready to be stored.
-#[derive(Clone, Debug)]
-pub struct UsageRow {
-    /// Whose day it counts for.
-    pub on: Arc<CustomerDay>,
-    /// The meter's number in usage rows.
-    pub meter_no: i64,
-    /// How the meter counts.
-    pub aggregation: Aggregation,
-    /// Unique per customer, for ever.
-    pub event_id: Arc<str>,
-    /// In the meter's smallest unit.
-    pub quantity: i64,
-    /// What a unique meter counts.
-    pub unique_value: Option<Arc<str>>,
-    /// When it happened, unix milliseconds.
-    pub at: i64,
-    /// False where the sender named no time and `at` is when the event came: a retry, which comes later, is still
-    /// the same event.
-    pub at_given: bool,
-}
+use opentab_input::usage_event::{Content, UsageRow};
 
 /// What became of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,31 +60,6 @@ pub enum Known {
     Unlikely,
     /// Find out which.
     Likely,
-}
-
-/// What is stored under an event's key, as far as a retry must repeat it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Content<'a> {
-    meter_no: i64,
-    quantity: i64,
-    unique_value: Option<&'a str>,
-    at: i64,
-}
-
-impl UsageRow {
-    fn key(&self) -> (i64, &str) {
-        (self.on.customer_no, &self.event_id)
-    }
-
-    fn content(&self) -> Content<'_> {
-        let UsageRow { meter_no, quantity, at, .. } = *self;
-        Content { meter_no, quantity, unique_value: self.unique_value.as_deref(), at }
-    }
-
-    fn repeats(&self, stored: Content<'_>) -> bool {
-        let at = if self.at_given { self.at } else { stored.at };
-        Content { at, ..self.content() } == stored
-    }
 }
 
 type StoredEvent = (i64, String, i64, i64, Option<String>, i64);

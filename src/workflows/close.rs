@@ -5,9 +5,9 @@ use super::carry_out::Carried;
 use super::seal::seal;
 use super::sync::{Round, Run};
 use crate::config::Collection;
-use crate::store::customers::CollectionMethod;
 use crate::store::{Effect, Invoice};
 use crate::stripe;
+use opentab_billing::CollectionMethod;
 
 const DAY_MS: i64 = 86_400_000;
 

@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::clock::prefix;
 use crate::mailer::Locale;
 use crate::store::Tx;
-use crate::store::customers::{self, CollectionMethod, Customer, CustomerState};
+use crate::store::customers::{self, Customer, CustomerState};
+use opentab_billing::CollectionMethod;
 use opentab_billing::Currency;
 
 /// A customer who is not there yet.

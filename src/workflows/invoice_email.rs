@@ -12,9 +12,10 @@ use crate::clock::prefix;
 use crate::config::{InvoiceEmails, InvoicePdf};
 use crate::mailer::{Attachment, Outcome};
 use crate::outgoing::FetchError;
-use crate::store::customers::{self, CollectionMethod};
+use crate::store::customers;
 use crate::store::{Effect, Ending, Intent, Invoice, Lease, NewIntent, Reach, StoredEmail, Tx};
 use crate::stripe::{self, EventAnswer, InvoiceAnswer, List};
+use opentab_billing::CollectionMethod;
 use opentab_billing::InvoiceState;
 
 /// The kind of the e-mail that brings an invoice.

@@ -18,7 +18,6 @@ pub mod drift;
 pub mod email;
 mod email_facts;
 mod error;
-pub mod fields;
 pub mod generate;
 pub mod imports;
 pub mod ingest;

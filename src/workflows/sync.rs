@@ -14,9 +14,10 @@ use super::unsure::Unknown;
 use super::{WorkflowError, close, notice, read_back};
 use crate::app::App;
 use crate::clock::from_ms;
-use crate::store::customers::{CollectionMethod, Customer, CustomerState};
+use crate::store::customers::{Customer, CustomerState};
 use crate::store::{Effect, Intent, Invoice, Item, Lease};
 use crate::stripe::{self, DraftLine, NewInvoice, Write};
+use opentab_billing::CollectionMethod;
 use opentab_billing::{DraftItem, Plan, WantedItem, fold, reconcile};
 
 /// The key of the line that carries the smallest ones, where there are more than Stripe takes.

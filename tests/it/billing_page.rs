@@ -8,8 +8,9 @@ use chrono::Duration;
 use http_body_util::BodyExt;
 use opentab::internals::commands::link;
 use opentab::internals::store::api_keys::Scope;
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
 use opentab::internals::workflows::sync::sync;
+use opentab_billing::CollectionMethod;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 

@@ -890,7 +890,7 @@ async fn a_list_that_would_do_something_else_by_now_is_shown_again() {
     t.customer("Ada").await;
     let preview = desk.previews("external_id,name,currency\nada,Ada L,usd\neve,Eve,eur\n").await;
     // In between somebody makes Eve.
-    t.customer_with("Eve", "eur", opentab::internals::store::customers::CollectionMethod::SendInvoice).await;
+    t.customer_with("Eve", "eur", opentab_billing::CollectionMethod::SendInvoice).await;
     let reply = desk.says_yes(&preview).await;
     assert_eq!(reply.header("location"), format!("{preview}?changed=true"), "{}", reply.body);
     assert_eq!(desk.name_of("ada").await.as_deref(), Some("Ada"), "nothing was imported");

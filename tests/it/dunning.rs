@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use opentab::internals::commands::dunning::ladder;
-use opentab::internals::store::customers::CollectionMethod;
 use opentab::internals::store::{Db, both};
 use opentab::internals::stripe::{Request, SendFuture, Transport};
 use opentab::internals::workflows::by::By;
 use opentab::internals::workflows::charge;
 use opentab::internals::workflows::customers::{self, CustomerChange};
 use opentab::internals::workflows::outgoing::{self, NewEndpoint};
+use opentab_billing::CollectionMethod;
 use opentab_billing::{Reason, Strategy};
 use opentab_sandbox::{CardOutcome, Fault};
 use serde_json::Value;

@@ -3,7 +3,8 @@
 
 use chrono::Duration;
 use opentab::internals::store::both;
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
+use opentab_billing::CollectionMethod;
 use opentab_sandbox::Fault;
 use serde_json::Value;
 

@@ -11,12 +11,13 @@ use chrono::Duration;
 use opentab::internals::http::extract::Limits;
 use opentab::internals::jobs;
 use opentab::internals::mailer::{Email, Outcome};
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
 use opentab::internals::store::{EmailFilter, both};
 use opentab::internals::workflows::by::By;
 use opentab::internals::workflows::customers::{self, CustomerChange};
 use opentab::internals::workflows::email::{self, Resent, Undelivered};
 use opentab::internals::workflows::{ask, poll};
+use opentab_billing::CollectionMethod;
 use opentab_sandbox::Fault;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! The life of a cycle: usage in, the right draft on Stripe, finalized, the next one opened.
 
-use opentab::internals::store::customers::CollectionMethod;
 use opentab::internals::workflows::by::By;
 use opentab::internals::workflows::services;
 use opentab_billing::Aggregation;
+use opentab_billing::CollectionMethod;
 use serde_json::json;
 
 use crate::tab::{Tab, time};

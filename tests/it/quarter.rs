@@ -1,8 +1,9 @@
 //! A simulated quarter: five customers, every price model, faults now and then, and every promise checked at its end.
 
 use chrono::Datelike;
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
 use opentab_billing::Aggregation;
+use opentab_billing::CollectionMethod;
 use opentab_sandbox::Fault;
 use serde_json::json;
 

@@ -7,9 +7,10 @@ use axum::http::Request;
 use opentab::internals::commands::keys;
 use opentab::internals::sheet;
 use opentab::internals::store::api_keys::Scope;
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
 use opentab::internals::store::{LookedUpAmount, NewEmail, ReportFilter, both};
 use opentab::internals::workflows::report::{self, ReportQuery};
+use opentab_billing::CollectionMethod;
 use serde_json::Value;
 use tower::ServiceExt;
 

@@ -1,6 +1,7 @@
 //! What a sync costs in calls to Stripe, counted by the sandbox.
 
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
+use opentab_billing::CollectionMethod;
 
 use crate::tab::Tab;
 

@@ -2,9 +2,10 @@
 
 use chrono::Duration;
 use opentab::internals::store::both;
-use opentab::internals::store::customers::{CollectionMethod, Customer};
+use opentab::internals::store::customers::Customer;
 use opentab::internals::stripe::{Method, Write};
 use opentab::internals::workflows::sync;
+use opentab_billing::CollectionMethod;
 use opentab_sandbox::Fault;
 
 use crate::tab::{Setup, Tab, fresh_store_in};

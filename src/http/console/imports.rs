@@ -23,8 +23,9 @@ use crate::pages::imports::{ImportPage, ImportsPage};
 use crate::store::Page;
 use crate::workflows::by::By;
 use crate::workflows::console::imports as sheets;
-use crate::workflows::fields::bad_characters;
-use crate::workflows::imports::{ImportOptions, Upload, confirm, mapping};
+use crate::workflows::imports::{ImportOptions, Upload, confirm};
+use opentab_input::customer_list::mapping;
+use opentab_input::fields::bad_characters;
 
 const TAB: &str = "/console/import";
 /// The most bytes of a field that is no file.

@@ -4,7 +4,9 @@ use super::When;
 use super::lists::Slice;
 use crate::app::App;
 use crate::store::{CustomerImport, Page};
-use crate::workflows::imports::{Change, Fault, report};
+use opentab_input::customer_list::Fault;
+
+use crate::workflows::imports::{Change, report};
 
 /// A list that was brought, in a list of them.
 #[derive(Clone, Debug)]

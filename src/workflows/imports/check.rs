@@ -6,13 +6,13 @@ use sha2::{Digest, Sha256};
 
 use super::apply::carry_on;
 use super::judge::{Judged, judge};
-use super::row::Fault;
 use super::{Change, IMPORT, MOST_SHOWN, Report, STAGED, report};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::store::{CustomerImport, NewJob};
 use crate::workflows::WorkflowError;
 use crate::workflows::by::By;
+use opentab_input::customer_list::Fault;
 
 /// Duplicates that are told apart; more than so many are the fault of one mistake.
 const MOST_DUPLICATES: i64 = 10_000;

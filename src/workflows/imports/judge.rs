@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::FieldChange;
-use super::row::{Fault, Wanted};
 use crate::app::App;
 use crate::clock::prefix;
 use crate::mailer::Locale;
-use crate::store::customers::{CollectionMethod, Customer, CustomerState};
+use crate::store::customers::{Customer, CustomerState};
 use crate::store::prices::{self, Price};
 use crate::store::services::Service;
 use crate::store::{ImportRow, Tx};
@@ -17,6 +16,8 @@ use crate::workflows::WorkflowError;
 use crate::workflows::by::ChangeError;
 use crate::workflows::customers::{CustomerChange, apply, changed_fields};
 use crate::workflows::services::{NewService, begun};
+use opentab_billing::CollectionMethod;
+use opentab_input::customer_list::{Fault, Wanted};
 
 /// What a row comes to.
 #[derive(Debug)]

@@ -4,18 +4,18 @@
 mod apply;
 mod check;
 mod judge;
-mod row;
 mod upload;
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
+
+use opentab_input::customer_list::Fault;
 
 use crate::clock::from_ms;
 use crate::store::CustomerImport;
 pub use apply::{apply_import, carry_on};
 pub use check::confirm;
 use opentab_billing::cycle::month_span;
-pub use row::{COLUMNS, Fault, Header, Wanted, mapping};
 pub use upload::Upload;
 
 /// The kind of the job that goes on with an import; its subject is the import's id.
@@ -76,7 +76,7 @@ pub struct ImportOptions {
     pub keep: bool,
     /// The billing month that it counts for, such as 2026-11; the running one where it is not said.
     pub month: Option<String>,
-    /// What columns of theirs are called here, as [`mapping`] reads them.
+    /// What columns of theirs are called here, as [`opentab_input::customer_list::mapping`] reads them.
     pub maps: Vec<(String, String)>,
 }
 

@@ -1,21 +1,21 @@
 //! Upload: read a list as it arrives, piece by piece, and set its rows down.
 
 use super::check::{self, Found};
-use super::row::{Fault, Header};
 use super::{ImportOptions, MOST_ROWS, STAGED, TOO_MANY_ROWS};
 use crate::app::App;
 use crate::clock::prefix;
-use crate::sheet;
 use crate::store::{CustomerImport, ImportRow};
 use crate::workflows::WorkflowError;
 use crate::workflows::by::By;
+use opentab_input::csv;
+use opentab_input::customer_list::{Fault, Header};
 
 /// A list on its way in.
 pub struct Upload<'a> {
     app: &'a App,
     import: CustomerImport,
     keep: bool,
-    reader: sheet::Reader,
+    reader: csv::Reader,
     taken: Taken,
 }
 
@@ -33,7 +33,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn row(&mut self, row: &sheet::Row) {
+    fn row(&mut self, row: &csv::Row) {
         let Some(header) = &self.header else {
             match Header::read(row, &self.maps) {
                 Ok(header) => self.header = Some(header),
@@ -101,7 +101,7 @@ impl<'a> Upload<'a> {
             over: false,
             too_many: false,
         };
-        Ok(Upload { app, import, keep: options.keep, reader: sheet::Reader::default(), taken })
+        Ok(Upload { app, import, keep: options.keep, reader: csv::Reader::default(), taken })
     }
 
     /// Takes the next piece of the file. False: nothing further can be read, so nothing further need be sent.
@@ -143,7 +143,7 @@ impl<'a> Upload<'a> {
         self.taken.rows
     }
 
-    fn read(&mut self, read: Result<(), sheet::Unreadable>) {
+    fn read(&mut self, read: Result<(), csv::Unreadable>) {
         if let Err(why) = read {
             self.taken.over = true;
             self.taken.found.faults(vec![Fault::new(why.line, None, "unreadable", why.detail)]);

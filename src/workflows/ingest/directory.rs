@@ -1,83 +1,20 @@
 //! Directory: which customer and which meter an event means, remembered between requests.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{IngestError, NewEvent};
-use crate::clock::{from_ms, prefix};
+use super::IngestError;
+use crate::clock::prefix;
 use crate::store::Store;
-use crate::store::usage::{CustomerDay, UsageCustomer, UsageMeter};
-use opentab_billing::{Aggregation, CycleRule};
+use crate::store::usage::{UsageCustomer, UsageMeter};
+use opentab_billing::CycleRule;
+use opentab_input::usage_event::{Customer, Known, Meter, NewEvent};
 
 /// A name that people give can be given to somebody else, so it is looked up again after this time. Ids never are.
 const NAME_LIFETIME_MS: i64 = 5_000;
 
 /// Names beyond this many are forgotten all at once, to bound memory.
 const MOST_NAMES: usize = 200_000;
-
-/// A customer whose usage is taken.
-#[derive(Debug)]
-pub struct Customer {
-    no: i64,
-    id: Arc<str>,
-    rule: CycleRule,
-    /// The day that an event was last in: almost always that of the next one, too.
-    recent: Mutex<Option<Arc<Day>>>,
-}
-
-/// A local day of a customer, and how long it and its cycle last (unix milliseconds, half-open).
-#[derive(Debug)]
-pub struct Day {
-    pub on: Arc<CustomerDay>,
-    start: i64,
-    end: i64,
-    pub cycle_end: i64,
-}
-
-/// A meter that events may name.
-#[derive(Clone, Copy, Debug)]
-pub struct Meter {
-    /// Its row number.
-    pub no: i64,
-    pub aggregation: Aggregation,
-    pub decimals: u8,
-}
-
-impl Customer {
-    /// The customer with this row number and id, whose days and cycles follow this rule.
-    pub fn new(no: i64, id: &str, rule: CycleRule) -> Customer {
-        Customer { no, id: id.into(), rule, recent: Mutex::default() }
-    }
-
-    /// The local day in which an instant falls.
-    pub fn day_at(&self, at: i64) -> Arc<Day> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(day) = recent.as_ref().filter(|day| day.start <= at && at < day.end) {
-            return day.clone();
-        }
-        let day = Arc::new(self.find_day(at));
-        *recent = Some(day.clone());
-        day
-    }
-
-    fn find_day(&self, at: i64) -> Day {
-        let at = from_ms(at);
-        let day = self.rule.day_of(at);
-        let cycle = self.rule.cycle_at(at);
-        let end = day.succ_opt().map_or(cycle.end, |next| self.rule.day_start(next));
-        Day {
-            on: Arc::new(CustomerDay {
-                customer_no: self.no,
-                customer_id: self.id.clone(),
-                day: day.to_string(),
-                cycle: cycle.first_day.to_string(),
-            }),
-            start: self.rule.day_start(day).timestamp_millis(),
-            end: end.timestamp_millis(),
-            cycle_end: cycle.end.timestamp_millis(),
-        }
-    }
-}
 
 /// Names that have been looked up.
 #[derive(Debug, Default)]
@@ -89,13 +26,6 @@ struct Names {
     customers: HashMap<String, (Arc<Customer>, i64)>,
     /// By id or event name.
     meters: HashMap<String, (Meter, i64)>,
-}
-
-/// Whom and what one event names; none where there is no such thing.
-#[derive(Clone, Debug)]
-pub struct Known {
-    pub customer: Option<Arc<Customer>>,
-    pub meter: Option<Meter>,
 }
 
 impl Directory {

@@ -1,14 +1,13 @@
 //! Ingest: check usage events, store and count each once, and say what became of it.
 
 mod directory;
-mod event;
 mod writer;
 
-pub use directory::{Customer, Known, Meter};
-pub use event::{Checked, CloudEvent, NewEvent, Rejection, Text};
 pub use writer::Ingest;
 
-use crate::store::usage::{Recorded, UsageRow};
+use opentab_input::usage_event::{Checked, NewEvent, Rejection, UsageRow};
+
+use crate::store::usage::Recorded;
 
 /// What became of one usage event.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use super::directory::Directory;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::store::usage::{Known, RecordError, Recorded, UsageRow, record};
+use crate::store::usage::{Known, RecordError, Recorded, record};
+use opentab_input::usage_event::UsageRow;
 
 /// Events that may wait or be under way. Beyond it requests are refused, so that memory and waiting stay bounded.
 const MOST_WAITING: usize = 65_536;

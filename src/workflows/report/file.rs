@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::{ReportQuery, Row, counts, rows, totals};
 use crate::app::App;
-use crate::sheet;
 use crate::store::ReportRow;
 use opentab_billing::{Currency, Money};
+use opentab_input::csv;
 
 /// Rows in one piece.
 const PIECE: i64 = 1_000;
@@ -122,16 +122,13 @@ fn csv(out: &mut String, row: &Row) {
         word(&row.charge_status),
         word(&row.charge_reason),
     ];
-    words.iter().for_each(|text| sheet::write_text(out, text));
-    amounts.iter().for_each(|amount| sheet::write_number(out, &major(&row.currency, *amount)));
+    words.iter().for_each(|text| csv::write_text(out, text));
+    amounts.iter().for_each(|amount| csv::write_number(out, &major(&row.currency, *amount)));
     for time in [row.due_at, row.finalized_at] {
-        sheet::write_text(
-            out,
-            &time.map(|at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default(),
-        );
+        csv::write_text(out, &time.map(|at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default());
     }
-    [word(&row.looked_up), word(&row.email)].iter().for_each(|text| sheet::write_text(out, text));
-    sheet::end_row(out);
+    [word(&row.looked_up), word(&row.email)].iter().for_each(|text| csv::write_text(out, text));
+    csv::end_row(out);
 }
 
 fn word(text: &Option<String>) -> &str {

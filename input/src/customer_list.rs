@@ -1,4 +1,4 @@
-//! Row: which columns a customer list has, and what one of its lines says.
+//! Customer list: which columns a CSV file of customers has, and what one of its lines says.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,9 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use crate::sheet;
-use crate::store::customers::CollectionMethod;
-use crate::workflows::fields;
-use opentab_billing::Currency;
+use opentab_billing::{CollectionMethod, Currency};
+
+use crate::{csv, fields};
 
 /// The columns, each with other names that are understood. Case, spaces, hyphens and dots do not matter. A column
 /// `metadata.KEY` is metadata.
@@ -150,7 +149,7 @@ impl Header {
     ///
     /// # Errors
     /// What is wrong with it: nothing below can be read then.
-    pub fn read(row: &sheet::Row, maps: &[(String, String)]) -> Result<Header, Fault> {
+    pub fn read(row: &csv::Row, maps: &[(String, String)]) -> Result<Header, Fault> {
         let fault =
             |column: Option<&str>, code, detail: String| Err(Fault::new(row.line, column, code, detail));
         if let Some(why) = row.fault() {
@@ -190,7 +189,7 @@ impl Header {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn line(&self, row: &sheet::Row) -> Result<(String, Wanted), Vec<Fault>> {
+    pub fn line(&self, row: &csv::Row) -> Result<(String, Wanted), Vec<Fault>> {
         if let Some(why) = row.fault() {
             return Err(vec![Fault::new(row.line, None, "unreadable", why)]);
         }
@@ -389,13 +388,13 @@ mod tests {
     fn rows(text: &str) -> Vec<Result<(String, Wanted), Vec<Fault>>> {
         let mut header = None;
         let mut lines = Vec::new();
-        let mut reader = sheet::Reader::default();
-        let mut take = |row: &sheet::Row| {
+        let mut reader = csv::Reader::default();
+        let mut take = |row: &csv::Row| {
             match &header {
                 None => header = Some(Header::read(row, &[]).unwrap()),
                 Some(header) => lines.push(header.line(row)),
             }
-            Ok::<(), sheet::Unreadable>(())
+            Ok::<(), csv::Unreadable>(())
         };
         reader.feed(text.as_bytes(), &mut take).and_then(|()| reader.end(&mut take)).unwrap();
         lines

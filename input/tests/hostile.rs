@@ -7,14 +7,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-#[path = "fuzz/targets.rs"]
+#[path = "../fuzz/targets.rs"]
 mod targets;
 
 use targets::TARGETS;
 
 /// The files of a target in one of the folders, by name; none where it has no folder.
 fn files(folder: &str, target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(folder).join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder).join(target);
     let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap());
     let mut files: Vec<_> = entries
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
@@ -27,7 +27,7 @@ fn target(name: &str) -> targets::Target {
     TARGETS.iter().find(|(target, _)| *target == name).unwrap().1
 }
 
-/// An input that broke something stays in `tests/fuzz/found/`, where the fuzzer has put it.
+/// An input that broke something stays in `input/fuzz/found/`, where the fuzzer has put it.
 #[test]
 fn nothing_that_was_found_once_breaks_again() {
     for (name, target) in TARGETS {

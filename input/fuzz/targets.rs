@@ -4,17 +4,14 @@ use std::io::Cursor;
 
 use chrono::DateTime;
 use chrono_tz::TZ_VARIANTS;
-use opentab::internals::commands::usage::{Format, each_event};
-use opentab::internals::http::usage::{Form, read as read_usage};
-use opentab::internals::sheet::{Reader, Row, Unreadable};
-use opentab::internals::workflows::billing_links::{
-    LinkError, Purpose, sign as sign_link, verify as verify_link,
-};
-use opentab::internals::workflows::imports::{Fault, Header, Wanted};
-use opentab::internals::workflows::ingest::{Customer, Known, Meter, NewEvent, Rejection};
 use opentab_billing::{Currency, CycleRule, Decimal, Money, PriceTerms, Quantity};
+use opentab_input::csv::{Reader, Row, Unreadable};
+use opentab_input::customer_list::{Fault, Header, Wanted};
+use opentab_input::link_token::{Purpose, TokenError, sign as sign_link, verify as verify_link};
+use opentab_input::usage_event::{CloudEvent, Customer, Known, Meter, NewEvent, Rejection};
+use opentab_input::usage_file::{Format, each_event};
 use opentab_webhooks::{InvoiceSnapshot, Secrets, invoice, read as read_event, sign, verify};
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 /// A property: panics where it does not hold for these bytes.
 pub type Target = fn(&[u8]);
@@ -61,15 +58,23 @@ fn event(body: &[u8]) {
     assert_eq!(serde_json::from_str::<InvoiceSnapshot>(&stored).expect("the same JSON"), snapshot);
 }
 
-/// A body of usage is refused, or each of its events is either one that can be stored or rejected with its reason.
+/// A JSON value, or each value of an array, is no event, or one that can be stored or is rejected with its reason, both as
+/// an event and as a CloudEvent.
 fn usage(body: &[u8]) {
-    for form in [Form::Plain, Form::CloudEvent, Form::CloudEvents] {
-        let Ok(sent) = read_usage(form, body) else { continue };
-        assert!(serde_json::from_slice::<IgnoredAny>(body).is_ok(), "taken, and no JSON");
-        let all = sent.events.len() + sent.unreadable.len();
-        assert!(all <= 1_000);
-        assert!(sent.unreadable.iter().all(|(place, why)| *place < all && is_a_reason(why)));
-        sent.events.iter().for_each(check);
+    let Ok(text) = std::str::from_utf8(body) else { return };
+    let values = match serde_json::from_str::<Vec<&RawValue>>(text) {
+        Ok(values) => values.into_iter().map(RawValue::get).collect(),
+        Err(_) => vec![text],
+    };
+    for value in values {
+        if let Ok(event) = serde_json::from_str::<NewEvent<'_>>(value) {
+            check(&event);
+        }
+        match serde_json::from_str::<CloudEvent<'_>>(value).map(NewEvent::try_from) {
+            Ok(Ok(event)) => check(&event),
+            Ok(Err(why)) => assert!(is_a_reason(&why)),
+            Err(_) => {}
+        }
     }
 }
 
@@ -156,7 +161,7 @@ fn check(event: &NewEvent<'_>) {
 
 /// A slug that has a page, and a sentence that a terminal and a database can take.
 fn is_a_reason(why: &Rejection) -> bool {
-    opentab::internals::http::kind::ALL.iter().any(|kind| kind.slug == why.code) && !why.detail.is_empty()
+    Rejection::CODES.contains(&why.code) && !why.detail.is_empty()
 }
 
 /// Text as two decimals, by the first comma: what is read is written and read again as the same, and sums are exact.
@@ -250,7 +255,7 @@ fn link(input: &[u8]) {
         for purpose in [Purpose::Link, Purpose::Session] {
             let opened = verify_link("secret", purpose, tried, now);
             let same = tried == token && purpose == Purpose::Link;
-            assert!(same || matches!(opened, Err(LinkError::Invalid)), "{tried} opens {opened:?}");
+            assert!(same || matches!(opened, Err(TokenError::Invalid)), "{tried} opens {opened:?}");
         }
     }
 }

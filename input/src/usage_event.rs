@@ -1,16 +1,15 @@
-//! Event: one usage event as it is sent, and what it must hold to be counted.
+//! Usage event: one event as it is sent, and what it must hold to be counted.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-use super::directory::{Day, Known, Meter};
-use crate::store::usage::UsageRow;
-use opentab_billing::{Aggregation, Quantity, QuantityError};
+use opentab_billing::{Aggregation, CycleRule, Quantity, QuantityError};
 
 /// How far a sender's clock may be ahead of ours.
 const FUTURE_MS: i64 = 5 * 60 * 1000;
@@ -98,9 +97,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// Reads a JSON number or string as the text it was written as: no digit is lost.
-pub(super) fn decimal<'de: 'a, 'a, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Cow<'a, str>>, D::Error> {
+fn decimal<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
     let Some(raw) = Option::<&'de RawValue>::deserialize(deserializer)? else { return Ok(None) };
     let text = raw.get();
     match text.as_bytes().first() {
@@ -177,6 +174,20 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// Every code.
+    pub const CODES: &[&str] = &[
+        "amount-overflow",
+        "invalid-characters",
+        "invalid-id",
+        "invalid-timestamp",
+        "negative-quantity",
+        "number-out-of-range",
+        "timestamp-in-future",
+        "unknown-customer",
+        "unknown-meter",
+        "validation-failed",
+    ];
+
     fn new(code: &'static str, detail: impl Into<String>) -> Rejection {
         Rejection { code, detail: detail.into() }
     }
@@ -186,9 +197,149 @@ impl Rejection {
         Rejection::new("validation-failed", detail)
     }
 
-    pub(super) fn total_overflow() -> Rejection {
+    /// The event would take the total of its day out of range.
+    pub fn total_overflow() -> Rejection {
         Rejection::new("amount-overflow", "quantity: the total of its day would not fit 64 bits")
     }
+}
+
+/// A local day of a customer, which many events share.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CustomerDay {
+    /// The customer's number in usage rows.
+    pub customer_no: i64,
+    /// The customer's id.
+    pub customer_id: Arc<str>,
+    /// The day in the customer's time zone, as `YYYY-MM-DD`.
+    pub day: String,
+    /// The first day of the billing cycle that the day belongs to.
+    pub cycle: String,
+}
+
+/// One usage event, checked and ready to be stored.
+#[derive(Clone, Debug)]
+pub struct UsageRow {
+    /// Whose day it counts for.
+    pub on: Arc<CustomerDay>,
+    /// The meter's number in usage rows.
+    pub meter_no: i64,
+    /// How the meter counts.
+    pub aggregation: Aggregation,
+    /// Unique per customer, for ever.
+    pub event_id: Arc<str>,
+    /// In the meter's smallest unit.
+    pub quantity: i64,
+    /// What a unique meter counts.
+    pub unique_value: Option<Arc<str>>,
+    /// When it happened, unix milliseconds.
+    pub at: i64,
+    /// False where the sender named no time and `at` is when the event came: a retry, which comes later, is still
+    /// the same event.
+    pub at_given: bool,
+}
+
+/// What is stored under an event's key, as far as a retry must repeat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// The meter's number in usage rows.
+    pub meter_no: i64,
+    /// In the meter's smallest unit.
+    pub quantity: i64,
+    /// What a unique meter counts.
+    pub unique_value: Option<&'a str>,
+    /// When it happened, unix milliseconds.
+    pub at: i64,
+}
+
+impl UsageRow {
+    /// What is unique: the customer and the event's id.
+    pub fn key(&self) -> (i64, &str) {
+        (self.on.customer_no, &self.event_id)
+    }
+
+    /// What a retry must repeat.
+    pub fn content(&self) -> Content<'_> {
+        let UsageRow { meter_no, quantity, at, .. } = *self;
+        Content { meter_no, quantity, unique_value: self.unique_value.as_deref(), at }
+    }
+
+    /// Whether this event is a retry of the stored one.
+    pub fn repeats(&self, stored: Content<'_>) -> bool {
+        let at = if self.at_given { self.at } else { stored.at };
+        Content { at, ..self.content() } == stored
+    }
+}
+
+/// A customer whose usage is taken.
+#[derive(Debug)]
+pub struct Customer {
+    no: i64,
+    id: Arc<str>,
+    rule: CycleRule,
+    /// The day that an event was last in: almost always that of the next one, too.
+    recent: Mutex<Option<Arc<Day>>>,
+}
+
+/// A local day of a customer, and how long it and its cycle last (unix milliseconds, half-open).
+#[derive(Debug)]
+pub struct Day {
+    pub on: Arc<CustomerDay>,
+    start: i64,
+    end: i64,
+    pub cycle_end: i64,
+}
+
+/// A meter that events may name.
+#[derive(Clone, Copy, Debug)]
+pub struct Meter {
+    /// Its row number.
+    pub no: i64,
+    pub aggregation: Aggregation,
+    pub decimals: u8,
+}
+
+impl Customer {
+    /// The customer with this row number and id, whose days and cycles follow this rule.
+    pub fn new(no: i64, id: &str, rule: CycleRule) -> Customer {
+        Customer { no, id: id.into(), rule, recent: Mutex::default() }
+    }
+
+    /// The local day in which an instant falls.
+    pub fn day_at(&self, at: i64) -> Arc<Day> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(day) = recent.as_ref().filter(|day| day.start <= at && at < day.end) {
+            return day.clone();
+        }
+        let day = Arc::new(self.find_day(at));
+        *recent = Some(day.clone());
+        day
+    }
+
+    fn find_day(&self, at: i64) -> Day {
+        // Far more milliseconds than a timestamp of an event may have.
+        let at = DateTime::from_timestamp_millis(at).unwrap_or_default();
+        let day = self.rule.day_of(at);
+        let cycle = self.rule.cycle_at(at);
+        let end = day.succ_opt().map_or(cycle.end, |next| self.rule.day_start(next));
+        Day {
+            on: Arc::new(CustomerDay {
+                customer_no: self.no,
+                customer_id: self.id.clone(),
+                day: day.to_string(),
+                cycle: cycle.first_day.to_string(),
+            }),
+            start: self.rule.day_start(day).timestamp_millis(),
+            end: end.timestamp_millis(),
+            cycle_end: cycle.end.timestamp_millis(),
+        }
+    }
+}
+
+/// Whom and what one event names; none where there is no such thing.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub customer: Option<Arc<Customer>>,
+    pub meter: Option<Meter>,
 }
 
 /// An event that can be stored.
@@ -346,7 +497,7 @@ fn instant(text: &str, now: i64) -> Result<i64, Rejection> {
 
 /// `2026-11-21T09:30:00.123+01:00` as unix milliseconds, finer digits cut off. None for anything else, for a leap
 /// second, which has no place in unix time, and for years that only a mistake writes.
-pub(super) fn rfc3339_ms(text: &str) -> Option<i64> {
+pub fn rfc3339_ms(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     let (date, rest) = bytes.split_at_checked(10)?;
     let (time, rest) = rest.split_at_checked(9)?;
@@ -386,5 +537,64 @@ fn offset_ms(zone: &[u8]) -> Option<i64> {
             (hours < 24 && minutes < 60).then_some(if *sign == b'-' { -ms } else { ms })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_quantity_keeps_every_digit_it_was_written_with() {
+        let read = |json| serde_json::from_str::<NewEvent>(json).map(|event| event.quantity);
+        let json = r#"{"id":"a","customer":"c","meter":"m","quantity":9007199254740993}"#;
+        assert_eq!(read(json).unwrap().as_deref(), Some("9007199254740993"));
+        let json = r#"{"id":"a","customer":"c","meter":"m","quantity":"0.1"}"#;
+        assert_eq!(read(json).unwrap().as_deref(), Some("0.1"));
+        assert!(read(r#"{"id":"a","customer":"c","meter":"m","quantity":true}"#).is_err());
+        assert!(read(r#"{"id":"a","customer":"c","meter":"m","quantiy":1}"#).is_err());
+    }
+
+    #[test]
+    fn times_are_read_as_the_calendar_has_them() {
+        let read = rfc3339_ms;
+        for text in [
+            "2026-11-21T09:30:00Z",
+            "2026-11-21T09:30:00.123Z",
+            "2026-11-21T09:30:00.1+01:00",
+            "2028-02-29t23:59:59.9999-11:30",
+            "2000-01-01T00:00:00z",
+        ] {
+            let expected = DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis();
+            assert_eq!(read(text), Some(expected), "{text}");
+        }
+        for text in [
+            "2026-11-21 09:30:00Z",
+            "2026-11-21T24:00:00Z",
+            "2026-11-21T09:30:00.Z",
+            "2026-11-21T09:30:00+24:00",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_is_in_the_day_and_cycle_that_its_rule_names(
+            ms in 946_684_800_000i64..4_102_444_800_000,
+            anchor_day in 1..32u8,
+            zone in proptest::sample::select(chrono_tz::TZ_VARIANTS.to_vec()),
+        ) {
+            let rule = CycleRule { zone, anchor_day };
+            let customer = Customer::new(1, "ot_cus_x", rule);
+            for at in [ms, ms + 1_000, ms + 86_400_000, ms] {
+                let day = customer.day_at(at);
+                let instant = DateTime::from_timestamp_millis(at).unwrap();
+                prop_assert_eq!(&day.on.day, &rule.day_of(instant).to_string());
+                prop_assert_eq!(&day.on.cycle, &rule.cycle_at(instant).first_day.to_string());
+            }
+        }
     }
 }

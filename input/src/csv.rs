@@ -1,4 +1,4 @@
-//! Sheet: the rows of a CSV file with the lines on which they stand, read from pieces of any size in constant memory; and
+//! CSV: the rows of a CSV file with the lines on which they stand, read from pieces of any size in constant memory; and
 //! rows to write, of which no spreadsheet makes formulas.
 
 use std::fmt;

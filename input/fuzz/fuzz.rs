@@ -1,4 +1,4 @@
-//! Fuzz: libFuzzer on the target that `FUZZ_TARGET` names; `tests/fuzz/run` builds and starts it.
+//! Fuzz: libFuzzer on the target that `FUZZ_TARGET` names; `input/fuzz/run` builds and starts it.
 #![no_main]
 
 use std::sync::LazyLock;
