@@ -97,12 +97,12 @@ impl Ids {
     }
 
     /// The id that always follows from the same time and seed, so that a repeated request makes the same object.
-    pub fn derived(&self, prefix: &str, ms: i64, seed: u128) -> String {
+    pub(crate) fn derived(&self, prefix: &str, ms: i64, seed: u128) -> String {
         format!("{prefix}{}", ulid::Ulid::from_parts(u64::try_from(ms).unwrap_or(0), seed))
     }
 
     /// A number up to `most`, by chance; of a seeded maker the same in every run. For jitter.
-    pub fn any_up_to(&self, most: i64) -> i64 {
+    pub(crate) fn any_up_to(&self, most: i64) -> i64 {
         match &self.seeded {
             None => rand::random_range(0..=most.max(0)),
             Some(next) => next.fetch_add(1, Ordering::SeqCst).rem_euclid(most.max(0) + 1),
@@ -110,33 +110,33 @@ impl Ids {
     }
 
     /// 32 unguessable bytes in hexadecimal: for API keys and secrets, never seeded.
-    pub fn new_secret(&self) -> String {
+    pub(crate) fn new_secret(&self) -> String {
         hex::encode(rand::random::<[u8; 32]>())
     }
 }
 
 /// The prefixes of every kind of id, none of which Stripe uses.
 pub mod prefix {
-    pub const AMOUNT: &str = "ot_amt_";
-    pub const API_KEY: &str = "ot_key_";
-    pub const ATTEMPT: &str = "ot_att_";
-    pub const AUDIT: &str = "ot_aud_";
+    pub(crate) const AMOUNT: &str = "ot_amt_";
+    pub(crate) const API_KEY: &str = "ot_key_";
+    pub(crate) const ATTEMPT: &str = "ot_att_";
+    pub(crate) const AUDIT: &str = "ot_aud_";
     pub const CHARGE: &str = "ot_chg_";
     pub const CUSTOMER: &str = "ot_cus_";
-    pub const DELIVERY: &str = "ot_whd_";
+    pub(crate) const DELIVERY: &str = "ot_whd_";
     pub const EMAIL: &str = "ot_eml_";
     pub const ENDPOINT: &str = "ot_whe_";
-    pub const IMPORT: &str = "ot_imp_";
+    pub(crate) const IMPORT: &str = "ot_imp_";
     pub const INCIDENT: &str = "ot_inc_";
-    pub const INTENT: &str = "ot_int_";
+    pub(crate) const INTENT: &str = "ot_int_";
     pub const INVOICE: &str = "ot_inv_";
-    pub const JOB: &str = "ot_job_";
-    pub const METER: &str = "ot_mtr_";
-    pub const OUTGOING_EVENT: &str = "ot_evt_";
-    pub const OWNER: &str = "ot_own_";
-    pub const PRICE: &str = "ot_prc_";
-    pub const REQUEST: &str = "ot_req_";
-    pub const SERVICE: &str = "ot_svc_";
+    pub(crate) const JOB: &str = "ot_job_";
+    pub(crate) const METER: &str = "ot_mtr_";
+    pub(crate) const OUTGOING_EVENT: &str = "ot_evt_";
+    pub(crate) const OWNER: &str = "ot_own_";
+    pub(crate) const PRICE: &str = "ot_prc_";
+    pub(crate) const REQUEST: &str = "ot_req_";
+    pub(crate) const SERVICE: &str = "ot_svc_";
 }
 
 #[cfg(test)]

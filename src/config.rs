@@ -15,8 +15,8 @@ use opentab_webhooks::Secrets;
 use crate::store::Location;
 use opentab_billing::{Reason, Strategies, Strategy};
 
-pub use lookup::{AmountUnit, Lookup, MissingAmount};
-pub use mail::{Encryption, InvoiceEmails, InvoicePdf, MailSettings, SmtpServer};
+pub(crate) use lookup::{AmountUnit, Lookup, MissingAmount};
+pub(crate) use mail::{Encryption, InvoiceEmails, InvoicePdf, MailSettings, SmtpServer};
 
 /// One setting. `--help`, the README and the check for typos all read this list.
 #[derive(Debug)]
@@ -169,47 +169,47 @@ pub struct Config {
     pub database: Location,
     /// None until somebody sets it; `serve` will not start without.
     pub stripe_secret_key: Option<Secret>,
-    pub stripe_webhook_secrets: Option<Secrets>,
+    pub(crate) stripe_webhook_secrets: Option<Secrets>,
     /// With a trailing slash.
-    pub stripe_api_base: String,
+    pub(crate) stripe_api_base: String,
     pub listen: SocketAddr,
     /// Without a trailing slash.
-    pub public_url: String,
+    pub(crate) public_url: String,
     pub sync_every: Duration,
     pub grace: Duration,
     /// Calls a second, all endpoints together.
-    pub stripe_rate: u32,
+    pub(crate) stripe_rate: u32,
     /// Calls a second to one endpoint.
-    pub stripe_endpoint_rate: u32,
+    pub(crate) stripe_endpoint_rate: u32,
     /// In 30 days; none for what Stripe allows.
-    pub stripe_reads: Option<u32>,
-    pub stripe_timeout: Duration,
-    pub reconcile_every: Duration,
-    pub lines_per_call: usize,
-    pub lines_per_invoice: usize,
+    pub(crate) stripe_reads: Option<u32>,
+    pub(crate) stripe_timeout: Duration,
+    pub(crate) reconcile_every: Duration,
+    pub(crate) lines_per_call: usize,
+    pub(crate) lines_per_invoice: usize,
     /// Who charges.
     pub collection: Collection,
-    pub charges_at_once: usize,
+    pub(crate) charges_at_once: usize,
     /// After a due date, before the customer is suspended.
-    pub suspension_grace: Duration,
+    pub(crate) suspension_grace: Duration,
     /// What follows a charge that failed.
     pub dunning: Strategies,
     /// Where amounts from outside come from.
-    pub lookups: Vec<Lookup>,
+    pub(crate) lookups: Vec<Lookup>,
     /// After its grace, how long an invoice waits for such amounts.
-    pub lookup_wait: Duration,
+    pub(crate) lookup_wait: Duration,
     pub workers: usize,
-    pub ingest_writers: usize,
-    pub requests_per_second: u32,
-    pub link_lifetime: Duration,
+    pub(crate) ingest_writers: usize,
+    pub(crate) requests_per_second: u32,
+    pub(crate) link_lifetime: Duration,
     /// How long a session of the console lasts at most.
-    pub console_session: Duration,
+    pub(crate) console_session: Duration,
     pub mail: MailSettings,
     /// Hosts that outgoing requests may reach in a private network or without https, in lower case.
     pub webhook_allow: Vec<String>,
-    pub billed_customers: BilledCustomers,
+    pub(crate) billed_customers: BilledCustomers,
     pub log: String,
-    pub log_json: bool,
+    pub(crate) log_json: bool,
 }
 
 /// Who charges finalized invoices.
@@ -235,7 +235,7 @@ impl FromStr for Collection {
 
 /// Which customers are billed for a cycle, of those whose active days reach into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BilledCustomers {
+pub(crate) enum BilledCustomers {
     /// All of them.
     Active,
     /// Those whom a customer list named for it.
@@ -547,7 +547,7 @@ fn wait(value: &toml::Value) -> Result<i64, String> {
 }
 
 /// A time span such as `30s`, `5m`, `1h` or `7d`.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time span such as 30s, 5m, 1h or 7d");
     let (number, unit) = text.split_at(text.len().saturating_sub(1));
     let number: u64 = number.parse().map_err(|_| wrong())?;

@@ -18,7 +18,7 @@ pub enum Failpoint {
 
 /// Decides what happens at a failpoint.
 #[cfg(feature = "failpoints")]
-pub type Hook = fn(Failpoint) -> std::pin::Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send>>;
+pub(crate) type Hook = fn(Failpoint) -> std::pin::Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send>>;
 
 #[cfg(feature = "failpoints")]
 static HOOK: std::sync::OnceLock<Hook> = std::sync::OnceLock::new();

@@ -97,7 +97,7 @@ impl Metrics {
     }
 
     /// So many usage events came to the same end: `accepted`, `duplicate`, `conflict` or `rejected`.
-    pub fn usage_events(&self, outcome: &str, count: u64) {
+    pub(crate) fn usage_events(&self, outcome: &str, count: u64) {
         self.usage_events.get_or_create(&[("outcome", outcome.to_owned())]).inc_by(count);
     }
 
@@ -108,7 +108,7 @@ impl Metrics {
     }
 
     /// A request was answered. `route` is the template, never the path, and none where no route matched.
-    pub fn http_request(&self, method: &str, route: Option<&str>, status: u16) {
+    pub(crate) fn http_request(&self, method: &str, route: Option<&str>, status: u16) {
         let method = match method {
             "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => method,
             _ => "other",
@@ -122,13 +122,13 @@ impl Metrics {
     }
 
     /// An invoice was sealed into the ledger.
-    pub fn invoice_finalized(&self) {
+    pub(crate) fn invoice_finalized(&self) {
         self.invoices_finalized.inc();
     }
 
     /// What the last comparison with Stripe came to: when, in unix milliseconds, how many differences, and of each
     /// currency how much of how much is proven equal, in minor units.
-    pub fn reconciled<'a>(
+    pub(crate) fn reconciled<'a>(
         &self,
         at_ms: i64,
         differences: usize,
@@ -145,12 +145,12 @@ impl Metrics {
     }
 
     /// How long no webhook has come, in milliseconds.
-    pub fn stripe_silence(&self, silent_ms: i64) {
+    pub(crate) fn stripe_silence(&self, silent_ms: i64) {
         self.waiting.stripe_silence.set(silent_ms / 1_000);
     }
 
     /// How many reads of Stripe there were since this was last asked: whoever asks writes them down.
-    pub fn take_reads(&self) -> u32 {
+    pub(crate) fn take_reads(&self) -> u32 {
         self.reads.swap(0, Ordering::Relaxed)
     }
 

@@ -14,10 +14,10 @@ use opentab_webhooks::{InvoiceSnapshot, Secrets, invoice, read as read_event, si
 use serde_json::value::RawValue;
 
 /// A property: panics where it does not hold for these bytes.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folders of seeds and finds.
-pub const TARGETS: &[(&str, Target)] = &[
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("signature", signature),
     ("event", event),
     ("usage", usage),

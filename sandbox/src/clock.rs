@@ -4,7 +4,7 @@ use super::state::State;
 
 impl State {
     /// Runs every timer that is due by now, each at its own time.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let now_ms = self.now_ms;
         let now = self.now();
         loop {

@@ -21,7 +21,7 @@ pub(super) struct Customer {
 }
 
 impl Customer {
-    pub fn render(&self) -> Value {
+    pub(crate) fn render(&self) -> Value {
         if self.deleted {
             return json!({ "id": self.id, "object": "customer", "deleted": true });
         }
@@ -31,15 +31,15 @@ impl Customer {
     }
 
     /// The one of their first invoice or item, or the account's.
-    pub fn currency(&self) -> String {
+    pub(crate) fn currency(&self) -> String {
         self.text("currency").unwrap_or(DEFAULT_CURRENCY).to_owned()
     }
 
-    pub fn balance(&self, currency: &str) -> i64 {
+    pub(crate) fn balance(&self, currency: &str) -> i64 {
         self.balances.get(currency).copied().unwrap_or_default()
     }
 
-    pub fn field(&self, name: &str) -> Value {
+    pub(crate) fn field(&self, name: &str) -> Value {
         self.fields.get(name).cloned().unwrap_or(Value::Null)
     }
 
@@ -48,7 +48,7 @@ impl Customer {
     }
 
     /// What their invoices are paid with by default.
-    pub fn default_payment_method(&self) -> Option<&str> {
+    pub(crate) fn default_payment_method(&self) -> Option<&str> {
         self.fields.get("invoice_settings")?.get("default_payment_method")?.as_str()
     }
 
@@ -134,13 +134,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
 
 impl State {
     /// The living customer that the parameter `param` names.
-    pub fn customer(&self, id: &str, param: &str) -> Result<&Customer, ApiError> {
+    pub(crate) fn customer(&self, id: &str, param: &str) -> Result<&Customer, ApiError> {
         let customer = self.customers.get(id).filter(|customer| !customer.deleted);
         customer.ok_or_else(|| ApiError::no_such("customer", id, param))
     }
 
     /// Their first invoice or item says what they are billed in.
-    pub fn settle_currency(&mut self, customer: &str, currency: &str) {
+    pub(crate) fn settle_currency(&mut self, customer: &str, currency: &str) {
         self.change_customer(customer, |customer| {
             if customer.text("currency").is_none() {
                 customer.fields.insert("currency".into(), json!(currency));
@@ -148,14 +148,14 @@ impl State {
         });
     }
 
-    pub fn set_balance(&mut self, customer: &str, currency: &str, balance: i64) {
+    pub(crate) fn set_balance(&mut self, customer: &str, currency: &str, balance: i64) {
         self.change_customer(customer, |customer| {
             customer.balances.insert(currency.to_owned(), balance);
         });
     }
 
     /// The next number of the customer's invoices.
-    pub fn take_number(&mut self, customer: &str) -> String {
+    pub(crate) fn take_number(&mut self, customer: &str) -> String {
         let mut number = String::new();
         self.change_customer(customer, |customer| number = customer.number());
         number

@@ -9,7 +9,7 @@ const SCALE: i128 = 1_000_000_000_000;
 
 impl Decimal {
     /// Reads `-12.5`; `None` where it is no decimal, has more than 12 places or is beyond 10^18.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let fits =
@@ -22,21 +22,21 @@ impl Decimal {
         Some(Self(if negative { -value } else { value }))
     }
 
-    pub fn from_integer(value: i64) -> Self {
+    pub(crate) fn from_integer(value: i64) -> Self {
         Self(i128::from(value) * SCALE)
     }
 
-    pub fn is_negative(self) -> bool {
+    pub(crate) fn is_negative(self) -> bool {
         self.0 < 0
     }
 
     /// The whole part, towards zero.
-    pub fn truncated(self) -> i64 {
+    pub(crate) fn truncated(self) -> i64 {
         i64::try_from(self.0 / SCALE).unwrap_or(i64::MAX)
     }
 
     /// `self * other` as a whole number, half away from zero; `None` where it does not fit.
-    pub fn times(self, other: Self) -> Option<i64> {
+    pub(crate) fn times(self, other: Self) -> Option<i64> {
         let product = self.0.checked_mul(other.0)?;
         let scale = SCALE * SCALE;
         let half = if product < 0 { -scale / 2 } else { scale / 2 };

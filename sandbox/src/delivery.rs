@@ -84,7 +84,7 @@ fn name(number: u64) -> String {
 
 impl State {
     /// Queues `event_id` for every endpoint that hears `kind`; answers how many there are.
-    pub fn queue_deliveries(&mut self, event_id: &str, kind: &str) -> u32 {
+    pub(crate) fn queue_deliveries(&mut self, event_id: &str, kind: &str) -> u32 {
         let endpoints = self.endpoints.newest_first().filter(|(_, endpoint)| endpoint.hears(kind));
         let endpoints: Vec<String> = endpoints.map(|(id, _)| id.to_owned()).collect();
         for endpoint_id in &endpoints {
@@ -95,7 +95,7 @@ impl State {
     }
 
     /// Takes what is due, signed at this moment with every live secret.
-    pub fn take_due(&mut self, faults: &Faults) -> Vec<Delivery> {
+    pub(crate) fn take_due(&mut self, faults: &Faults) -> Vec<Delivery> {
         let mut due = Vec::new();
         while let Some((at, number)) = self.deliveries.schedule.first().copied() {
             if at > self.now_ms {
@@ -176,7 +176,7 @@ impl State {
     }
 
     /// Makes held deliveries due, the last one first.
-    pub fn release_held(&mut self) {
+    pub(crate) fn release_held(&mut self) {
         // Before everything else that is scheduled, and in this order.
         for (rank, number) in self.deliveries.held.drain(..).rev().enumerate() {
             let at = i64::MIN.saturating_add_unsigned(rank as u64);
@@ -213,7 +213,7 @@ impl State {
     }
 
     /// Settles an attempt: 2xx is success, everything else (3xx, no answer) is tried again.
-    pub fn settle_delivery(&mut self, id: &str, status: Option<u16>) {
+    pub(crate) fn settle_delivery(&mut self, id: &str, status: Option<u16>) {
         let Some(pending) = self.deliveries.pending.get_mut(id) else { return };
         if status.is_some_and(|status| (200..300).contains(&status)) {
             return self.delivered(id);

@@ -31,7 +31,7 @@ pub(super) type Answer = Result<Value, ApiError>;
 
 impl ApiError {
     /// A refused request: 400, type `invalid_request_error`.
-    pub fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self {
             status: 400,
             kind: "invalid_request_error",
@@ -45,26 +45,26 @@ impl ApiError {
         }
     }
 
-    pub fn status(mut self, status: u16) -> Self {
+    pub(crate) fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
-    pub fn code(mut self, code: impl Into<String>) -> Self {
+    pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into().into());
         self
     }
 
-    pub fn param(mut self, param: impl Into<String>) -> Self {
+    pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into().into());
         self
     }
 
-    pub fn missing(param: &str) -> Self {
+    pub(crate) fn missing(param: &str) -> Self {
         Self::invalid(format!("Missing required param: {param}.")).code("parameter_missing").param(param)
     }
 
-    pub fn unknown(params: &[String]) -> Self {
+    pub(crate) fn unknown(params: &[String]) -> Self {
         let plural = if params.len() == 1 { "" } else { "s" };
         let first = params.first().cloned().unwrap_or_default();
         Self::invalid(format!("Received unknown parameter{plural}: {}", params.join(", ")))
@@ -72,28 +72,33 @@ impl ApiError {
             .param(first)
     }
 
-    pub fn exclusive(one: &str, other: &str) -> Self {
+    pub(crate) fn exclusive(one: &str, other: &str) -> Self {
         Self::invalid(format!("You may only specify one of these parameters: {one}, {other}."))
             .code("parameters_exclusive")
             .param(one)
     }
 
     /// An id in a parameter that names nothing: 400, unlike an id in the path.
-    pub fn no_such(what: &str, id: &str, param: &str) -> Self {
+    pub(crate) fn no_such(what: &str, id: &str, param: &str) -> Self {
         Self::invalid(format!("No such {what}: '{id}'")).code("resource_missing").param(param)
     }
 
     /// An id in the path that names nothing.
-    pub fn not_found(what: &str, id: &str, param: &str) -> Self {
+    pub(crate) fn not_found(what: &str, id: &str, param: &str) -> Self {
         Self::no_such(what, id, param).status(404)
     }
 
-    pub fn not_editable(message: &str) -> Self {
+    pub(crate) fn not_editable(message: &str) -> Self {
         Self::invalid(message).code("invoice_not_editable")
     }
 
     /// The issuer said no: 402, `card_declined` with its decline code.
-    pub fn declined(code: &str, decline_code: Option<&'static str>, message: &str, method: Value) -> Self {
+    pub(crate) fn declined(
+        code: &str,
+        decline_code: Option<&'static str>,
+        message: &str,
+        method: Value,
+    ) -> Self {
         let mut error = Self::invalid(message).status(402).code(code);
         error.kind = "card_error";
         error.decline_code = decline_code;
@@ -101,26 +106,26 @@ impl ApiError {
         error
     }
 
-    pub fn idempotency(message: &str) -> Self {
+    pub(crate) fn idempotency(message: &str) -> Self {
         let mut error = Self::invalid(message);
         error.kind = "idempotency_error";
         error
     }
 
     /// The same key is being worked on right now.
-    pub fn key_in_use() -> Self {
+    pub(crate) fn key_in_use() -> Self {
         let message = "A request with this idempotency key is still being processed. Try again shortly.";
         Self::idempotency(message).status(409).code("idempotency_key_in_use")
     }
 
-    pub fn rate_limited(reason: Option<String>) -> Self {
+    pub(crate) fn rate_limited(reason: Option<String>) -> Self {
         let mut error =
             Self::invalid("Too many requests hit the API in a short time. Slow down and try again.");
         error.rate_limited_reason = reason;
         error.status(429).code("rate_limit")
     }
 
-    pub fn lock_timeout() -> Self {
+    pub(crate) fn lock_timeout() -> Self {
         let message = "Another request is working on this object. Nothing was changed; try again.";
         let mut error = Self::invalid(message).status(429).code("lock_timeout");
         error.without_request_id = true;
@@ -128,7 +133,7 @@ impl ApiError {
     }
 
     /// Something broke on Stripe's side.
-    pub fn api(status: u16, code: Option<String>) -> Self {
+    pub(crate) fn api(status: u16, code: Option<String>) -> Self {
         let mut error = Self::invalid("Something went wrong on our end.").status(status);
         error.kind = match status {
             ..=401 | 403..=499 => "invalid_request_error",
@@ -140,7 +145,7 @@ impl ApiError {
     }
 
     /// It came to a charge, `ch_…`.
-    pub fn charge_is(mut self, id: String) -> Self {
+    pub(crate) fn charge_is(mut self, id: String) -> Self {
         self.declined.get_or_insert_default().charge = Some(id);
         self
     }
@@ -150,7 +155,7 @@ impl ApiError {
     }
 
     /// The error as a payment keeps it.
-    pub fn as_last_payment_error(&self) -> Value {
+    pub(crate) fn as_last_payment_error(&self) -> Value {
         let mut shown = json!({ "type": self.kind, "message": self.message });
         let fields = [
             ("code", self.code.as_deref()),
@@ -165,7 +170,7 @@ impl ApiError {
     }
 
     /// The error body, with a link to the log entry of `request_id`.
-    pub fn body(&self, request_id: &str, livemode: bool) -> Value {
+    pub(crate) fn body(&self, request_id: &str, livemode: bool) -> Value {
         let mut error = json!({ "type": self.kind, "message": self.message });
         let mode = if livemode { "" } else { "test/" };
         if let Some(code) = &self.code {
@@ -195,7 +200,7 @@ impl ApiError {
 
 impl ApiError {
     /// The same refusal of the item at `index` of the list `list`.
-    pub fn inside(mut self, list: &str, index: usize) -> Self {
+    pub(crate) fn inside(mut self, list: &str, index: usize) -> Self {
         self.param = self.param.map(|param| match param.split_once('[') {
             Some((name, rest)) => format!("{list}[{index}][{name}][{rest}").into(),
             None => format!("{list}[{index}][{param}]").into(),

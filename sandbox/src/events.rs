@@ -28,18 +28,18 @@ pub(super) struct Event {
 
 impl Event {
     /// The id of the object that it is about.
-    pub fn object_id(&self) -> String {
+    pub(crate) fn object_id(&self) -> String {
         self.object_id.clone()
     }
 
     /// The object as it was then.
-    pub fn object(&self) -> Value {
+    pub(crate) fn object(&self) -> Value {
         let mut data: Value = serde_json::from_str(self.data.get()).unwrap_or_default();
         data["object"].take()
     }
 
     /// The event as `api_version` shows it.
-    pub fn shown<'a>(&'a self, api_version: &'a str, livemode: bool) -> Shown<'a> {
+    pub(crate) fn shown<'a>(&'a self, api_version: &'a str, livemode: bool) -> Shown<'a> {
         Shown {
             id: &self.id,
             object: "event",
@@ -85,7 +85,7 @@ const LIST: &[super::params::Param] = &[
 
 impl State {
     /// Records that `kind` happened to `object`, and queues the deliveries.
-    pub fn emit(&mut self, kind: &str, object: Value, previous: Option<Value>) {
+    pub(crate) fn emit(&mut self, kind: &str, object: Value, previous: Option<Value>) {
         let object_id = object["id"].as_str().unwrap_or_default().to_owned();
         let previous = previous.map(|previous| ("previous_attributes".to_owned(), previous));
         let data: Map<String, Value> = [("object".to_owned(), object)].into_iter().chain(previous).collect();
@@ -104,7 +104,7 @@ impl State {
     }
 
     /// Stripe sometimes makes two events of one change: a second one like `id`, with an id of its own.
-    pub fn twin_event(&mut self, id: &str) {
+    pub(crate) fn twin_event(&mut self, id: &str) {
         if let Some(event) = self.events.get(id).cloned() {
             self.store_event(event);
         }
@@ -117,7 +117,7 @@ impl State {
     }
 
     /// Forgets what is older than 30 days.
-    pub fn prune_events(&mut self) {
+    pub(crate) fn prune_events(&mut self) {
         let oldest = self.now() - RETENTION_S;
         self.events.prune(|event| event.created < oldest);
     }

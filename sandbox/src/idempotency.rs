@@ -25,7 +25,7 @@ pub(super) enum Known {
 
 impl State {
     /// Looks `key` up for a request with `fingerprint`.
-    pub fn known(&mut self, key: &str, fingerprint: &str) -> Result<Known, ApiError> {
+    pub(crate) fn known(&mut self, key: &str, fingerprint: &str) -> Result<Known, ApiError> {
         let oldest = self.now_ms - KEPT_MS;
         self.stored.prune(|stored| stored.at_ms <= oldest);
         if key.chars().count() > LONGEST_KEY {
@@ -45,7 +45,7 @@ impl State {
     }
 
     /// Keeps the answer to `key`.
-    pub fn keep_answer(
+    pub(crate) fn keep_answer(
         &mut self,
         key: &str,
         fingerprint: String,

@@ -36,7 +36,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub fn render(&self, state: &State) -> Value {
+    pub(crate) fn render(&self, state: &State) -> Value {
         json!({
             "id": self.id, "object": "invoiceitem", "amount": self.amount, "currency": self.currency,
             "customer": self.customer, "customer_account": null, "date": self.date,
@@ -49,7 +49,7 @@ impl Item {
     }
 
     /// The line that an invoice shows for it.
-    pub fn render_line(&self, livemode: bool) -> Value {
+    pub(crate) fn render_line(&self, livemode: bool) -> Value {
         json!({
             "id": self.line_id, "object": "line_item", "amount": self.amount, "currency": self.currency,
             "description": self.description, "discount_amounts": [], "discountable": self.discountable,
@@ -183,7 +183,12 @@ fn quantity_given(params: &Params) -> Result<Option<Decimal>, ApiError> {
 
 impl State {
     /// A new item for `customer` in `currency`, not stored yet.
-    pub fn new_item(&mut self, customer: &str, currency: &str, params: &Params) -> Result<Item, ApiError> {
+    pub(crate) fn new_item(
+        &mut self,
+        customer: &str,
+        currency: &str,
+        params: &Params,
+    ) -> Result<Item, ApiError> {
         let now = self.now();
         let mut item = Item {
             id: self.new_id("ii"),
@@ -211,7 +216,7 @@ impl State {
     }
 
     /// Writes the parameters of a line or an item.
-    pub fn write_item(&mut self, item: &mut Item, params: &Params) -> Result<(), ApiError> {
+    pub(crate) fn write_item(&mut self, item: &mut Item, params: &Params) -> Result<(), ApiError> {
         let (way, quantity) = (pricing_given(params)?, quantity_given(params)?);
         if let (Some("amount"), Some(_)) = (way, quantity) {
             return Err(ApiError::exclusive("amount", "quantity"));

@@ -94,12 +94,12 @@ struct Sealed {
 }
 
 impl Invoice {
-    pub fn is_draft(&self) -> bool {
+    pub(crate) fn is_draft(&self) -> bool {
         self.status == Status::Draft
     }
 
     /// The invoice as Stripe shows it, with its first ten lines.
-    pub fn render(&self, state: &State) -> Value {
+    pub(crate) fn render(&self, state: &State) -> Value {
         let customer = state.customers.get(&self.customer);
         let total = self.total(state);
         let mut shown = self.settings.clone();
@@ -303,7 +303,7 @@ impl State {
     }
 
     /// The invoice in the path, if its lines may still change.
-    pub fn editable_draft(&self, id: &str, param: &str) -> Result<&Invoice, ApiError> {
+    pub(crate) fn editable_draft(&self, id: &str, param: &str) -> Result<&Invoice, ApiError> {
         let invoice = self.invoice(id, param)?;
         if !invoice.is_draft() {
             return Err(ApiError::not_editable("This invoice is no longer editable."));
@@ -313,7 +313,7 @@ impl State {
     }
 
     /// The draft that a new item of `customer` names, if there is room on it.
-    pub fn draft_for_item(&self, id: &str, customer: &str) -> Result<&Invoice, ApiError> {
+    pub(crate) fn draft_for_item(&self, id: &str, customer: &str) -> Result<&Invoice, ApiError> {
         let invoice = self.invoices.get(id).ok_or_else(|| ApiError::no_such("invoice", id, "invoice"))?;
         if !invoice.is_draft() {
             return Err(ApiError::not_editable("The specified invoice is no longer editable."));
@@ -329,7 +329,7 @@ impl State {
     }
 
     /// Does `work`, and emits `invoice.updated` if it made a difference to the invoice.
-    pub fn change_invoice(&mut self, id: &str, work: impl FnOnce(&mut State)) {
+    pub(crate) fn change_invoice(&mut self, id: &str, work: impl FnOnce(&mut State)) {
         let before = self.object(id).unwrap_or_default();
         work(self);
         let after = self.object(id).unwrap_or_default();
@@ -354,7 +354,7 @@ impl State {
     }
 
     /// Every endpoint has answered 2xx to `invoice.created`.
-    pub fn webhooks_delivered(&mut self, id: &str) {
+    pub(crate) fn webhooks_delivered(&mut self, id: &str) {
         let now = self.now();
         if let Some(invoice) = self.invoices.get_mut(id) {
             invoice.webhooks_delivered_at.get_or_insert(now);
@@ -362,7 +362,7 @@ impl State {
     }
 
     /// A timer of this invoice went off: finalize or charge it, if it is still time to.
-    pub fn invoice_is_due(&mut self, id: &str) {
+    pub(crate) fn invoice_is_due(&mut self, id: &str) {
         let now = self.now();
         let Some(invoice) = self.invoices.get(id) else { return };
         let due = |at: Option<i64>| at.is_some_and(|at| at <= now);
@@ -453,7 +453,7 @@ impl State {
     }
 
     /// The payment that finalization asked for.
-    pub fn payment_of(&self, invoice: &str) -> Option<&Payment> {
+    pub(crate) fn payment_of(&self, invoice: &str) -> Option<&Payment> {
         self.payments.get(self.invoices.get(invoice)?.payment.as_deref()?)
     }
 
@@ -465,7 +465,7 @@ impl State {
     }
 
     /// A transfer that was on its way has arrived, or has not.
-    pub fn end_transfer(&mut self, id: &str, arrived: bool) {
+    pub(crate) fn end_transfer(&mut self, id: &str, arrived: bool) {
         let Some(invoice) = self.invoices.get(id).cloned() else { return };
         if !self.payment_of(id).is_some_and(|payment| payment.processing) {
             return;

@@ -37,7 +37,7 @@ pub(super) struct Buckets {
 
 impl Buckets {
     /// Takes a token for `operation` (method and path), or answers the reason why there is none.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         limits: Limits,
         operation: (&'static str, &'static str),

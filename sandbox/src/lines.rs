@@ -30,7 +30,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 
 impl State {
     /// Puts a new item at the end of a draft.
-    pub fn put_on(&mut self, invoice: &str, mut item: Item) {
+    pub(crate) fn put_on(&mut self, invoice: &str, mut item: Item) {
         item.line_id = Some(self.new_id("il"));
         item.invoice = Some(invoice.to_owned());
         if let Some(invoice) = self.invoices.get_mut(invoice) {
@@ -40,7 +40,7 @@ impl State {
     }
 
     /// Stores an item, and says so if it is new.
-    pub fn store_new_item(&mut self, item: Item) {
+    pub(crate) fn store_new_item(&mut self, item: Item) {
         let known = self.items.get(&item.id).is_some();
         let id = item.id.clone();
         self.items.insert(&id, item);
@@ -50,7 +50,7 @@ impl State {
     }
 
     /// Takes an item off its draft; it is pending from then on, and waits for the next invoice.
-    pub fn take_off(&mut self, item_id: &str) {
+    pub(crate) fn take_off(&mut self, item_id: &str) {
         let Some(item) = self.items.get_mut(item_id) else { return };
         item.line_id = None;
         let Some(invoice) = item.invoice.take() else { return };
@@ -60,7 +60,7 @@ impl State {
     }
 
     /// Deletes an item, and its line.
-    pub fn delete_item(&mut self, item_id: &str) {
+    pub(crate) fn delete_item(&mut self, item_id: &str) {
         let Some(object) = self.object(item_id) else { return };
         self.take_off(item_id);
         self.items.remove(item_id);

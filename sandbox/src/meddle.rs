@@ -8,7 +8,7 @@ use super::{form, params};
 
 impl State {
     /// Deletes what the request is about: the object in its path, or else the customer that it names.
-    pub fn delete_first(&mut self, asked: &Asked) {
+    pub(crate) fn delete_first(&mut self, asked: &Asked) {
         let named = Some(asked.id()).filter(|id| !id.is_empty()).or_else(|| asked.params.text("customer"));
         if let Some(path) = named.and_then(path_of) {
             self.somebody("DELETE", &path, "");
@@ -16,7 +16,7 @@ impl State {
     }
 
     /// Adds an object to a list of which one page has just been answered.
-    pub fn grow_list(&mut self, template: &str, asked: &Asked, page: &Value) {
+    pub(crate) fn grow_list(&mut self, template: &str, asked: &Asked, page: &Value) {
         let customer = page["data"][0]["customer"].as_str().unwrap_or_default();
         let item = "amount=1&description=Passing+by";
         match template {
@@ -33,7 +33,7 @@ impl State {
     }
 
     /// Takes the last object of a page away, where there is another page: its cursor names nothing then.
-    pub fn shrink_list(&mut self, asked: &Asked, page: &Value) {
+    pub(crate) fn shrink_list(&mut self, asked: &Asked, page: &Value) {
         let last = page["data"].as_array().and_then(|data| data.last()?.get("id")?.as_str());
         let Some(id) = last.filter(|_| page["has_more"] == true) else { return };
         if id.starts_with("il_") {

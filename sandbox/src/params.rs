@@ -80,47 +80,47 @@ pub(super) const fn both<const N: usize>(some: &[Param], more: &[Param]) -> [Par
 pub(super) struct Params(pub Map<String, Value>);
 
 impl Params {
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
     }
 
-    pub fn integer(&self, name: &str) -> Option<i64> {
+    pub(crate) fn integer(&self, name: &str) -> Option<i64> {
         self.0.get(name)?.as_i64()
     }
 
-    pub fn boolean(&self, name: &str) -> Option<bool> {
+    pub(crate) fn boolean(&self, name: &str) -> Option<bool> {
         self.0.get(name)?.as_bool()
     }
 
-    pub fn value(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
     /// Whether `""` was sent for it.
-    pub fn cleared(&self, name: &str) -> bool {
+    pub(crate) fn cleared(&self, name: &str) -> bool {
         self.text(name) == Some("")
     }
 
-    pub fn object(&self, name: &str) -> Option<Params> {
+    pub(crate) fn object(&self, name: &str) -> Option<Params> {
         Some(Params(self.0.get(name)?.as_object()?.clone()))
     }
 
-    pub fn objects(&self, name: &str) -> Vec<Params> {
+    pub(crate) fn objects(&self, name: &str) -> Vec<Params> {
         let list = self.0.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
         list.into_iter().filter_map(|item| Some(Params(item.as_object()?.clone()))).collect()
     }
 
-    pub fn texts(&self, name: &str) -> Vec<String> {
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
         let list = self.0.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
         list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// A required parameter; the check has made sure that it is there.
-    pub fn required(&self, name: &str) -> Result<&str, ApiError> {
+    pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.text(name).ok_or_else(|| ApiError::missing(name))
     }
 }

@@ -106,12 +106,12 @@ pub(super) struct Payment {
 
 impl Payment {
     /// Of the payment itself, `pi_…`.
-    pub fn intent_id(&self) -> String {
+    pub(crate) fn intent_id(&self) -> String {
         format!("pi_3{}", token(&self.id, 23))
     }
 
     /// The payment itself.
-    pub fn render_intent(&self, livemode: bool) -> Value {
+    pub(crate) fn render_intent(&self, livemode: bool) -> Value {
         let asks = self.last_error["code"] == "invoice_payment_intent_requires_action";
         let status = match (self.paid_at, self.canceled_at) {
             (Some(_), _) => "succeeded",
@@ -126,7 +126,7 @@ impl Payment {
         })
     }
 
-    pub fn render(&self, livemode: bool) -> Value {
+    pub(crate) fn render(&self, livemode: bool) -> Value {
         let status = match (self.paid_at, self.canceled_at) {
             (Some(_), _) => "paid",
             (None, Some(_)) => "canceled",
@@ -191,7 +191,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 
 impl State {
     /// A method that can be attached: one of Stripe's test cards, or one that exists.
-    pub fn usable_method(&mut self, id: &str) -> Result<Method, ApiError> {
+    pub(crate) fn usable_method(&mut self, id: &str) -> Result<Method, ApiError> {
         let Some(card) = TEST_CARDS.iter().find(|card| card.0 == id) else {
             let known = self.payment_methods.get(id).cloned();
             return known.ok_or_else(|| no_such_method(id, "payment_method"));
@@ -217,7 +217,7 @@ impl State {
     }
 
     /// Gives `method` to `customer`.
-    pub fn attach(&mut self, mut method: Method, customer: &str) -> Answer {
+    pub(crate) fn attach(&mut self, mut method: Method, customer: &str) -> Answer {
         let owner = method.object["customer"].as_str();
         if owner.is_some_and(|owner| owner != customer) {
             return Err(ApiError::invalid("The payment method is already attached to another customer."));
@@ -230,12 +230,12 @@ impl State {
     }
 
     /// The method `id`, if it is attached to `customer`.
-    pub fn method_of(&self, id: &str, customer: &str) -> Option<&Method> {
+    pub(crate) fn method_of(&self, id: &str, customer: &str) -> Option<&Method> {
         self.payment_methods.get(id).filter(|method| method.object["customer"] == customer)
     }
 
     /// The payments of an invoice as a list.
-    pub fn payments_of(&self, invoice: &str) -> Value {
+    pub(crate) fn payments_of(&self, invoice: &str) -> Value {
         let payment =
             self.invoices.get(invoice).and_then(|invoice| self.payments.get(invoice.payment.as_deref()?));
         let data: Vec<Value> = payment.iter().map(|payment| payment.render(self.livemode)).collect();
@@ -243,7 +243,7 @@ impl State {
     }
 
     /// What charging `method` (or the default) for an invoice of `customer` comes to.
-    pub fn charge(&self, customer: &str, method: Option<&str>) -> Result<Charged, ApiError> {
+    pub(crate) fn charge(&self, customer: &str, method: Option<&str>) -> Result<Charged, ApiError> {
         self.customer(customer, "customer")?;
         let Some(id) = method else {
             let message = "There is no `default_payment_method` set on this Customer or Invoice.";

@@ -165,7 +165,7 @@ impl State {
     }
 
     /// Makes a price, and its product where it comes inline.
-    pub fn add_price(&mut self, params: &Params) -> Answer {
+    pub(crate) fn add_price(&mut self, params: &Params) -> Answer {
         let unit = unit_amount(params)?;
         let product = match (params.text("product"), params.object("product_data")) {
             (Some(_), Some(_)) => return Err(ApiError::exclusive("product", "product_data")),

@@ -16,12 +16,12 @@ pub(super) struct Asked {
 
 impl Asked {
     /// The first id in the path.
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.path.first().map_or("", String::as_str)
     }
 
     /// The second id in the path.
-    pub fn nested_id(&self) -> &str {
+    pub(crate) fn nested_id(&self) -> &str {
         self.path.get(1).map_or("", String::as_str)
     }
 }

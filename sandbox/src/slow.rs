@@ -16,18 +16,18 @@ pub(super) struct Slow {
 
 impl State {
     /// Executes a write `for_ms` from now.
-    pub fn execute_later(&mut self, for_ms: i64, write: Slow) {
+    pub(crate) fn execute_later(&mut self, for_ms: i64, write: Slow) {
         self.slow_made += 1;
         self.slow.insert((self.now_ms.saturating_add(for_ms), self.slow_made), write);
     }
 
     /// When the next slow write is due, in Unix milliseconds.
-    pub fn next_slow(&self) -> Option<i64> {
+    pub(crate) fn next_slow(&self) -> Option<i64> {
         self.slow.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Executes the next slow write and keeps its answer: whoever asks under its key gets it.
-    pub fn finish_slow(&mut self) {
+    pub(crate) fn finish_slow(&mut self) {
         let Some((_, slow)) = self.slow.pop_first() else { return };
         (self.request_id, self.idempotency_key) = (Some(slow.request_id.clone()), slow.key.clone());
         let answer = execute(self, slow.operation, &slow.asked);

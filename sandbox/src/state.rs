@@ -70,7 +70,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         Self {
             livemode: options.livemode,
             files: options.files.clone(),
@@ -82,31 +82,31 @@ impl State {
     }
 
     /// Unix seconds.
-    pub fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         self.now_ms.div_euclid(1000)
     }
 
     /// A new id: a function of the seed and of how many were made before.
-    pub fn new_id(&mut self, prefix: &str) -> String {
+    pub(crate) fn new_id(&mut self, prefix: &str) -> String {
         self.ids_made += 1;
         format!("{prefix}_1{}", token(&format!("{}:{}", self.seed, self.ids_made), 23))
     }
 
     /// Has the invoice looked at again at `at` (Unix seconds).
-    pub fn wake(&mut self, at: Option<i64>, invoice: &str) {
+    pub(crate) fn wake(&mut self, at: Option<i64>, invoice: &str) {
         if let Some(at) = at {
             self.timers.insert((at, invoice.to_owned()));
         }
     }
 
     /// The payment of an invoice that is this `pi_…`.
-    pub fn payment_with(&self, intent_id: &str) -> Option<&Payment> {
+    pub(crate) fn payment_with(&self, intent_id: &str) -> Option<&Payment> {
         let mut rows = self.payments.newest_first();
         rows.find(|(_, payment)| payment.intent_id() == intent_id).map(|(_, payment)| payment)
     }
 
     /// The object that `id` names, by its prefix, as `expand` shows it.
-    pub fn object(&self, id: &str) -> Option<Value> {
+    pub(crate) fn object(&self, id: &str) -> Option<Value> {
         match id.split_once('_')?.0 {
             "cus" => self.customers.get(id).map(Customer::render),
             "in" => self.invoices.get(id).map(|invoice| invoice.render(self)),

@@ -17,16 +17,16 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    pub fn get(&self, id: &str) -> Option<&T> {
+    pub(crate) fn get(&self, id: &str) -> Option<&T> {
         self.rows.get(id).map(|(_, row)| row)
     }
 
-    pub fn get_mut(&mut self, id: &str) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut T> {
         self.rows.get_mut(id).map(|(_, row)| row)
     }
 
     /// Adds a row, or replaces it in its place.
-    pub fn insert(&mut self, id: &str, row: T) {
+    pub(crate) fn insert(&mut self, id: &str, row: T) {
         if let Some(known) = self.get_mut(id) {
             *known = row;
             return;
@@ -36,29 +36,29 @@ impl<T> Table<T> {
         self.order.insert(self.made, id.to_owned());
     }
 
-    pub fn remove(&mut self, id: &str) -> Option<T> {
+    pub(crate) fn remove(&mut self, id: &str) -> Option<T> {
         let (made, row) = self.rows.remove(id)?;
         self.order.remove(&made);
         Some(row)
     }
 
     /// Removes every row.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.order.clear();
     }
 
     /// Newest first, as every list of Stripe's.
-    pub fn newest_first(&self) -> impl Iterator<Item = (&str, &T)> {
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = (&str, &T)> {
         self.order.values().rev().filter_map(|id| Some((id.as_str(), self.get(id)?)))
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Drops the rows, oldest first, for as long as `expired` says so.
-    pub fn prune(&mut self, expired: impl Fn(&T) -> bool) {
+    pub(crate) fn prune(&mut self, expired: impl Fn(&T) -> bool) {
         while let Some((made, id)) = self.order.first_key_value() {
             if !self.get(id).is_none_or(&expired) {
                 break;

@@ -31,12 +31,12 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Whether it listens to `kind`.
-    pub fn hears(&self, kind: &str) -> bool {
+    pub(crate) fn hears(&self, kind: &str) -> bool {
         !self.disabled && self.enabled_events.iter().any(|pattern| events::matches(pattern, kind))
     }
 
     /// The secrets that sign at `now_ms`: the newest first.
-    pub fn secrets(&self, now_ms: i64) -> Vec<&str> {
+    pub(crate) fn secrets(&self, now_ms: i64) -> Vec<&str> {
         let old =
             self.rolled.as_ref().filter(|(_, until)| now_ms < *until).map(|(secret, _)| secret.as_str());
         std::iter::once(self.secret.as_str()).chain(old).collect()
@@ -80,7 +80,7 @@ const UPDATE: &[Param] = &[
 
 impl State {
     /// Adds an endpoint; answers its id and secret.
-    pub fn add_endpoint(
+    pub(crate) fn add_endpoint(
         &mut self,
         url: &str,
         enabled_events: Vec<String>,
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// Gives the endpoint a new secret; for 24 hours both sign. `None` where there is no such endpoint.
-    pub fn roll_secret(&mut self, id: &str) -> Option<String> {
+    pub(crate) fn roll_secret(&mut self, id: &str) -> Option<String> {
         let secret = format!("whsec_{}", token(&self.new_id("roll"), 32));
         let until = self.now_ms + ROLL_OVERLAP_MS;
         let endpoint = self.endpoints.get_mut(id)?;

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 
 /// What a service costs, in whole minor units, so that what is owed can be computed in three lines.
 #[derive(Clone, Debug)]
-pub enum Cost {
+pub(crate) enum Cost {
     /// So much per unit of the meter.
     PerUnit(i64),
     /// The first units at one price, the rest at another.
@@ -33,7 +33,7 @@ impl Cost {
     }
 
     /// As `POST /v1/prices` takes it.
-    pub fn terms(&self, currency: &str) -> serde_json::Value {
+    pub(crate) fn terms(&self, currency: &str) -> serde_json::Value {
         let mut terms = match self {
             Cost::PerUnit(at) => {
                 serde_json::json!({ "model": "per_unit", "unit_amount_decimal": at.to_string() })
@@ -56,7 +56,7 @@ impl Cost {
 
 /// How a meter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
+pub(crate) enum Counts {
     Sum,
     Max,
     /// The last one of the cycle, by time and then by id.
@@ -64,20 +64,20 @@ pub enum Counts {
 }
 
 #[derive(Clone, Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     pub name: &'static str,
     pub counts: Counts,
 }
 
 /// The meters of every company.
-pub const METERS: [Meter; 3] = [
+pub(crate) const METERS: [Meter; 3] = [
     Meter { name: "calls", counts: Counts::Sum },
     Meter { name: "peak", counts: Counts::Max },
     Meter { name: "seats", counts: Counts::Last },
 ];
 
 #[derive(Clone, Debug)]
-pub struct Service {
+pub(crate) struct Service {
     pub id: String,
     pub price_id: String,
     /// An index into [`METERS`]; none for a flat fee.
@@ -88,7 +88,7 @@ pub struct Service {
 }
 
 #[derive(Clone, Debug)]
-pub struct Customer {
+pub(crate) struct Customer {
     /// `ot_cus_…`
     pub id: String,
     /// Also in their name: nobody else may ever see it.
@@ -110,7 +110,7 @@ pub struct Customer {
 
 /// One usage event.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     pub id: String,
     pub customer: usize,
     pub meter: usize,
@@ -124,14 +124,14 @@ pub struct Event {
 
 /// Events that are sent together, again and again until they are answered.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     pub events: Vec<usize>,
     pub answered: bool,
     pub under_way: bool,
 }
 
 #[derive(Debug, Default)]
-pub struct Company {
+pub(crate) struct Company {
     pub customers: Vec<Customer>,
     pub events: Vec<Event>,
     pub batches: Vec<Batch>,
@@ -147,7 +147,7 @@ pub struct Company {
 
 impl Customer {
     /// The first day of the cycle that a local day lies in.
-    pub fn cycle_of(&self, day: NaiveDate) -> NaiveDate {
+    pub(crate) fn cycle_of(&self, day: NaiveDate) -> NaiveDate {
         let boundary = |first: NaiveDate| {
             let next = first.checked_add_months(chrono::Months::new(1)).unwrap_or(first);
             let last = next.pred_opt().unwrap_or(first).day();
@@ -161,7 +161,7 @@ impl Customer {
     }
 
     /// The first day of the cycle after the one that begins on this day.
-    pub fn next_cycle(&self, first_day: NaiveDate) -> NaiveDate {
+    pub(crate) fn next_cycle(&self, first_day: NaiveDate) -> NaiveDate {
         // Every cycle has at least 28 days, and at most 31.
         (28..=31)
             .filter_map(|days| first_day.checked_add_days(Days::new(days)))
@@ -169,12 +169,12 @@ impl Customer {
             .unwrap_or(first_day)
     }
 
-    pub fn day_of(&self, at: DateTime<Utc>) -> NaiveDate {
+    pub(crate) fn day_of(&self, at: DateTime<Utc>) -> NaiveDate {
         at.with_timezone(&self.zone).date_naive()
     }
 
     /// The earliest moment of a local day.
-    pub fn start_of(&self, day: NaiveDate) -> DateTime<Utc> {
+    pub(crate) fn start_of(&self, day: NaiveDate) -> DateTime<Utc> {
         // Midnight itself may not exist where clocks go forward: then the first minute that does.
         let minutes = (0..180).filter_map(|minute| day.and_hms_opt(minute / 60, minute % 60, 0));
         let first = minutes.filter_map(|local| local.and_local_timezone(self.zone).earliest()).next();
@@ -185,7 +185,7 @@ impl Customer {
 impl Company {
     /// What a customer owes, by item key, for every cycle up to the one that runs at `now`: from the events that were
     /// sent, without asking the product. Zero amounts are left out.
-    pub fn owed(&self, who: usize, now: DateTime<Utc>) -> BTreeMap<String, i64> {
+    pub(crate) fn owed(&self, who: usize, now: DateTime<Utc>) -> BTreeMap<String, i64> {
         let customer = &self.customers[who];
         let mut owed = BTreeMap::new();
         let mut cycle = customer.since;

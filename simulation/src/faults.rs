@@ -15,7 +15,7 @@ use opentab_sandbox::Fault;
 
 /// What goes wrong at a gate while the process lives on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Injection {
+pub(crate) enum Injection {
     Storage(StorageFault),
     /// Stripe's own, or the network's on the way to it and back.
     Stripe(&'static str, Fault),
@@ -25,7 +25,7 @@ pub enum Injection {
 
 impl Injection {
     /// One short name each, for counts and for the command line.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Injection::Storage(fault) => fault.name(),
             Injection::Stripe(name, _) => name,
@@ -41,7 +41,7 @@ impl Injection {
 
 /// How whoever is written to does not take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeliveryFault {
+pub(crate) enum DeliveryFault {
     /// A mail server's 4xx, a web server's 503.
     Later,
     /// A mail server's 5xx, a web server's 400.
@@ -62,7 +62,7 @@ impl DeliveryFault {
     }
 
     /// As SMTP has it.
-    pub fn of_mail(self) -> Outcome {
+    pub(crate) fn of_mail(self) -> Outcome {
         let why = self.name().to_owned();
         match self {
             DeliveryFault::Later => Outcome::TryLater(why),
@@ -72,7 +72,7 @@ impl DeliveryFault {
     }
 
     /// As HTTP has it.
-    pub fn of_webhook(self) -> Result<u16, String> {
+    pub(crate) fn of_webhook(self) -> Result<u16, String> {
         match self {
             DeliveryFault::Later => Ok(503),
             DeliveryFault::Never => Ok(400),
@@ -83,7 +83,7 @@ impl DeliveryFault {
 
 /// What a database does when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StorageFault {
+pub(crate) enum StorageFault {
     /// SQLITE_BUSY.
     Busy,
     /// SQLITE_FULL.
@@ -97,7 +97,7 @@ pub enum StorageFault {
 }
 
 impl StorageFault {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             StorageFault::Busy => "sqlite_busy",
             StorageFault::DiskFull => "disk_full",
@@ -108,7 +108,7 @@ impl StorageFault {
     }
 
     /// Those that can show at this edge.
-    pub fn at(edge: Edge) -> &'static [StorageFault] {
+    pub(crate) fn at(edge: Edge) -> &'static [StorageFault] {
         use StorageFault::{Busy, ConnectionLost, DiskFull, IoError, Serialization};
         match edge {
             Edge::Read => &[IoError],
@@ -121,7 +121,7 @@ impl StorageFault {
     }
 
     /// As sqlx would say it.
-    pub fn error(self) -> sqlx::Error {
+    pub(crate) fn error(self) -> sqlx::Error {
         let (code, message) = match self {
             StorageFault::Busy => ("5", "database is locked"),
             StorageFault::DiskFull => ("13", "database or disk is full"),
@@ -191,12 +191,12 @@ static STRIPE: LazyLock<(Vec<Injection>, Vec<Injection>)> = LazyLock::new(|| {
 });
 
 /// Everything that can be injected where a request goes out to Stripe.
-pub fn at_send() -> &'static [Injection] {
+pub(crate) fn at_send() -> &'static [Injection] {
     &STRIPE.0
 }
 
 /// Everything that can happen to a webhook on its way.
-pub fn of_webhooks() -> &'static [Injection] {
+pub(crate) fn of_webhooks() -> &'static [Injection] {
     &STRIPE.1
 }
 
@@ -220,7 +220,7 @@ const LIKE_ANOTHER: &[&str] = &[
 ];
 
 /// Everything that can go wrong at this edge, where this operation is sent; one of each kind, a crash apart.
-pub fn at(edge: Edge, operation: &str) -> Vec<Injection> {
+pub(crate) fn at(edge: Edge, operation: &str) -> Vec<Injection> {
     match edge {
         Edge::Send => {
             let one_of_each = at_send()
@@ -235,7 +235,7 @@ pub fn at(edge: Edge, operation: &str) -> Vec<Injection> {
 }
 
 /// Everything that can be injected anywhere.
-pub fn all() -> Vec<Injection> {
+pub(crate) fn all() -> Vec<Injection> {
     let edges = [Edge::Read, Edge::Begin, Edge::Commit, Edge::Committed, Edge::Deliver];
     edges.into_iter().flat_map(|edge| at(edge, "")).chain(at_send().iter().cloned()).collect()
 }
@@ -243,7 +243,7 @@ pub fn all() -> Vec<Injection> {
 /// How often what goes wrong in one history, in a million. Drawn per seed, some of them never: a history in which
 /// everything fails all the time shows less than one with a single kind of trouble.
 #[derive(Clone, Debug, Default)]
-pub struct Rates {
+pub(crate) struct Rates {
     pub crash: u64,
     pub storage: u64,
     pub stripe: u64,
@@ -253,12 +253,12 @@ pub struct Rates {
 
 impl Rates {
     /// Nothing goes wrong.
-    pub fn none() -> Rates {
+    pub(crate) fn none() -> Rates {
         Rates::default()
     }
 
     /// This seed's own mixture.
-    pub fn drawn(chance: &mut Chance) -> Rates {
+    pub(crate) fn drawn(chance: &mut Chance) -> Rates {
         let crash = *chance.pick(&[0, 0, 2_000, 10_000, 40_000]);
         let storage = *chance.pick(&[0, 0, 5_000, 40_000]);
         let stripe = *chance.pick(&[0, 100_000, 300_000, 600_000]);
@@ -276,7 +276,7 @@ impl Rates {
     }
 
     /// What happens to whoever passes this edge.
-    pub fn draw(&self, edge: Edge, operation: &str, chance: &mut Chance) -> Decision {
+    pub(crate) fn draw(&self, edge: Edge, operation: &str, chance: &mut Chance) -> Decision {
         if chance.hits(self.crash) {
             return Decision::Crash;
         }

@@ -20,7 +20,7 @@ thread_local! {
 
 /// What a process is about to do, or has just done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Edge {
+pub(crate) enum Edge {
     /// Before a read of the database.
     Read,
     /// Before a transaction begins, or a statement that is one by itself.
@@ -50,7 +50,7 @@ impl From<Failpoint> for Edge {
 
 /// What becomes of whoever passes a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     Go,
     /// The process dies here.
     Crash,
@@ -59,14 +59,14 @@ pub enum Decision {
 
 /// Goes wrong at one gate, counted from 0, of a run without any other fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shot {
+pub(crate) struct Shot {
     pub at: u64,
     pub what: Decision,
 }
 
 /// A gate that somebody passed.
 #[derive(Clone, Debug)]
-pub struct Passed {
+pub(crate) struct Passed {
     pub edge: Edge,
     /// What is sent, such as `POST /v1/invoices/in_1/pay`; empty at all other edges.
     pub operation: String,
@@ -76,7 +76,7 @@ pub struct Passed {
 
 /// The gates of one world.
 #[derive(Debug)]
-pub struct Gates {
+pub(crate) struct Gates {
     pub chance: Chance,
     pub rates: Rates,
     pub shot: Option<Shot>,
@@ -102,7 +102,7 @@ pub struct Gates {
 }
 
 impl Gates {
-    pub fn new(chance: Chance, rates: Rates, trace: Trace) -> Gates {
+    pub(crate) fn new(chance: Chance, rates: Rates, trace: Trace) -> Gates {
         Gates {
             chance,
             rates,
@@ -149,33 +149,33 @@ impl Gates {
 }
 
 /// Opens a world's gates on this thread.
-pub fn install(gates: Gates) {
+pub(crate) fn install(gates: Gates) {
     GATES.set(Some(gates));
 }
 
 /// Takes the gates away again, with everything that they have counted.
-pub fn remove() -> Option<Gates> {
+pub(crate) fn remove() -> Option<Gates> {
     GATES.take()
 }
 
 /// Looks at the gates, or changes them. None where no world is on this thread.
-pub fn with<T>(work: impl FnOnce(&mut Gates) -> T) -> Option<T> {
+pub(crate) fn with<T>(work: impl FnOnce(&mut Gates) -> T) -> Option<T> {
     GATES.with_borrow_mut(|gates| gates.as_mut().map(work))
 }
 
 /// Notes something in the world's trace.
-pub fn note(text: impl FnOnce() -> String) {
+pub(crate) fn note(text: impl FnOnce() -> String) {
     with(|gates| gates.trace.note(text));
 }
 
 /// From now on whoever comes to a gate stops there, or passes unseen.
-pub fn watch(on: bool) {
+pub(crate) fn watch(on: bool) {
     with(|gates| gates.open_air = !on);
 }
 
 /// How an actor's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// It waits at this gate.
     Parked(Edge),
     /// Its process has died.
@@ -185,12 +185,12 @@ pub enum Turn {
 }
 
 /// Before an actor is polled: it may pass the gate where it waits.
-pub fn begin_turn() {
+pub(crate) fn begin_turn() {
     with(|gates| (gates.let_go, gates.parked) = (true, None));
 }
 
 /// Around every single poll of the actor.
-pub fn polling(on: bool, driver: Option<&Waker>) {
+pub(crate) fn polling(on: bool, driver: Option<&Waker>) {
     with(|gates| {
         gates.in_actor = on;
         if let Some(waker) = driver {
@@ -200,7 +200,7 @@ pub fn polling(on: bool, driver: Option<&Waker>) {
 }
 
 /// After a poll that did not finish the actor.
-pub fn turn() -> Turn {
+pub(crate) fn turn() -> Turn {
     with(|gates| match (gates.crashed, gates.parked) {
         (true, _) => Turn::Crashed,
         (false, Some(edge)) => Turn::Parked(edge),
@@ -210,7 +210,7 @@ pub fn turn() -> Turn {
 }
 
 /// The crash has been seen to.
-pub fn buried() {
+pub(crate) fn buried() {
     with(|gates| (gates.crashed, gates.parked) = (false, None));
 }
 
@@ -218,12 +218,12 @@ pub fn buried() {
 struct Died;
 
 /// Whoever calls this stops until the world lets it go on, or for ever.
-pub async fn pass(edge: Edge) -> Decision {
+pub(crate) async fn pass(edge: Edge) -> Decision {
     pass_with(edge, "").await
 }
 
 /// The same, before this operation is sent: not everything can happen to every request.
-pub async fn pass_with(edge: Edge, operation: &str) -> Decision {
+pub(crate) async fn pass_with(edge: Edge, operation: &str) -> Decision {
     let mut asked = false;
     poll_fn(move |_| {
         let verdict = with(|gates| {
@@ -263,7 +263,7 @@ pub async fn pass_with(edge: Edge, operation: &str) -> Decision {
 ///
 /// # Errors
 /// What the database would say, where the world wants it to fail here.
-pub async fn storage(edge: Edge) -> sqlx::Result<()> {
+pub(crate) async fn storage(edge: Edge) -> sqlx::Result<()> {
     match pass(edge).await {
         Decision::Inject(Injection::Storage(fault)) => Err(fault.error()),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use opentab_sandbox::CardOutcome;
 
 impl Story<'_> {
     /// The customer's draft at Stripe.
-    pub fn draft(&self, customer: usize) -> Option<String> {
+    pub(crate) fn draft(&self, customer: usize) -> Option<String> {
         let stripe_id = self.stripe_customer(customer)?;
         let drafts = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=draft"), "");
         let ours =
@@ -17,7 +17,7 @@ impl Story<'_> {
     }
 
     /// The customer at Stripe, as the service knows it.
-    pub fn stripe_customer(&self, customer: usize) -> Option<String> {
+    pub(crate) fn stripe_customer(&self, customer: usize) -> Option<String> {
         let id = self.company.customers[customer].id.clone();
         let store = self.world.engine.store.clone();
         let found = self.world.aside(async move { store.customer(&id).await }).ok().flatten();
@@ -40,7 +40,7 @@ impl Story<'_> {
     }
 
     /// Changes one of our lines on the draft.
-    pub fn edit_a_line(&mut self, customer: usize, which: usize, amount: i64) {
+    pub(crate) fn edit_a_line(&mut self, customer: usize, which: usize, amount: i64) {
         let Some(draft) = self.draft(customer) else { return };
         let lines = self.our_lines(&draft);
         let Some((line, key, _)) = lines.get(which % lines.len().max(1)) else { return };
@@ -51,7 +51,7 @@ impl Story<'_> {
     }
 
     /// Changes something about the draft that is none of our business.
-    pub fn describe_the_draft(&mut self, customer: usize) {
+    pub(crate) fn describe_the_draft(&mut self, customer: usize) {
         let Some(draft) = self.draft(customer) else { return };
         let body = format!("description=looked+at+{}", self.world.now().timestamp());
         self.world.stripe("POST", &format!("/invoices/{draft}"), &body);
@@ -59,7 +59,7 @@ impl Story<'_> {
     }
 
     /// Removes one of our lines from the draft; answers its item key.
-    pub fn remove_a_line(&mut self, customer: usize, which: usize) -> Option<String> {
+    pub(crate) fn remove_a_line(&mut self, customer: usize, which: usize) -> Option<String> {
         let draft = self.draft(customer)?;
         let lines = self.our_lines(&draft);
         let (line, key, _) = lines.get(which % lines.len().max(1))?;
@@ -71,20 +71,20 @@ impl Story<'_> {
     }
 
     /// Adds a line of their own to the draft.
-    pub fn add_a_foreign_line(&mut self, customer: usize, amount: i64) {
+    pub(crate) fn add_a_foreign_line(&mut self, customer: usize, amount: i64) {
         let Some(draft) = self.draft(customer) else { return };
         let body = format!("lines[0][amount]={amount}&lines[0][description]=by+hand");
         self.world.stripe("POST", &format!("/invoices/{draft}/add_lines"), &body);
         self.did("adds a line", Some(&draft));
     }
 
-    pub fn finalize_by_hand(&mut self, customer: usize) {
+    pub(crate) fn finalize_by_hand(&mut self, customer: usize) {
         let Some(draft) = self.draft(customer) else { return };
         self.world.stripe("POST", &format!("/invoices/{draft}/finalize"), "auto_advance=false");
         self.did("finalizes", Some(&draft));
     }
 
-    pub fn delete_the_draft(&mut self, customer: usize) {
+    pub(crate) fn delete_the_draft(&mut self, customer: usize) {
         let Some(draft) = self.draft(customer) else { return };
         self.world.stripe("DELETE", &format!("/invoices/{draft}"), "");
         self.company.deleted.insert(draft.clone());
@@ -92,7 +92,7 @@ impl Story<'_> {
     }
 
     /// Voids, gives up or takes the money for an open invoice.
-    pub fn end_an_open_invoice(&mut self, customer: usize, how: &'static str) {
+    pub(crate) fn end_an_open_invoice(&mut self, customer: usize, how: &'static str) {
         let Some(stripe_id) = self.stripe_customer(customer) else { return };
         let open = self.world.stripe("GET", &format!("/invoices?customer={stripe_id}&status=open"), "");
         let Some(id) = open["data"][0]["id"].as_str().map(str::to_owned) else { return };
@@ -101,7 +101,7 @@ impl Story<'_> {
         self.did(how, None);
     }
 
-    pub fn delete_the_customer(&mut self, customer: usize) {
+    pub(crate) fn delete_the_customer(&mut self, customer: usize) {
         let Some(stripe_id) = self.stripe_customer(customer) else { return };
         self.world.stripe("DELETE", &format!("/customers/{stripe_id}"), "");
         let customer = &mut self.company.customers[customer];
@@ -113,7 +113,7 @@ impl Story<'_> {
 
     /// An operator makes another customer at Stripe and links it, as the notice asks for. Nothing where the service has
     /// not noticed yet that the first is gone.
-    pub fn link_anew(&mut self, customer: usize) {
+    pub(crate) fn link_anew(&mut self, customer: usize) {
         let Some(app) = self.world.any_app() else { return };
         let id = self.company.customers[customer].id.clone();
         let gone = self.world.aside(async { app.store.customer(&id).await });
@@ -131,7 +131,7 @@ impl Story<'_> {
     }
 
     /// The customer puts a card on file, if Stripe knows them yet: from now on it does this.
-    pub fn put_a_card(&mut self, customer: usize, does: CardOutcome) {
+    pub(crate) fn put_a_card(&mut self, customer: usize, does: CardOutcome) {
         if self.company.customers[customer].card.is_none() {
             let Some(stripe_id) = self.stripe_customer(customer) else { return };
             let body = format!("customer={stripe_id}");

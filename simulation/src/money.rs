@@ -8,7 +8,7 @@ use super::promises::query;
 use super::story::Story;
 
 /// Promises 1, 7 and 8, where the service charges by itself.
-pub fn check(story: &mut Story<'_>) {
+pub(crate) fn check(story: &mut Story<'_>) {
     let mut wrong: Vec<(u8, String)> = Vec::new();
     tries(story, &mut wrong);
     states(story, &mut wrong);

@@ -8,7 +8,7 @@ use opentab::internals::mailer::{Carrier, CarryFuture, Email, HandOver, Outbox};
 use opentab::internals::outgoing::{Listener, Post, PostFuture, Poster};
 
 #[derive(Debug, Default)]
-pub struct Office {
+pub(crate) struct Office {
     pub mail: Outbox,
     pub application: Listener,
 }

@@ -41,7 +41,7 @@ const KEY_LIVES_MS: i64 = 23 * 3_600_000;
 type Sums = BTreeMap<String, i64>;
 
 /// Nobody sees what is somebody else's.
-pub fn shown(story: &mut Story<'_>, customer: usize, text: &str) {
+pub(crate) fn shown(story: &mut Story<'_>, customer: usize, text: &str) {
     let others = story.company.customers.iter().enumerate().filter(|(no, _)| *no != customer);
     let leaked: Vec<String> = others
         .filter(|(_, other)| text.contains(&other.canary) || text.contains(&other.id))
@@ -53,7 +53,7 @@ pub fn shown(story: &mut Story<'_>, customer: usize, text: &str) {
 }
 
 /// Checks everything that holds once nothing is under way and nothing goes wrong.
-pub fn check(story: &mut Story<'_>) {
+pub(crate) fn check(story: &mut Story<'_>) {
     rows(story);
     usage(story);
     for customer in 0..story.company.customers.len() {
@@ -67,7 +67,7 @@ pub fn check(story: &mut Story<'_>) {
     }
 }
 
-pub fn query<R: opentab::internals::store::Row>(story: &Story<'_>, sql: &'static str) -> Vec<R> {
+pub(crate) fn query<R: opentab::internals::store::Row>(story: &Story<'_>, sql: &'static str) -> Vec<R> {
     let rows = story.world.aside(story.world.engine.store.db.all(both(sql), ()));
     // A check that cannot look must not pass.
     rows.unwrap_or_else(|error| panic!("{error}: {sql}"))

@@ -71,7 +71,7 @@ pub struct Outcome {
 }
 
 /// Runs the history of a seed from its beginning to its checks.
-pub fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outcome> {
+pub(crate) fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outcome> {
     let mut chance = Chance::new(seed);
     let (shape, plans) = (shape(seed, &mut chance), plans(&mut chance));
     let temper = Temper::drawn(&mut chance);
@@ -103,7 +103,7 @@ pub fn history(engine: &Engine, seed: u64, trace: Trace) -> anyhow::Result<Outco
 }
 
 /// Takes a history down and says what it came to.
-pub fn finish(story: Story<'_>, begins: DateTime<Utc>) -> Outcome {
+pub(crate) fn finish(story: Story<'_>, begins: DateTime<Utc>) -> Outcome {
     let simulated = story.world.now() - begins;
     let wrong = story.world.wrong.clone();
     let acts = story.company.human_acts.clone();

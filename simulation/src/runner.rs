@@ -62,7 +62,7 @@ impl Tally {
 }
 
 /// Works on every core until all are done. Service, network and Stripe are one stack here, so it is a deep one.
-pub fn on_all_cores<'scope>(
+pub(crate) fn on_all_cores<'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl Fn() -> anyhow::Result<()> + Send + Copy + 'scope,
 ) -> anyhow::Result<()> {
@@ -85,7 +85,7 @@ pub fn on_all_cores<'scope>(
 }
 
 /// One case, on an engine that is replaced where the case breaks it.
-pub fn run_one(engine: &mut Engine, case: &Case, doublecheck: bool) -> Outcome {
+pub(crate) fn run_one(engine: &mut Engine, case: &Case, doublecheck: bool) -> Outcome {
     let trace = || if doublecheck { Trace::Hash(Box::default(), 0) } else { Trace::Off };
     let mut outcome = attempt(engine, case, trace());
     if doublecheck {
@@ -135,7 +135,7 @@ pub fn run_all(
 }
 
 /// How many histories run at once.
-pub fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -36,7 +36,7 @@ const LOOKS: usize = 1;
 
 /// A customer to set up.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub zone: chrono_tz::Tz,
     pub anchor: u8,
     pub currency: &'static str,
@@ -69,7 +69,7 @@ async fn serve(
 }
 
 /// A world and the company in it.
-pub struct Story<'e> {
+pub(crate) struct Story<'e> {
     pub world: World<'e>,
     pub company: Company,
     /// Webhooks that wait for somebody to carry them, in the order in which Stripe handed them out.
@@ -80,7 +80,7 @@ pub struct Story<'e> {
 
 impl<'e> Story<'e> {
     /// Sets the company up, while nothing goes wrong.
-    pub fn begin(world: World<'e>, plans: &[Plan]) -> anyhow::Result<Story<'e>> {
+    pub(crate) fn begin(world: World<'e>, plans: &[Plan]) -> anyhow::Result<Story<'e>> {
         let ticks = jobs::TICKS.to_vec();
         let mut story = Story { world, company: Company::default(), mail: Vec::new(), ticks };
         let Some(app) = story.world.any_app() else { anyhow::bail!("nobody is up") };
@@ -158,7 +158,12 @@ impl<'e> Story<'e> {
     }
 
     /// A flat fee more for a customer, from the first day of a cycle on.
-    pub fn charge_a_fee(&mut self, customer: usize, amount: i64, since: NaiveDate) -> anyhow::Result<()> {
+    pub(crate) fn charge_a_fee(
+        &mut self,
+        customer: usize,
+        amount: i64,
+        since: NaiveDate,
+    ) -> anyhow::Result<()> {
         let Some(app) = self.world.any_app() else { anyhow::bail!("nobody is up") };
         let whose = &self.company.customers[customer];
         let service = self.world.aside(serve(&app, whose, "usd", None, &Cost::Flat(amount), since))?;
@@ -169,7 +174,7 @@ impl<'e> Story<'e> {
     // What programs do.
 
     /// Somebody used something: events that are sent together from now on, until they are answered.
-    pub fn consume(&mut self, events: &[(usize, usize, i64, DateTime<Utc>)]) -> usize {
+    pub(crate) fn consume(&mut self, events: &[(usize, usize, i64, DateTime<Utc>)]) -> usize {
         let first = self.company.events.len();
         for (customer, meter, quantity, at) in events {
             self.company.events.push(Event {
@@ -188,7 +193,7 @@ impl<'e> Story<'e> {
     }
 
     /// Sends a batch, whether or not it was sent before.
-    pub fn send(&mut self, process: usize, batch: usize) {
+    pub(crate) fn send(&mut self, process: usize, batch: usize) {
         let Some(app) = self.world.app(process) else { return };
         let events = self.company.batches[batch].events.iter().map(|at| &self.company.events[*at]);
         let events: Vec<String> = events
@@ -215,7 +220,7 @@ impl<'e> Story<'e> {
     }
 
     /// Looks at what a customer is shown.
-    pub fn look(&mut self, process: usize, customer: usize) {
+    pub(crate) fn look(&mut self, process: usize, customer: usize) {
         let Some(app) = self.world.app(process) else { return };
         let id = self.company.customers[customer].id.clone();
         self.world.begin(process, "look", Report::Nothing, async move {
@@ -228,12 +233,12 @@ impl<'e> Story<'e> {
     // What Stripe does.
 
     /// Takes the webhooks that Stripe has for us now.
-    pub fn collect_mail(&mut self) {
+    pub(crate) fn collect_mail(&mut self) {
         self.mail.extend(self.world.sandbox.deliveries_due());
     }
 
     /// The same, and something happens to one of them on its way.
-    pub fn collect_mail_with(&mut self, fault: &Injection) {
+    pub(crate) fn collect_mail_with(&mut self, fault: &Injection) {
         let Injection::Stripe(name, webhook) = fault else { return };
         self.world.sandbox.faults().next("*", webhook.clone());
         self.collect_mail();
@@ -242,7 +247,7 @@ impl<'e> Story<'e> {
     }
 
     /// Carries a webhook to a process.
-    pub fn deliver(&mut self, process: usize, delivery: Delivery) {
+    pub(crate) fn deliver(&mut self, process: usize, delivery: Delivery) {
         let Some(app) = self.world.app(process) else {
             self.world.sandbox.delivery_done(&delivery.id, None);
             return;
@@ -272,7 +277,7 @@ impl<'e> Story<'e> {
     // What the service does by itself.
 
     /// A worker that does what is due, and then nothing more.
-    pub fn work(&mut self, process: usize) {
+    pub(crate) fn work(&mut self, process: usize) {
         let Some(app) = self.world.app(process) else { return };
         self.world.begin(process, "worker", Report::Nothing, async move {
             // A queue that cannot be read is looked at again.
@@ -282,7 +287,7 @@ impl<'e> Story<'e> {
     }
 
     /// Leaves out of the schedule what neither drafts nor charges wait for, unless it is chosen.
-    pub fn ticks_at_least(&mut self, mut chosen: impl FnMut(&World<'_>) -> bool) {
+    pub(crate) fn ticks_at_least(&mut self, mut chosen: impl FnMut(&World<'_>) -> bool) {
         let mut needed = vec![schedule::SYNC_CHANGED, schedule::CLOSE_DUE, schedule::POLL_EVENTS];
         if self.world.charges() {
             needed.extend([schedule::CHARGE_ALL, schedule::RETRY_NETWORK, schedule::RETRY_FUNDS]);
@@ -292,7 +297,7 @@ impl<'e> Story<'e> {
     }
 
     /// Every tick of the schedule.
-    pub fn tick(&mut self, process: usize) {
+    pub(crate) fn tick(&mut self, process: usize) {
         let Some(app) = self.world.app(process) else { return };
         let ticks = self.ticks.clone();
         self.world.begin(process, SCHEDULE, Report::Nothing, async move {
@@ -304,7 +309,7 @@ impl<'e> Story<'e> {
     }
 
     /// A person asks for a customer's sync.
-    pub fn ask_for_sync(&mut self, process: usize, customer: usize) {
+    pub(crate) fn ask_for_sync(&mut self, process: usize, customer: usize) {
         let Some(app) = self.world.app(process) else { return };
         let id = self.company.customers[customer].id.clone();
         self.world.begin(process, "sync now", Report::Nothing, async move {
@@ -314,7 +319,7 @@ impl<'e> Story<'e> {
     }
 
     /// An operator wants an invoice to be charged now: the last one that is not paid.
-    pub fn ask_for_payment(&mut self, process: usize, customer: usize) {
+    pub(crate) fn ask_for_payment(&mut self, process: usize, customer: usize) {
         let Some(app) = self.world.app(process) else { return };
         let id = self.company.customers[customer].id.clone();
         self.world.begin(process, "pay now", Report::Nothing, async move {
@@ -329,7 +334,7 @@ impl<'e> Story<'e> {
     }
 
     /// An operator asks for the events that never came.
-    pub fn ask_for_events(&mut self, process: usize) {
+    pub(crate) fn ask_for_events(&mut self, process: usize) {
         let Some(app) = self.world.app(process) else { return };
         self.world.begin(process, "poll now", Report::Nothing, async move {
             let _ = poll::poll_events(&app).await;
@@ -340,7 +345,7 @@ impl<'e> Story<'e> {
     // How the world goes on.
 
     /// Takes in what actors came back with.
-    pub fn hear(&mut self, reports: Vec<Report>) {
+    pub(crate) fn hear(&mut self, reports: Vec<Report>) {
         for report in reports {
             match report {
                 Report::Nothing => {}
@@ -374,7 +379,7 @@ impl<'e> Story<'e> {
     }
 
     /// Lets one actor go on to its next gate, if there is one.
-    pub fn step(&mut self, index: usize) {
+    pub(crate) fn step(&mut self, index: usize) {
         if index >= self.world.actors() {
             return;
         }
@@ -383,7 +388,7 @@ impl<'e> Story<'e> {
     }
 
     /// Lets everybody go on until nobody is under way, in the order in which they began.
-    pub fn run_all(&mut self) {
+    pub(crate) fn run_all(&mut self) {
         gates::with(|gates| gates.straight = true);
         while self.world.actors() > 0 {
             self.step(0);
@@ -391,13 +396,13 @@ impl<'e> Story<'e> {
         gates::with(|gates| gates.straight = false);
     }
 
-    pub fn kill(&mut self, process: usize) {
+    pub(crate) fn kill(&mut self, process: usize) {
         let reports = self.world.kill(process);
         self.hear(reports);
     }
 
     /// SIGTERM: what is under way is finished, nothing more begins.
-    pub fn stop(&mut self, process: usize) {
+    pub(crate) fn stop(&mut self, process: usize) {
         while let Some(index) = self.world.actor_of(process) {
             self.step(index);
         }
@@ -408,7 +413,7 @@ impl<'e> Story<'e> {
     }
 
     /// Whoever is down starts again.
-    pub fn raise(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn raise(&mut self) -> anyhow::Result<()> {
         for no in 0..self.world.process_count() {
             if !self.world.is_up(no) {
                 self.world.start(no)?;
@@ -418,7 +423,7 @@ impl<'e> Story<'e> {
     }
 
     /// Sends again what was never answered.
-    pub fn send_unanswered(&mut self, process: usize) {
+    pub(crate) fn send_unanswered(&mut self, process: usize) {
         for batch in 0..self.company.batches.len() {
             let waiting = &self.company.batches[batch];
             if !waiting.answered && !waiting.under_way {
@@ -428,7 +433,7 @@ impl<'e> Story<'e> {
     }
 
     /// Everything goes right for a quarter of an hour: what was held up has to come to its end by then.
-    pub fn heal(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn heal(&mut self) -> anyhow::Result<()> {
         gates::note(|| "nothing goes wrong any more".to_owned());
         gates::with(|gates| {
             gates.rates = super::faults::Rates::none();
@@ -495,13 +500,13 @@ impl<'e> Story<'e> {
     }
 
     /// How long a cycle that is over waits for late usage.
-    pub fn grace(&self) -> Duration {
+    pub(crate) fn grace(&self) -> Duration {
         let grace = self.world.any_app().map(|app| app.config.grace).unwrap_or_default();
         Duration::from_std(grace).unwrap_or_default()
     }
 
     /// One round of ordinary life: mail, usage, the schedule, work.
-    pub fn round(&mut self, process: usize) {
+    pub(crate) fn round(&mut self, process: usize) {
         self.collect_mail();
         for delivery in std::mem::take(&mut self.mail) {
             self.deliver(process, delivery);
@@ -515,7 +520,7 @@ impl<'e> Story<'e> {
     }
 
     /// Moves on to when every cycle that runs now is over and its grace with it, and lets that be seen to.
-    pub fn close_the_books(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn close_the_books(&mut self) -> anyhow::Result<()> {
         self.world.sandbox.release_held_webhooks();
         let now = self.world.now();
         let ends = self.company.customers.iter().map(|customer| {

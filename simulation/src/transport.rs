@@ -17,7 +17,7 @@ use opentab_sandbox::{Dropped, Sandbox};
 
 /// The wire between a simulated process and the sandbox.
 #[derive(Clone)]
-pub struct Wire {
+pub(crate) struct Wire {
     sandbox: Sandbox,
     router: Router,
     payments: Arc<Mutex<Vec<About>>>,
@@ -27,7 +27,7 @@ pub struct Wire {
 
 /// What went over the wire about getting an invoice paid.
 #[derive(Clone, Debug)]
-pub struct About {
+pub(crate) struct About {
     /// `in_…`
     pub invoice: String,
     /// The key under which it was to be paid; none where it was only read.
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Wire {
 }
 
 impl Wire {
-    pub fn to(sandbox: &Sandbox) -> Wire {
+    pub(crate) fn to(sandbox: &Sandbox) -> Wire {
         Wire {
             sandbox: sandbox.clone(),
             router: sandbox.router(),
@@ -53,7 +53,7 @@ impl Wire {
     }
 
     /// Everything about payments, oldest first.
-    pub fn payments(&self) -> Vec<About> {
+    pub(crate) fn payments(&self) -> Vec<About> {
         self.payments.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -92,7 +92,7 @@ impl Wire {
     }
 
     /// One exchange, with nobody in between.
-    pub async fn exchange(&self, request: Request) -> Result<Response, String> {
+    pub(crate) async fn exchange(&self, request: Request) -> Result<Response, String> {
         let mut builder = HttpRequest::builder()
             .method(request.method)
             .uri(format!("http://sandbox{}", request.path))

@@ -24,14 +24,14 @@ use opentab::internals::workflows::ingest::Outcome;
 use opentab::internals::workflows::receive::REACTED_TO;
 use opentab_sandbox::{Options, Sandbox};
 
-pub const WEBHOOK_SECRET: &str = "whsec_simulation";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_simulation";
 
 /// What the actors are called that only tick.
-pub const SCHEDULE: &str = "schedule";
+pub(crate) const SCHEDULE: &str = "schedule";
 
 /// What an actor was about, and what it brought back.
 #[derive(Debug)]
-pub enum Report {
+pub(crate) enum Report {
     /// Nobody waits for it.
     Nothing,
     /// What became of each event of a batch, by id; none where no answer came.
@@ -57,7 +57,7 @@ struct Actor {
 }
 
 /// One replica of the service.
-pub struct Process {
+pub(crate) struct Process {
     pub app: App,
     clock: Clock,
     /// How far its clock is ahead of the true time.
@@ -66,7 +66,7 @@ pub struct Process {
 
 /// How one world differs from another before anything happens in it.
 #[derive(Clone, Debug)]
-pub struct Shape {
+pub(crate) struct Shape {
     pub seed: u64,
     pub processes: usize,
     pub begins: DateTime<Utc>,
@@ -74,7 +74,7 @@ pub struct Shape {
     pub skews: Vec<Duration>,
 }
 
-pub struct World<'e> {
+pub(crate) struct World<'e> {
     pub engine: &'e Engine,
     pub sandbox: Sandbox,
     pub wire: Wire,
@@ -92,7 +92,7 @@ pub struct World<'e> {
 
 impl<'e> World<'e> {
     /// An empty company on an empty database; opens the gates on this thread.
-    pub fn new(engine: &'e Engine, shape: Shape, gates: Gates) -> anyhow::Result<World<'e>> {
+    pub(crate) fn new(engine: &'e Engine, shape: Shape, gates: Gates) -> anyhow::Result<World<'e>> {
         engine.reset()?;
         gates::install(gates);
         let clock = Clock::set_at(shape.begins);
@@ -126,21 +126,21 @@ impl<'e> World<'e> {
     }
 
     /// Whether the service charges by itself, and not Stripe.
-    pub fn charges(&self) -> bool {
+    pub(crate) fn charges(&self) -> bool {
         self.shape.settings.get("OPENTAB_COLLECTION").is_some_and(|who| who == "opentab")
     }
 
     /// The true time, for whoever has to know it later.
-    pub fn true_clock(&self) -> Clock {
+    pub(crate) fn true_clock(&self) -> Clock {
         self.clock.clone()
     }
 
-    pub fn now(&self) -> DateTime<Utc> {
+    pub(crate) fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
 
     /// Moves time on, everybody's by the same.
-    pub fn pass(&mut self, span: Duration) {
+    pub(crate) fn pass(&mut self, span: Duration) {
         self.clock.move_to(self.clock.now() + span);
         for process in self.processes.iter().flatten() {
             process.clock.move_to(self.clock.now() + process.skew);
@@ -149,7 +149,7 @@ impl<'e> World<'e> {
     }
 
     /// A process's clock is set: so far ahead of the true time, or behind it.
-    pub fn skew(&mut self, no: usize, skew: Duration) {
+    pub(crate) fn skew(&mut self, no: usize, skew: Duration) {
         if let Some(process) = &mut self.processes[no] {
             process.skew = skew;
             process.clock.move_to(self.clock.now() + skew);
@@ -158,7 +158,7 @@ impl<'e> World<'e> {
     }
 
     /// A process of its own begins, or begins again.
-    pub fn start(&mut self, no: usize) -> anyhow::Result<()> {
+    pub(crate) fn start(&mut self, no: usize) -> anyhow::Result<()> {
         let skew = self.shape.skews.get(no).copied().unwrap_or_default();
         let clock = Clock::set_at(self.clock.now() + skew);
         self.starts += 1;
@@ -196,7 +196,7 @@ impl<'e> World<'e> {
     }
 
     /// The process dies, with everything under way in it. Answers what its clients hear.
-    pub fn kill(&mut self, no: usize) -> Vec<Report> {
+    pub(crate) fn kill(&mut self, no: usize) -> Vec<Report> {
         gates::note(|| format!("process {no} dies"));
         let (dead, alive): (Vec<Actor>, Vec<Actor>) =
             std::mem::take(&mut self.actors).into_iter().partition(|actor| actor.process == no);
@@ -215,25 +215,25 @@ impl<'e> World<'e> {
         reports
     }
 
-    pub fn is_up(&self, no: usize) -> bool {
+    pub(crate) fn is_up(&self, no: usize) -> bool {
         self.processes[no].is_some()
     }
 
-    pub fn process_count(&self) -> usize {
+    pub(crate) fn process_count(&self) -> usize {
         self.processes.len()
     }
 
     /// A process that is up; the first, where somebody has to be chosen.
-    pub fn app(&self, no: usize) -> Option<App> {
+    pub(crate) fn app(&self, no: usize) -> Option<App> {
         self.processes[no].as_ref().map(|process| process.app.clone())
     }
 
-    pub fn any_app(&self) -> Option<App> {
+    pub(crate) fn any_app(&self) -> Option<App> {
         self.processes.iter().flatten().next().map(|process| process.app.clone())
     }
 
     /// Begins something in a process; it moves when it is chosen.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         process: usize,
         what: impl Into<String>,
@@ -246,22 +246,22 @@ impl<'e> World<'e> {
         self.actors.push(Actor { no: self.begun, process, what, future: Box::pin(work), if_it_dies });
     }
 
-    pub fn actors(&self) -> usize {
+    pub(crate) fn actors(&self) -> usize {
         self.actors.len()
     }
 
     /// Somebody who is under way in a process.
-    pub fn actor_of(&self, process: usize) -> Option<usize> {
+    pub(crate) fn actor_of(&self, process: usize) -> Option<usize> {
         self.actors.iter().position(|actor| actor.process == process)
     }
 
-    pub fn actors_in(&self, process: usize, what: &str) -> usize {
+    pub(crate) fn actors_in(&self, process: usize, what: &str) -> usize {
         self.actors.iter().filter(|actor| actor.process == process && actor.what == what).count()
     }
 
     /// Lets one actor go on to its next gate. Answers what it came back with, where it is done; where its process died,
     /// what everybody in it was about.
-    pub fn step(&mut self, index: usize) -> Vec<Report> {
+    pub(crate) fn step(&mut self, index: usize) -> Vec<Report> {
         gates::watch(true);
         gates::begin_turn();
         let actor = &mut self.actors[index];
@@ -303,12 +303,12 @@ impl<'e> World<'e> {
     }
 
     /// Something that the world itself does, unseen by the gates.
-    pub fn aside<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn aside<T>(&self, work: impl Future<Output = T>) -> T {
         self.engine.runtime.block_on(work)
     }
 
     /// Asks Stripe as its dashboard would.
-    pub fn stripe(&self, method: &'static str, path: &str, body: &str) -> Value {
+    pub(crate) fn stripe(&self, method: &'static str, path: &str, body: &str) -> Value {
         let request = Request {
             method,
             path: format!("/v1{path}"),
@@ -320,7 +320,7 @@ impl<'e> World<'e> {
     }
 
     /// Every object of a list at Stripe.
-    pub fn stripe_list(&self, path: &str) -> Vec<Value> {
+    pub(crate) fn stripe_list(&self, path: &str) -> Vec<Value> {
         let mut all: Vec<Value> = Vec::new();
         loop {
             let join = if path.contains('?') { '&' } else { '?' };
@@ -336,11 +336,11 @@ impl<'e> World<'e> {
     }
 
     /// Chance of this world.
-    pub fn chance<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
+    pub(crate) fn chance<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
         gates::with(|gates| draw(&mut gates.chance)).expect("the gates are open as long as the world")
     }
 
-    pub fn wrong(&mut self, promise: u8, what: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, promise: u8, what: impl Into<String>) {
         self.wrong.push(format!("promise {promise}: {}", what.into()));
     }
 }

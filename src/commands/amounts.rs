@@ -14,7 +14,7 @@ use crate::workflows::amounts;
 use crate::workflows::by::By;
 
 #[derive(Debug, Subcommand)]
-pub enum AmountsCommand {
+pub(super) enum AmountsCommand {
     /// List amounts, newest first, and why those that are not known are not. Exit code 1 where there is such a one, shown or
     /// beyond the limit
     List {
@@ -57,7 +57,7 @@ pub enum AmountsCommand {
 }
 
 /// 0: done; of a list: everything is known, also what is beyond its limit. 1: something is not.
-pub async fn amounts(config: Config, command: AmountsCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn amounts(config: Config, command: AmountsCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         AmountsCommand::List { month, state, limit, json } => {

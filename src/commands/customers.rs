@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "Exit codes: 0: the list is in (or, with --dry-run, wou
                           was stored. 2: it could not run to the end; the same file again is safe.";
 
 #[derive(Debug, Subcommand)]
-pub enum CustomersCommand {
+pub(super) enum CustomersCommand {
     /// Create and update customers from a CSV file: all of it or nothing
     #[command(after_help = EXIT_CODES)]
     Import(ImportArgs),
@@ -40,7 +40,7 @@ pub enum CustomersCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct ImportArgs {
+pub(super) struct ImportArgs {
     /// A CSV file with a header line, or - for standard input. Columns: external_id, name, email, currency, time_zone,
     /// anchor_day, collection_method, days_until_due, stripe_customer_id, locale, active_from, active_until, prices (ids or
     /// names, a|b), services_from, metadata.KEY
@@ -59,7 +59,7 @@ pub struct ImportArgs {
     json: bool,
 }
 
-pub async fn customers(config: Config, command: CustomersCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn customers(config: Config, command: CustomersCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         CustomersCommand::Import(args) => import(&app, args).await,

@@ -19,7 +19,7 @@ use crate::workflows::reads::{self, Allowance};
 const SKEW_SECONDS: i64 = 300;
 
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// For scripts
     #[arg(long)]
     json: bool,
@@ -53,7 +53,7 @@ fn wrong(name: &'static str, text: impl Into<String>) -> Check {
 }
 
 /// 0: nothing is wrong. 1: something is, and is shown.
-pub async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn doctor(config: Config, args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = vec![key(&config), webhook_secret(&config), public_url(&config), mail(&config)];
     match open::for_a_command(config).await {
         Err(error) => checks.push(wrong("database", format!("{error:#}"))),

@@ -22,7 +22,7 @@ const SEND_EXIT_CODES: &str = "Exit codes: 0 everything is sent, 1 something is 
                                the end; again is safe: nothing is sent twice.";
 
 #[derive(Debug, Subcommand)]
-pub enum EmailsCommand {
+pub(super) enum EmailsCommand {
     /// List e-mails, newest first
     List {
         #[command(flatten)]
@@ -81,7 +81,7 @@ pub enum EmailsCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct Which {
+pub(super) struct Which {
     /// Such as invoice or payment_failed
     #[arg(long)]
     kind: Option<String>,
@@ -102,7 +102,7 @@ impl Which {
 }
 
 /// 0: done. 2: it cannot be done, and why.
-pub async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn emails(config: Config, command: EmailsCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         EmailsCommand::List { which, status, limit, json } => {

@@ -18,12 +18,12 @@ use crate::workflows::generate::{self, Generated, Planned, count_amounts};
 use opentab_billing::{Currency, Money};
 
 /// What scripts may rely on.
-pub const EXIT_CODES: &str = "Exit codes: 0: every draft is in step and every amount is known. 1: something is not, and \
+pub(super) const EXIT_CODES: &str = "Exit codes: 0: every draft is in step and every amount is known. 1: something is not, and \
                               is told; a running server goes on with it. 2: it could not run to the end; again is safe.";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
-pub struct GenerateArgs {
+pub(super) struct GenerateArgs {
     /// The month in which the billing cycles begin, such as 2026-11
     #[arg(long, value_parser = month)]
     month: String,
@@ -39,7 +39,7 @@ pub struct GenerateArgs {
     json: bool,
 }
 
-pub async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn generate(config: Config, args: GenerateArgs) -> anyhow::Result<ExitCode> {
     if !args.dry_run {
         open::need_stripe_key(&config)?;
     }

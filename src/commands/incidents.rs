@@ -13,7 +13,7 @@ use crate::workflows::console::needs::{self, Listed, Way};
 use crate::workflows::{notice, remedy};
 
 #[derive(Debug, Subcommand)]
-pub enum IncidentsCommand {
+pub(super) enum IncidentsCommand {
     /// List what needs a human: open incidents, and what waits without one
     List {
         /// How many
@@ -30,7 +30,7 @@ pub enum IncidentsCommand {
     },
 }
 
-pub async fn incidents(config: Config, command: IncidentsCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn incidents(config: Config, command: IncidentsCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         IncidentsCommand::List { limit, json } => {

@@ -28,7 +28,7 @@ const CHARGE_EXIT_CODES: &str = "Exit codes: 0 paid, 1 something is not, and is 
                                  is safe.";
 
 #[derive(Debug, Subcommand)]
-pub enum InvoicesCommand {
+pub(super) enum InvoicesCommand {
     /// List finalized invoices and how getting them paid stands, newest first
     List(ListArgs),
     /// See to it that everybody who is billed for a month has their amounts and their draft; safe however often
@@ -83,7 +83,7 @@ pub enum InvoicesCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub(super) struct ListArgs {
     /// pending, in_progress, paid, failed, needs_attention, uncollectible or void
     #[arg(long, value_parser = status)]
     status: Option<String>,
@@ -98,7 +98,7 @@ pub struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct RetryArgs {
+pub(super) struct RetryArgs {
     /// ot_inv_…; everything that failed where it is not given
     id: Option<String>,
     #[command(flatten)]
@@ -133,7 +133,7 @@ fn month(text: &str) -> Result<(i64, i64), String> {
     month_span(text).ok_or_else(|| "must be a month such as 2026-12".to_owned())
 }
 
-pub async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn invoices(config: Config, command: InvoicesCommand) -> anyhow::Result<ExitCode> {
     if let InvoicesCommand::Generate(args) = command {
         return generate::generate(config, args).await;
     }

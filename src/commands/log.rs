@@ -9,7 +9,7 @@ use tracing_subscriber::filter::{LevelFilter, ParseError};
 const CHATTERBOX: &str = "tokio_cron_scheduler";
 
 /// Starts logging. `filter` is such as `info` or `opentab=debug`.
-pub fn start(filter: &str, json: bool) -> anyhow::Result<()> {
+pub(super) fn start(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = parse(filter).map_err(|error| anyhow::anyhow!("OPENTAB_LOG: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match json {

@@ -6,7 +6,7 @@ use crate::workflows::imports::first_of;
 ///
 /// # Errors
 /// What it must be.
-pub fn month(text: &str) -> Result<String, String> {
+pub(super) fn month(text: &str) -> Result<String, String> {
     let known = first_of(text).map(|_| text.to_owned());
     known.ok_or_else(|| "must be a month such as 2026-11".to_owned())
 }

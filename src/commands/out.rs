@@ -10,12 +10,12 @@ macro_rules! say {
 pub(crate) use say;
 
 /// Prints a line.
-pub fn line(text: Arguments<'_>) {
+pub(super) fn line(text: Arguments<'_>) {
     end_unless(write(&mut io::stdout().lock(), text));
 }
 
 /// Prints a text as it is, with the lines that it has; ends as [`line`] does.
-pub fn write_or_end(text: &str) {
+pub(super) fn write_or_end(text: &str) {
     end_unless(heard(io::stdout().lock().write_all(text.as_bytes())));
 }
 

@@ -17,7 +17,7 @@ use crate::workflows::by::By;
 use crate::workflows::catalog;
 
 #[derive(Debug, Subcommand)]
-pub enum PricesCommand {
+pub(super) enum PricesCommand {
     /// Create a price, unless there is one with this name and these terms
     Create {
         /// What POST /v1/prices takes, such as '{"name":"Basic","currency":"usd","model":"flat","flat_amount":4900}'
@@ -35,7 +35,7 @@ pub enum PricesCommand {
 }
 
 /// 0: done, or it had been. An error where another price has the name.
-pub async fn prices(config: Config, command: PricesCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn prices(config: Config, command: PricesCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         PricesCommand::Create { price, json } => print(&create(&app, &price).await?, json),

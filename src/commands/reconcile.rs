@@ -26,7 +26,7 @@ pub(super) const EXIT_CODES: &str =
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
-pub struct ReconcileArgs {
+pub(super) struct ReconcileArgs {
     /// Put right what policy allows: drafts are brought in step, Stripe's states and amounts are adopted, orphan drafts and
     /// pending items of ours are deleted. The rest becomes incidents
     #[arg(long)]
@@ -40,7 +40,7 @@ pub struct ReconcileArgs {
 }
 
 /// 0: equal. 1: differences. 2: not compared to the end.
-pub async fn reconcile(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn reconcile(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     open::need_stripe_key(&config)?;
     let app = open::for_a_command(config).await?;
     let extent = if args.all { Extent::All } else { Extent::Recent };

@@ -16,14 +16,14 @@ use crate::workflows::report::{self, Counts, ReportQuery, Row, Total};
 use opentab_billing::{Currency, Money};
 
 /// What scripts may rely on.
-pub const EXIT_CODES: &str = "Exit codes: 0: every amount of the month is known, every invoice is finalized, its e-mail \
+pub(super) const EXIT_CODES: &str = "Exit codes: 0: every amount of the month is known, every invoice is finalized, its e-mail \
                               sent, and it is paid or given up. 1: something of that is awaited, and is told. 2: it \
                               could not run to the end.";
 /// Rows that are read at once.
 const PIECE: i64 = 500;
 
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// The month in which the billing cycles begin, such as 2026-11
     #[arg(long, value_parser = month)]
     month: String,
@@ -77,7 +77,7 @@ fn sort(text: &str) -> Result<String, String> {
     known.ok_or_else(|| "must be name, amount or status".to_owned())
 }
 
-pub async fn report(config: Config, args: ReportArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn report(config: Config, args: ReportArgs) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     let query = query(&app, &args).await?;
     match args.format {

@@ -9,7 +9,7 @@ use crate::commands::out::say;
 use opentab_sandbox::{Fault, Options, Sandbox, serve};
 
 #[derive(Debug, Args)]
-pub struct SandboxArgs {
+pub(super) struct SandboxArgs {
     /// Address and port to serve on
     #[arg(long, default_value = "127.0.0.1:12111")]
     listen: SocketAddr,
@@ -62,7 +62,7 @@ fn kinds() -> String {
 }
 
 /// Serves until Ctrl-C. Everything in it is gone then.
-pub async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     super::log::start("info", false)?;
     let sandbox = Sandbox::new(Options { seed: args.seed, ..Options::default() });
     args.faults.into_iter().for_each(|planned| planned.plan(&sandbox));

@@ -17,11 +17,11 @@ use crate::workflows::preview::{Preview, preview};
 use opentab_billing::Money;
 
 /// What scripts may rely on.
-pub const EXIT_CODES: &str = "Exit codes: 0 every draft is in step, 1 one is not, and is told, 2 it could not run to the end; again is safe.";
+pub(super) const EXIT_CODES: &str = "Exit codes: 0 every draft is in step, 1 one is not, and is told, 2 it could not run to the end; again is safe.";
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
-pub struct SyncArgs {
+pub(super) struct SyncArgs {
     /// One customer, by ot_cus_… or your own id; all that changed where it is not given
     #[arg(long)]
     customer: Option<String>,
@@ -33,7 +33,7 @@ pub struct SyncArgs {
     json: bool,
 }
 
-pub async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitCode> {
     if !args.dry_run {
         open::need_stripe_key(&config)?;
     }

@@ -55,7 +55,7 @@ pub struct Summary {
 
 impl Summary {
     /// 0 where every event counts, now or before; 1 where some do not.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         u8::from(self.conflict + self.rejected > 0)
     }
 

@@ -24,7 +24,7 @@ const LOOKS: usize = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
-pub enum WebhooksCommand {
+pub(super) enum WebhooksCommand {
     /// List events, newest first
     List {
         /// pending, handled, ignored or quarantined
@@ -50,7 +50,7 @@ pub enum WebhooksCommand {
     },
 }
 
-pub async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn webhooks(config: Config, command: WebhooksCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {
         WebhooksCommand::List { state, limit, json } => {

@@ -19,7 +19,7 @@ const SOON_MS: i64 = 10_000;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Lets workers do work of these kinds for as long as a command goes on, and of no other: what sends e-mails charges nobody.
-pub async fn with_workers<T>(
+pub(super) async fn with_workers<T>(
     app: &App,
     kinds: &'static [&'static str],
     command: impl Future<Output = anyhow::Result<T>>,
@@ -35,7 +35,7 @@ pub async fn with_workers<T>(
 
 /// Waits until each of these jobs has had its run; answers them as they are then. With a progress bar where somebody
 /// watches, over so many of `what`.
-pub async fn all_settled(app: &App, ids: &[String], what: &str) -> anyhow::Result<Vec<Job>> {
+pub(super) async fn all_settled(app: &App, ids: &[String], what: &str) -> anyhow::Result<Vec<Job>> {
     let bar = bar(ids.len() as u64, what)?;
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
@@ -47,7 +47,7 @@ pub async fn all_settled(app: &App, ids: &[String], what: &str) -> anyhow::Resul
 }
 
 /// Waits until nothing of these kinds is due or under way. What is to be tried again later is left to later.
-pub async fn until_none_is_due(app: &App, kinds: &[&str], what: &str) -> anyhow::Result<()> {
+pub(super) async fn until_none_is_due(app: &App, kinds: &[&str], what: &str) -> anyhow::Result<()> {
     let mut most = 0;
     let bar = bar(0, what)?;
     loop {
@@ -72,7 +72,7 @@ fn bar(length: u64, what: &str) -> anyhow::Result<ProgressBar> {
 }
 
 /// Says of each job that did not go through why; answers how many there are.
-pub fn say_what_failed(jobs: &[Job]) -> usize {
+pub(super) fn say_what_failed(jobs: &[Job]) -> usize {
     let failed: Vec<&Job> = jobs.iter().filter(|job| job.state != "done").collect();
     for job in &failed {
         eprintln!("{}: {}", job.subject, job.last_error.as_deref().unwrap_or("still running"));

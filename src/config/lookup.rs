@@ -8,7 +8,7 @@ use super::{ConfigError, Secret, bad, duration};
 
 /// An API of the user's own that knows what a customer owes for a month.
 #[derive(Clone, Debug)]
-pub struct Lookup {
+pub(crate) struct Lookup {
     pub name: String,
     /// With {customer}, {external_id}, {month}, {currency} and {metadata.KEY} to be filled in.
     pub url: String,
@@ -26,7 +26,7 @@ pub struct Lookup {
 
 /// What an amount is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AmountUnit {
+pub(crate) enum AmountUnit {
     /// Whole minor units, as Stripe has them: 1250.
     Minor,
     /// Decimal major units: 12.50.
@@ -35,7 +35,7 @@ pub enum AmountUnit {
 
 /// What follows from `null`, or from a 404.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingAmount {
+pub(crate) enum MissingAmount {
     /// Nothing is billed, and it is listed.
     Skip,
     /// The amount is nought.

@@ -17,11 +17,11 @@ pub struct MailSettings {
     pub server: Option<SmtpServer>,
     /// Always there where a server is.
     pub from: Option<Mailbox>,
-    pub reply_to: Option<Mailbox>,
+    pub(crate) reply_to: Option<Mailbox>,
     /// Who hears of incidents.
     pub operator: Option<Mailbox>,
     /// Templates of the owner's, used before our own.
-    pub templates: Option<PathBuf>,
+    pub(crate) templates: Option<PathBuf>,
     /// Who e-mails finalized invoices.
     pub invoices: InvoiceEmails,
     /// How an invoice's e-mail brings Stripe's PDF.
@@ -80,18 +80,18 @@ impl FromStr for InvoicePdf {
 pub struct SmtpServer {
     pub host: String,
     pub port: u16,
-    pub encryption: Encryption,
+    pub(crate) encryption: Encryption,
     /// User and password, where the server asks for them.
     pub login: Option<(String, Secret)>,
     /// How long to wait for one answer.
     pub timeout: Duration,
     /// Certificates in PEM that are trusted beside the public ones; empty for none.
-    pub roots: Vec<u8>,
+    pub(crate) roots: Vec<u8>,
 }
 
 /// What protects a connection to the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encryption {
+pub(crate) enum Encryption {
     /// From the first byte: `smtps://`.
     Tls,
     /// STARTTLS, or nothing is sent: `smtp://`.
@@ -145,7 +145,7 @@ fn encryption(url: &Url, host: &str) -> Result<Encryption, String> {
 ///
 /// # Errors
 /// Why there are none.
-pub fn certificates(file: &str) -> Result<Vec<u8>, String> {
+pub(super) fn certificates(file: &str) -> Result<Vec<u8>, String> {
     let pem = std::fs::read(file).map_err(|error| format!("{file} cannot be read: {error}"))?;
     let is_pem = pem.windows(BEGIN.len()).any(|part| part == BEGIN) && Certificate::from_pem(&pem).is_ok();
     is_pem.then_some(pem).ok_or_else(|| format!("{file} holds no certificate in PEM"))
@@ -173,12 +173,12 @@ fn decoded(text: &str) -> Result<String, String> {
 }
 
 /// An address such as `Acme <billing@acme.example>`.
-pub fn mailbox(text: &str) -> Result<Mailbox, String> {
+pub(super) fn mailbox(text: &str) -> Result<Mailbox, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address such as Acme <billing@acme.example>"))
 }
 
 /// Where somebody can say that they want no more e-mail: an address, or an `https:` URL.
-pub fn unsubscribe(text: &str) -> Result<String, String> {
+pub(super) fn unsubscribe(text: &str) -> Result<String, String> {
     let wrong =
         || format!("`{text}` is neither an address nor a URL such as https://acme.example/unsubscribe");
     let url = match text.contains("://") {

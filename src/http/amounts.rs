@@ -19,7 +19,7 @@ use crate::workflows::by::By;
 /// What your own API says that a service costs in a billing cycle. The first answer stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Amount)]
-pub struct AmountView {
+pub(crate) struct AmountView {
     #[schema(example = "ot_amt_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `amount`.
@@ -73,7 +73,7 @@ impl From<LookedUpAmount> for AmountView {
 /// Which amounts.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct AmountQuery {
+pub(crate) struct AmountQuery {
     /// Only of billing cycles that begin in this month, such as 2026-11.
     #[param(value_type = Option<String>)]
     month: String,
@@ -105,7 +105,7 @@ impl FromQuery for AmountQuery {
 /// List looked-up amounts
 #[utoipa::path(get, path = "/v1/amounts", tag = "Amounts", params(AmountQuery, Paging),
     responses((status = 200, body = List<AmountView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<AmountQuery>,
 ) -> Result<Answer<List<AmountView>>, Problem> {
@@ -118,7 +118,7 @@ pub async fn list(
 /// What to ask for again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RetryAmounts {
+pub(crate) struct RetryAmounts {
     /// Of billing cycles that begin in this month.
     #[schema(example = "2026-11")]
     month: String,
@@ -129,7 +129,7 @@ pub struct RetryAmounts {
 
 /// What is asked for again.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AmountsAsked {
+pub(crate) struct AmountsAsked {
     /// How many.
     pub asked: usize,
 }
@@ -137,7 +137,7 @@ pub struct AmountsAsked {
 /// Ask again for every amount of a month that is not known
 #[utoipa::path(post, path = "/v1/amounts/retry", tag = "Amounts", request_body = RetryAmounts,
     responses((status = 200, body = AmountsAsked)))]
-pub async fn retry(
+pub(crate) async fn retry(
     State(app): State<App>,
     by: By,
     Json(body): Json<RetryAmounts>,
@@ -150,7 +150,7 @@ pub async fn retry(
 /// Which answer is accepted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AcceptAmount {
+pub(crate) struct AcceptAmount {
     /// The `other_amount` that you have seen, in minor units: where another one has come by then, nothing changes.
     #[schema(example = 1250)]
     amount: i64,
@@ -161,7 +161,7 @@ pub struct AcceptAmount {
 /// The amount is that one from now on, and the difference goes on the draft.
 #[utoipa::path(post, path = "/v1/amounts/{id}/accept", tag = "Amounts", request_body = AcceptAmount,
     params(("id" = String, Path, description = "`ot_amt_…`")), responses((status = 200, body = AmountView)))]
-pub async fn accept(
+pub(crate) async fn accept(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -18,7 +18,7 @@ use crate::store::api_keys::{ApiKey, Scope};
 use crate::workflows::by::{By, Repeatable};
 
 /// What every key begins with, so that scanners for leaked secrets know it.
-pub const KEY_PREFIX: &str = "ot_sk_";
+pub(crate) const KEY_PREFIX: &str = "ot_sk_";
 
 /// How long a verified key is believed without asking the database. A revoked key works for at most so long.
 const BELIEVED_MS: i64 = 5_000;
@@ -28,11 +28,11 @@ const MOST_KNOWN: usize = 10_000;
 
 /// The API key that a request came with.
 #[derive(Clone, Debug)]
-pub struct Caller(pub Arc<ApiKey>);
+pub(crate) struct Caller(pub Arc<ApiKey>);
 
 /// Lets in who may come in. One per process.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     app: App,
     known: Mutex<HashMap<[u8; 32], Known>>,
 }
@@ -46,17 +46,17 @@ struct Known {
 
 impl Gate {
     /// A gate that knows nobody yet.
-    pub fn new(app: App) -> Gate {
+    pub(crate) fn new(app: App) -> Gate {
         Gate { app, known: Mutex::default() }
     }
 
     /// The application behind the gate.
-    pub fn app(&self) -> &App {
+    pub(crate) fn app(&self) -> &App {
         &self.app
     }
 
     /// The caller, if the request's key is valid, has this scope and has not called too often.
-    pub async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
+    pub(crate) async fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
         let secret = presented(headers)?;
         let hash = key_hash(&secret);
         let key = match self.believed(&hash) {
@@ -158,7 +158,7 @@ impl Bucket {
 }
 
 /// What of a key is stored.
-pub fn key_hash(secret: &str) -> [u8; 32] {
+pub(crate) fn key_hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
@@ -201,7 +201,7 @@ fn challenge(presented: bool) -> HeaderValue {
 }
 
 /// Whether a query string holds a key. URLs are logged along the whole way.
-pub fn key_in_query(query: &str) -> bool {
+pub(crate) fn key_in_query(query: &str) -> bool {
     let named = |pair: &str| {
         let name = pair.split('=').next().unwrap_or("").to_ascii_lowercase();
         matches!(name.as_str(), "api_key" | "apikey" | "api-key" | "access_token")

@@ -27,7 +27,7 @@ use crate::workflows::by::By;
 #[utoipa::path(get, path = "/v1/customers/{id}/billing", tag = "Billing",
     params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")),
     responses((status = 200, body = BillingView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,
@@ -48,7 +48,7 @@ pub(super) async fn find_any(app: &App, id: &str) -> Result<Customer, Problem> {
 /// How a link is made.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct CreateBillingLink {
+pub(crate) struct CreateBillingLink {
     /// How long it can be opened, such as `30m`, `12h` or `7d`. The server's own setting holds where it is absent.
     #[schema(example = "7d")]
     lifetime: Option<String>,
@@ -69,7 +69,7 @@ impl CreateBillingLink {
 
 /// A link to a customer's billing page.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BillingLink {
+pub(crate) struct BillingLink {
     /// Always `billing_link`.
     #[schema(example = "billing_link")]
     object: &'static str,
@@ -86,7 +86,7 @@ pub struct BillingLink {
 #[utoipa::path(post, path = "/v1/customers/{id}/billing_links", tag = "Billing", request_body = CreateBillingLink,
     params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")),
     responses((status = 201, body = BillingLink)))]
-pub async fn create_link(
+pub(crate) async fn create_link(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -40,7 +40,7 @@ const MOST_OPEN_OF_ONE: usize = 16;
 
 /// What a visitor gets in place of the page.
 #[derive(Debug)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// The link, or its session, is too old.
     Expired,
     /// No link, or not one of ours. One answer for every reason.
@@ -109,7 +109,10 @@ impl From<WorkflowError> for Refused {
 }
 
 /// Opens a link: its session goes into a cookie, and the token out of the address bar.
-pub async fn open(State(app): State<App>, token: Result<Path<String>, Problem>) -> Result<Response, Refused> {
+pub(crate) async fn open(
+    State(app): State<App>,
+    token: Result<Path<String>, Problem>,
+) -> Result<Response, Refused> {
     let Ok(Path(token)) = token else { return Err(Refused::Invalid) };
     let session = billing_links::open(&app, &token).await?;
     let mut response = StatusCode::SEE_OTHER.into_response();
@@ -121,7 +124,7 @@ pub async fn open(State(app): State<App>, token: Result<Path<String>, Problem>) 
 }
 
 /// The page of the customer whose session the cookie holds.
-pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
+pub(crate) async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
     let (customer, _) = visitor(&app, &headers).await?;
     // Before the figures: what arrives in between is looked at again.
     let version = version(&app, &customer).await?.ok_or(Refused::Invalid)?;
@@ -130,7 +133,7 @@ pub async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response
 }
 
 /// One of the customer's own past invoices.
-pub async fn invoice(
+pub(crate) async fn invoice(
     State(app): State<App>,
     id: Result<Path<String>, Problem>,
     headers: HeaderMap,
@@ -143,7 +146,7 @@ pub async fn invoice(
 }
 
 /// Ends the session in this browser.
-pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(crate) async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     same_site(&app, &headers)?;
     let text = "To see your billing again, open the link that was sent to you.";
     let mut response = html(StatusCode::OK, pages::billing::notice("You are signed out", text));
@@ -152,12 +155,12 @@ pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Resp
 }
 
 /// The page's style.
-pub async fn style() -> Response {
+pub(crate) async fn style() -> Response {
     asset("text/css; charset=utf-8", pages::BILLING_CSS)
 }
 
 /// The page's script.
-pub async fn script() -> Response {
+pub(crate) async fn script() -> Response {
     asset("text/javascript; charset=utf-8", pages::BILLING_JS)
 }
 
@@ -190,7 +193,7 @@ async fn version(app: &App, customer: &Customer) -> sqlx::Result<Option<String>>
 
 /// What the page has seen when it connects.
 #[derive(Debug)]
-pub struct Since(String);
+pub(crate) struct Since(String);
 
 impl FromQuery for Since {
     fn from_query(pairs: &mut Pairs) -> Result<Since, Problem> {
@@ -199,7 +202,7 @@ impl FromQuery for Since {
 }
 
 /// Sends the page's live part whenever it has changed, until the session, the server or the visitor ends it.
-pub async fn events(
+pub(crate) async fn events(
     State(app): State<App>,
     Extension(watchers): Extension<Watchers>,
     stopping: Option<Extension<Stopping>>,
@@ -282,7 +285,7 @@ impl Watch {
 
 /// How many pages are open, by customer. One per server.
 #[derive(Clone, Debug, Default)]
-pub struct Watchers(Arc<Mutex<HashMap<String, usize>>>);
+pub(crate) struct Watchers(Arc<Mutex<HashMap<String, usize>>>);
 
 /// An open page's place among them, given back when it is dropped.
 struct Place {

@@ -23,7 +23,7 @@ use opentab_billing::{ChargeState, Reason};
 /// How getting one finalized invoice paid stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Charge)]
-pub struct ChargeView {
+pub(crate) struct ChargeView {
     #[schema(example = "ot_chg_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `charge`.
@@ -50,7 +50,7 @@ pub struct ChargeView {
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When the customer is suspended for it, or was.
     pub suspend_at: Option<DateTime<Utc>>,
-    pub paid_at: Option<DateTime<Utc>>,
+    pub(crate) paid_at: Option<DateTime<Utc>>,
     /// What was given back since, in minor units.
     pub refunded_amount: i64,
     /// What credit notes take off it, in minor units.
@@ -68,7 +68,7 @@ pub struct ChargeView {
 /// One try: a write to Stripe.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ChargeAttempt)]
-pub struct AttemptView {
+pub(crate) struct AttemptView {
     #[schema(example = "ot_att_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// `pay`, `void` or `mark_uncollectible`.
@@ -145,7 +145,7 @@ impl From<ManualError> for Problem {
 /// Which charges.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ChargeQuery {
+pub(crate) struct ChargeQuery {
     /// Only of this customer: `ot_cus_…`, or your own external id.
     #[param(value_type = Option<String>)]
     customer: String,
@@ -198,7 +198,7 @@ fn month(pointer: &str, text: &str) -> Result<(i64, i64), Problem> {
 /// Newest first: what is paid, what failed and why, and when it goes on.
 #[utoipa::path(get, path = "/v1/charges", tag = "Charges", params(ChargeQuery, Paging),
     responses((status = 200, body = List<ChargeView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<ChargeQuery>,
 ) -> Result<Answer<List<ChargeView>>, Problem> {
@@ -216,7 +216,7 @@ pub async fn list(
 /// What to charge.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RunCharges {
+pub(crate) struct RunCharges {
     /// `due`: everything past due. `network`: what failed because Stripe could not be reached. `failed`: everything that
     /// failed or waits for a human, or does so for `reason`.
     #[schema(example = "due")]
@@ -233,7 +233,7 @@ pub struct RunCharges {
 
 /// What was asked for.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ChargeRun {
+pub(crate) struct ChargeRun {
     /// Always `charge_run`.
     #[schema(example = "charge_run")]
     object: &'static str,
@@ -247,7 +247,7 @@ pub struct ChargeRun {
 /// so many at once; asking twice charges nothing twice.
 #[utoipa::path(post, path = "/v1/charges/run", tag = "Charges", request_body = RunCharges,
     responses((status = 202, body = ChargeRun)))]
-pub async fn run(
+pub(crate) async fn run(
     State(app): State<App>,
     by: By,
     Json(body): Json<RunCharges>,
@@ -280,7 +280,7 @@ fn ignored(pointer: &str, what: &str) -> Problem {
 /// With every try of it.
 #[utoipa::path(get, path = "/v1/invoices/{id}/charge", tag = "Charges",
     params(("id" = String, Path, description = "`ot_inv_…`")), responses((status = 200, body = ChargeView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,
@@ -301,7 +301,7 @@ pub async fn retrieve(
            ("Idempotency-Key" = String, Header, description = "The same for every retry of this request")),
     responses((status = 200, body = ChargeView), (status = 202, body = ChargeView),
         (status = 409, description = "It is paid already, or its state does not allow it")))]
-pub async fn pay(
+pub(crate) async fn pay(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -319,7 +319,7 @@ pub async fn pay(
 /// Has the workers try now, instead of when the ladder says.
 #[utoipa::path(post, path = "/v1/invoices/{id}/retry", tag = "Charges",
     params(("id" = String, Path, description = "`ot_inv_…`")), responses((status = 202, body = ChargeView)))]
-pub async fn retry(
+pub(crate) async fn retry(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -335,7 +335,7 @@ pub async fn retry(
 #[utoipa::path(post, path = "/v1/invoices/{id}/void", tag = "Charges",
     params(("id" = String, Path, description = "`ot_inv_…`")),
     responses((status = 200, body = ChargeView), (status = 202, body = ChargeView)))]
-pub async fn void(
+pub(crate) async fn void(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -350,7 +350,7 @@ pub async fn void(
 #[utoipa::path(post, path = "/v1/invoices/{id}/mark_uncollectible", tag = "Charges",
     params(("id" = String, Path, description = "`ot_inv_…`")),
     responses((status = 200, body = ChargeView), (status = 202, body = ChargeView)))]
-pub async fn mark_uncollectible(
+pub(crate) async fn mark_uncollectible(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -365,7 +365,7 @@ pub async fn mark_uncollectible(
 /// is on the next draft, once.
 #[utoipa::path(post, path = "/v1/invoices/{id}/rebill", tag = "Charges",
     params(("id" = String, Path, description = "`ot_inv_…`")), responses((status = 200, body = ChargeView)))]
-pub async fn rebill(
+pub(crate) async fn rebill(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -30,7 +30,7 @@ use opentab_input::fields;
 /// Who is billed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Customer)]
-pub struct CustomerView {
+pub(crate) struct CustomerView {
     #[schema(example = "ot_cus_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `customer`.
@@ -81,7 +81,7 @@ pub struct CustomerView {
 
 impl CustomerView {
     /// How the API shows a customer.
-    pub fn new(app: &App, customer: Customer) -> CustomerView {
+    pub(crate) fn new(app: &App, customer: Customer) -> CustomerView {
         let email_bounces = customer.email_bounces();
         CustomerView {
             id: customer.id,
@@ -114,7 +114,7 @@ impl CustomerView {
 /// A customer to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateCustomer {
+pub(crate) struct CreateCustomer {
     #[schema(example = "Ada Lovelace Ltd", max_length = 200)]
     name: String,
     #[serde(default)]
@@ -274,7 +274,7 @@ fn check_stripe_id(checks: &mut Checks, text: &str) {
 /// What may change of a customer. What is absent stays; `null` removes an e-mail address, external id or grace.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct UpdateCustomer {
+pub(crate) struct UpdateCustomer {
     name: Option<String>,
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
@@ -384,7 +384,7 @@ impl UpdateCustomer {
 /// Which customers.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct CustomerQuery {
+pub(crate) struct CustomerQuery {
     /// Only the customer with this external id.
     #[param(value_type = Option<String>)]
     external_id: String,
@@ -410,7 +410,7 @@ impl FromQuery for CustomerQuery {
 /// Opens the customer's tab: usage counts from now on, and the first billing cycle has begun.
 #[utoipa::path(post, path = "/v1/customers", tag = "Customers", request_body = CreateCustomer,
     responses((status = 201, body = CustomerView)))]
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     by: By,
     Json(body): Json<CreateCustomer>,
@@ -422,7 +422,7 @@ pub async fn create(
 /// Retrieve a customer
 #[utoipa::path(get, path = "/v1/customers/{id}", tag = "Customers",
     params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")), responses((status = 200, body = CustomerView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,
@@ -435,7 +435,7 @@ pub async fn retrieve(
 /// Currency, time zone and anchor day never change.
 #[utoipa::path(post, path = "/v1/customers/{id}", tag = "Customers", request_body = UpdateCustomer,
     params(("id" = String, Path, description = "`ot_cus_…`, or your own external id")), responses((status = 200, body = CustomerView)))]
-pub async fn update(
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -450,7 +450,7 @@ pub async fn update(
 /// List customers
 #[utoipa::path(get, path = "/v1/customers", tag = "Customers", params(CustomerQuery, Paging),
     responses((status = 200, body = List<CustomerView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<CustomerQuery>,
 ) -> Result<Answer<List<CustomerView>>, Problem> {

@@ -22,7 +22,7 @@ use crate::workflows::imports::first_of;
 /// An e-mail, one for each subject, kind and cause.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Email)]
-pub struct EmailView {
+pub(crate) struct EmailView {
     #[schema(example = "ot_eml_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `email`.
@@ -50,7 +50,7 @@ pub struct EmailView {
     pub last_error: Option<String>,
     pub created_at: DateTime<Utc>,
     pub sent_at: Option<DateTime<Utc>>,
-    pub bounced_at: Option<DateTime<Utc>>,
+    pub(crate) bounced_at: Option<DateTime<Utc>>,
 }
 
 impl From<StoredEmail> for EmailView {
@@ -79,7 +79,7 @@ impl From<StoredEmail> for EmailView {
 /// Which e-mails.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct EmailQuery {
+pub(crate) struct EmailQuery {
     /// Only with this status: `queued`, `sending`, `sent`, `failed`, `unknown`, `bounced` or `canceled`.
     #[param(value_type = Option<String>)]
     status: String,
@@ -115,7 +115,7 @@ impl FromQuery for EmailQuery {
 /// List e-mails
 #[utoipa::path(get, path = "/v1/emails", tag = "E-mails", params(EmailQuery, Paging),
     responses((status = 200, body = List<EmailView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<EmailQuery>,
 ) -> Result<Answer<List<EmailView>>, Problem> {
@@ -136,7 +136,7 @@ pub async fn list(
 #[utoipa::path(post, path = "/v1/emails/{id}/resend", tag = "E-mails",
     params(("id" = String, Path, description = "`ot_eml_…`")),
     responses((status = 200, body = EmailView), (status = 409, description = "It was sent, or is on its way")))]
-pub async fn resend(
+pub(crate) async fn resend(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -154,7 +154,7 @@ pub async fn resend(
 /// Which e-mails to send again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ResendEmails {
+pub(crate) struct ResendEmails {
     /// Of this month.
     #[schema(example = "2026-11")]
     month: String,
@@ -171,7 +171,7 @@ pub struct ResendEmails {
 
 /// What is sent again.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EmailsQueued {
+pub(crate) struct EmailsQueued {
     /// How many.
     pub queued: usize,
 }
@@ -181,7 +181,7 @@ pub struct EmailsQueued {
 /// Everything that was certainly not delivered and has an address that takes e-mail now, each under the same Message-ID.
 #[utoipa::path(post, path = "/v1/emails/resend", tag = "E-mails", request_body = ResendEmails,
     responses((status = 200, body = EmailsQueued)))]
-pub async fn resend_all(
+pub(crate) async fn resend_all(
     State(app): State<App>,
     by: By,
     Json(body): Json<ResendEmails>,
@@ -204,7 +204,7 @@ pub async fn resend_all(
 /// An e-mail that came back.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BouncedEmail {
+pub(crate) struct BouncedEmail {
     /// The Message-ID of what was sent, with or without angle brackets.
     #[schema(example = "<ot_eml_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A@acme.example>")]
     message_id: String,
@@ -229,7 +229,7 @@ enum HowLong {
 /// changes nothing.
 #[utoipa::path(post, path = "/v1/emails/bounces", tag = "E-mails", request_body = BouncedEmail,
     responses((status = 200, body = EmailView), (status = 404, description = "No e-mail has this Message-ID")))]
-pub async fn bounce(
+pub(crate) async fn bounce(
     State(app): State<App>,
     by: By,
     Json(body): Json<BouncedEmail>,

@@ -15,7 +15,7 @@ use crate::app::App;
 /// A related object: its id, or all of it where the request asked for that.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum Expandable<T> {
+pub(crate) enum Expandable<T> {
     /// Just the id.
     Id(String),
     /// All of it.
@@ -24,11 +24,11 @@ pub enum Expandable<T> {
 
 /// What a request wants in full.
 #[derive(Debug, Default)]
-pub struct Expand(Vec<String>);
+pub(crate) struct Expand(Vec<String>);
 
 impl Expand {
     /// Reads `expand[]`; what cannot be expanded is an error rather than silently an id.
-    pub fn from_query(pairs: &mut Pairs, possible: &[&str]) -> Result<Expand, Problem> {
+    pub(crate) fn from_query(pairs: &mut Pairs, possible: &[&str]) -> Result<Expand, Problem> {
         let mut wanted = pairs.many("expand[]")?;
         wanted.extend(pairs.many("expand")?);
         match wanted.iter().find(|name| !possible.contains(&name.as_str())) {
@@ -50,7 +50,7 @@ impl Expand {
 }
 
 /// Loads related objects, each once a request.
-pub struct Expander<'a> {
+pub(crate) struct Expander<'a> {
     app: &'a App,
     expand: &'a Expand,
     customers: HashMap<String, CustomerView>,
@@ -60,13 +60,17 @@ pub struct Expander<'a> {
 
 impl<'a> Expander<'a> {
     /// Nothing loaded yet.
-    pub fn new(app: &'a App, expand: &'a Expand) -> Expander<'a> {
+    pub(crate) fn new(app: &'a App, expand: &'a Expand) -> Expander<'a> {
         let (customers, prices, meters) = Default::default();
         Expander { app, expand, customers, prices, meters }
     }
 
     /// A customer, in full where `name` is wanted.
-    pub async fn customer(&mut self, name: &str, id: String) -> Result<Expandable<CustomerView>, Problem> {
+    pub(crate) async fn customer(
+        &mut self,
+        name: &str,
+        id: String,
+    ) -> Result<Expandable<CustomerView>, Problem> {
         if !self.expand.wants(name) {
             return Ok(Expandable::Id(id));
         }
@@ -79,7 +83,7 @@ impl<'a> Expander<'a> {
     }
 
     /// A meter, in full where `name` is wanted.
-    pub async fn meter(&mut self, name: &str, id: String) -> Result<Expandable<MeterView>, Problem> {
+    pub(crate) async fn meter(&mut self, name: &str, id: String) -> Result<Expandable<MeterView>, Problem> {
         if !self.expand.wants(name) {
             return Ok(Expandable::Id(id));
         }
@@ -92,7 +96,7 @@ impl<'a> Expander<'a> {
     }
 
     /// A price, in full where `name` is wanted, and in it its meter where `{name}.meter` is.
-    pub async fn price(&mut self, name: &str, id: String) -> Result<Expandable<PriceView>, Problem> {
+    pub(crate) async fn price(&mut self, name: &str, id: String) -> Result<Expandable<PriceView>, Problem> {
         if !self.expand.wants(name) {
             return Ok(Expandable::Id(id));
         }

@@ -59,7 +59,7 @@ const DRAINED: usize = 8 * 1024 * 1024;
 
 /// A JSON body.
 #[derive(Debug)]
-pub struct Json<T>(pub T);
+pub(crate) struct Json<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
@@ -75,7 +75,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
 /// The fields of a form that a page has sent, read like a query string.
 #[derive(Debug)]
-pub struct Form<T>(pub T);
+pub(crate) struct Form<T>(pub T);
 
 impl<S: Send + Sync, T: FromQuery> FromRequest<S> for Form<T> {
     type Rejection = Problem;
@@ -93,12 +93,12 @@ impl<S: Send + Sync, T: FromQuery> FromRequest<S> for Form<T> {
 }
 
 /// The limits that the router set for this request.
-pub fn limits_of(parts: &Parts) -> Limits {
+pub(crate) fn limits_of(parts: &Parts) -> Limits {
     parts.extensions.get().copied().unwrap_or_default()
 }
 
 /// Refuses compressed bodies: what they unpack to cannot be bounded by what they weigh.
-pub fn not_encoded(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn not_encoded(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(()),
         Some(_) => Err(Problem::new(
@@ -109,7 +109,7 @@ pub fn not_encoded(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The media type without its parameters, in lower case; empty where there is none.
-pub fn media_type(headers: &HeaderMap) -> String {
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
@@ -132,7 +132,7 @@ fn json_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads a body within its limits: too large, too slow and broken off each get their own answer.
-pub async fn read_body(body: Body, headers: &HeaderMap, limits: &Limits) -> Result<Bytes, Problem> {
+pub(crate) async fn read_body(body: Body, headers: &HeaderMap, limits: &Limits) -> Result<Bytes, Problem> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let reading = async {
         match announced.is_some_and(|bytes| bytes > limits.body_bytes) {
@@ -197,7 +197,7 @@ fn closing(problem: Problem) -> Problem {
 }
 
 /// Reads a value out of a JSON text.
-pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text = json_text(bytes)?;
     scan(text)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -384,7 +384,7 @@ fn sentence(message: &str) -> String {
 }
 
 /// At most 200 characters of what somebody sent.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     match text.char_indices().nth(200) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -393,7 +393,7 @@ pub fn shown(text: &str) -> String {
 
 /// A path's parameters.
 #[derive(Debug)]
-pub struct Path<T>(pub T);
+pub(crate) struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
     type Rejection = Problem;
@@ -410,7 +410,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 }
 
 /// Makes sure that an id from a path is of this kind, so that a mixed-up id is told apart from a missing object.
-pub fn expect_id(id: &str, prefix: &str) -> Result<(), Problem> {
+pub(crate) fn expect_id(id: &str, prefix: &str) -> Result<(), Problem> {
     match id.starts_with(prefix) {
         true => Ok(()),
         false => {
@@ -422,10 +422,10 @@ pub fn expect_id(id: &str, prefix: &str) -> Result<(), Problem> {
 /// A query string, read by a type that knows its parameters. Unknown parameters are refused: a misspelt filter must
 /// not answer with everything.
 #[derive(Debug)]
-pub struct Query<T>(pub T);
+pub(crate) struct Query<T>(pub T);
 
 /// What can be read from a query string.
-pub trait FromQuery: Sized {
+pub(crate) trait FromQuery: Sized {
     /// Takes the parameters that it knows.
     fn from_query(pairs: &mut Pairs) -> Result<Self, Problem>;
 }
@@ -454,11 +454,11 @@ fn pairs<T: FromQuery>(pairs: Vec<(String, String)>) -> Result<T, Problem> {
 
 /// The parameters of a query string that nobody has taken yet.
 #[derive(Debug)]
-pub struct Pairs(Vec<(String, String)>);
+pub(crate) struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
     /// Every value of a parameter that may be repeated.
-    pub fn many(&mut self, name: &str) -> Result<Vec<String>, Problem> {
+    pub(crate) fn many(&mut self, name: &str) -> Result<Vec<String>, Problem> {
         let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(|pair| pair.0 == name);
         self.0 = left;
         let values: Vec<String> = Vec::into_iter(taken).map(|pair: (String, String)| pair.1).collect();
@@ -471,7 +471,7 @@ impl Pairs {
     }
 
     /// The value of a parameter that may be there once.
-    pub fn one(&mut self, name: &str) -> Result<Option<String>, Problem> {
+    pub(crate) fn one(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let mut values = self.many(name)?;
         match values.len() {
             0 | 1 => Ok(values.pop()),
@@ -480,7 +480,7 @@ impl Pairs {
     }
 
     /// A whole number within a range.
-    pub fn number(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Problem> {
+    pub(crate) fn number(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Problem> {
         let Some(text) = self.one(name)? else { return Ok(None) };
         let number = text.parse().ok().filter(|number| range.contains(number));
         let detail = || format!("must be a whole number from {} to {}", range.start(), range.end());
@@ -488,7 +488,7 @@ impl Pairs {
     }
 
     /// An id or another name: ASCII, so that a filter never reaches the database with surprises.
-    pub fn id(&mut self, name: &str) -> Result<Option<String>, Problem> {
+    pub(crate) fn id(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let Some(text) = self.one(name)? else { return Ok(None) };
         match super::check::is_id(&text) {
             true => Ok(Some(text)),
@@ -497,7 +497,7 @@ impl Pairs {
     }
 
     /// `true` or `false`.
-    pub fn flag(&mut self, name: &str) -> Result<Option<bool>, Problem> {
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Problem> {
         match self.one(name)?.as_deref() {
             None => Ok(None),
             Some("true") => Ok(Some(true)),

@@ -19,7 +19,7 @@ use crate::store::answers::AnswerKey;
 use crate::workflows::by::Repeatable;
 
 /// The request's header.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A run that is older than this ended without an answer: requests time out long before.
@@ -29,10 +29,10 @@ const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// In an answer that holds a secret: it is not stored, and a repeated request runs again, which has to be harmless.
 #[derive(Clone, Copy, Debug)]
-pub struct NotKept;
+pub(crate) struct NotKept;
 
 /// Runs the request, or answers what its first run answered.
-pub async fn run(app: &App, caller: &Caller, request: Request, next: Next) -> Response {
+pub(crate) async fn run(app: &App, caller: &Caller, request: Request, next: Next) -> Response {
     match idempotency_key(request.headers()) {
         Ok(Some(key)) if request.method() == Method::POST => {
             let key = AnswerKey { api_key_id: caller.0.id.clone(), idempotency_key: key };
@@ -44,7 +44,7 @@ pub async fn run(app: &App, caller: &Caller, request: Request, next: Next) -> Re
 }
 
 /// The client's key, if it sent one. Routes that need one fail with `idempotency-key-required` where there is none.
-pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let printable = |text: &&str| text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     let text = value.to_str().ok().filter(printable).map(str::trim);

@@ -36,7 +36,7 @@ const UNSUSPICIOUS: u64 = 1024 * 1024;
 /// A customer list that was brought.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CustomerImport)]
-pub struct CustomerImportView {
+pub(crate) struct CustomerImportView {
     #[schema(example = "ot_imp_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `customer_import`.
@@ -66,13 +66,13 @@ pub struct CustomerImportView {
     /// The first hundred customers that are created or updated.
     pub changes: Vec<ChangeView>,
     pub created_at: DateTime<Utc>,
-    pub finished_at: Option<DateTime<Utc>>,
+    pub(crate) finished_at: Option<DateTime<Utc>>,
 }
 
 /// Why a line cannot be taken.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CustomerImportFault)]
-pub struct FaultView {
+pub(crate) struct FaultView {
     /// From 1, the header among them.
     #[schema(example = 17)]
     pub line: u64,
@@ -86,7 +86,7 @@ pub struct FaultView {
 /// What a line makes of its customer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CustomerImportChange)]
-pub struct ChangeView {
+pub(crate) struct ChangeView {
     pub line: u64,
     pub external_id: String,
     /// `created` or `updated`.
@@ -101,7 +101,7 @@ pub struct ChangeView {
 /// What becomes of one field.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CustomerImportFieldChange)]
-pub struct FieldChangeView {
+pub(crate) struct FieldChangeView {
     #[schema(example = "email")]
     pub field: String,
     /// Null where there was nothing.
@@ -160,7 +160,7 @@ impl From<CustomerImport> for CustomerImportView {
 /// How to take a list in.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ImportQuery {
+pub(crate) struct ImportQuery {
     /// Only check, and say what would change.
     #[param(value_type = Option<bool>)]
     dry_run: bool,
@@ -210,7 +210,7 @@ impl FromQuery for ImportQuery {
 /// `OPENTAB_BILLED_CUSTOMERS=imported` only customers that a list has named for a billing cycle are billed for it.
 #[utoipa::path(post, path = "/v1/customers/import", tag = "Customers", params(ImportQuery),
     request_body(content = String, content_type = "text/csv"), responses((status = 200, body = CustomerImportView)))]
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     Query(query): Query<ImportQuery>,
     by: By,
@@ -362,7 +362,7 @@ fn not_gzip() -> Problem {
 /// Also those that were refused, or only checked.
 #[utoipa::path(get, path = "/v1/customers/imports", tag = "Customers", params(Paging),
     responses((status = 200, body = List<CustomerImportView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(paging): Query<Paging>,
 ) -> Result<Answer<List<CustomerImportView>>, Problem> {
@@ -374,7 +374,7 @@ pub async fn list(
 /// Retrieve a customer import
 #[utoipa::path(get, path = "/v1/customers/imports/{id}", tag = "Customers",
     params(("id" = String, Path, description = "`ot_imp_…`")), responses((status = 200, body = CustomerImportView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,

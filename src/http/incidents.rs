@@ -19,7 +19,7 @@ use crate::workflows::{notice, remedy};
 /// waits without one.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Incident)]
-pub struct IncidentView {
+pub(crate) struct IncidentView {
     #[schema(example = "ot_inc_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// `incident`; or `waiting` for what waits without one: its id is that of what waits, and it leaves the list with that.
@@ -35,7 +35,7 @@ pub struct IncidentView {
     /// How often it was seen.
     pub seen: i64,
     pub opened_at: DateTime<Utc>,
-    pub last_seen_at: DateTime<Utc>,
+    pub(crate) last_seen_at: DateTime<Utc>,
     /// When it was closed; null while it is open.
     pub resolved_at: Option<DateTime<Utc>>,
     /// What to do about it, in a sentence or two.
@@ -47,7 +47,7 @@ pub struct IncidentView {
 /// What a person can do about an incident.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = IncidentAction)]
-pub struct ActionView {
+pub(crate) struct ActionView {
     #[schema(example = "resend")]
     pub action: &'static str,
     /// What it does.
@@ -92,7 +92,7 @@ impl From<Listed> for IncidentView {
 /// thing the newest first.
 #[utoipa::path(get, path = "/v1/incidents", tag = "Incidents", params(Paging),
     responses((status = 200, body = List<IncidentView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(paging): Query<Paging>,
 ) -> Result<Answer<List<IncidentView>>, Problem> {
@@ -107,7 +107,7 @@ pub async fn list(
 /// another incident opens.
 #[utoipa::path(post, path = "/v1/incidents/{id}/resolve", tag = "Incidents",
     params(("id" = String, Path, description = "`ot_inc_…`")), responses((status = 200, body = IncidentView)))]
-pub async fn resolve(
+pub(crate) async fn resolve(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -19,7 +19,7 @@ use opentab_billing::InvoiceState;
 /// An invoice of a customer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Invoice)]
-pub struct InvoiceView {
+pub(crate) struct InvoiceView {
     #[schema(example = "ot_inv_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `invoice`.
@@ -49,10 +49,10 @@ pub struct InvoiceView {
     pub hosted_invoice_url: Option<String>,
     pub invoice_pdf: Option<String>,
     /// When a draft is finalized.
-    pub closes_at: DateTime<Utc>,
+    pub(crate) closes_at: DateTime<Utc>,
     pub due_at: Option<DateTime<Utc>>,
     /// When a draft last showed everything that is owed.
-    pub synced_at: Option<DateTime<Utc>>,
+    pub(crate) synced_at: Option<DateTime<Utc>>,
     pub finalized_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -64,7 +64,7 @@ pub struct InvoiceView {
 /// A line of an invoice.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InvoiceLine)]
-pub struct InvoiceLineView {
+pub(crate) struct InvoiceLineView {
     /// The same for ever, over all invoices that it is ever on.
     #[schema(example = "2026-11-01/ot_svc_01JD3Z8V6Q/ot_prc_01JD3Z8V6Q")]
     pub item_key: String,
@@ -140,7 +140,7 @@ fn period(start: i64, end: i64) -> Period {
 /// Which invoices.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct InvoiceQuery {
+pub(crate) struct InvoiceQuery {
     /// Only of this customer: `ot_cus_…`, or your own external id.
     #[param(value_type = Option<String>)]
     customer: String,
@@ -169,7 +169,7 @@ impl FromQuery for InvoiceQuery {
 /// Newest first, without their lines.
 #[utoipa::path(get, path = "/v1/invoices", tag = "Invoices", params(InvoiceQuery, Paging),
     responses((status = 200, body = List<InvoiceView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<InvoiceQuery>,
 ) -> Result<Answer<List<InvoiceView>>, Problem> {
@@ -187,7 +187,7 @@ pub async fn list(
 /// Retrieve an invoice
 #[utoipa::path(get, path = "/v1/invoices/{id}", tag = "Invoices",
     params(("id" = String, Path, description = "`ot_inv_…`")), responses((status = 200, body = InvoiceView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,

@@ -15,7 +15,7 @@ pub struct Kind {
 
 macro_rules! kinds {
     ($($name:ident $status:literal $slug:literal $title:literal $help:literal)+) => {
-        $(#[doc = $title] pub static $name: Kind = Kind { slug: $slug, status: $status, title: $title, help: $help };)+
+        $(#[doc = $title] pub(crate) static $name: Kind = Kind { slug: $slug, status: $status, title: $title, help: $help };)+
 
         /// Every kind, for the pages and the tests.
         pub static ALL: &[&Kind] = &[$(&$name),+];

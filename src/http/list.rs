@@ -11,7 +11,7 @@ use crate::store::Page;
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct List<T> {
+pub(crate) struct List<T> {
     /// Always `list`.
     #[schema(example = "list")]
     pub object: &'static str,
@@ -25,7 +25,7 @@ pub struct List<T> {
 
 impl<T> List<T> {
     /// A page as the store answers it: what is on it, and whether there is more.
-    pub fn new(url: &'static str, (data, has_more): (Vec<T>, bool)) -> List<T> {
+    pub(crate) fn new(url: &'static str, (data, has_more): (Vec<T>, bool)) -> List<T> {
         List { object: "list", url, has_more, data }
     }
 }
@@ -33,7 +33,7 @@ impl<T> List<T> {
 /// Which page of a list.
 #[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Paging {
+pub(crate) struct Paging {
     /// How many objects, 1 to 100.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 10)]
     pub limit: i64,
@@ -55,7 +55,7 @@ impl FromQuery for Paging {
 
 impl Paging {
     /// The page in the store's terms, for a list of objects whose ids have this prefix; empty where they have several.
-    pub fn page(self, prefix: &str) -> Result<Page, Problem> {
+    pub(crate) fn page(self, prefix: &str) -> Result<Page, Problem> {
         if self.starting_after.is_some() && self.ending_before.is_some() {
             let detail = "Send starting_after or ending_before, not both.";
             return Err(Problem::new(&kind::INVALID_CURSOR, detail));

@@ -23,7 +23,7 @@ use opentab_billing::Aggregation;
 /// What is counted, and how.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Meter)]
-pub struct MeterView {
+pub(crate) struct MeterView {
     #[schema(example = "ot_mtr_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `meter`.
@@ -63,7 +63,7 @@ impl From<Meter> for MeterView {
 /// A meter to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateMeter {
+pub(crate) struct CreateMeter {
     /// What usage events will call it; unique. 1 to 128 of the characters A-Z a-z 0-9 _ . : -
     #[schema(example = "api_calls", max_length = 128)]
     event_name: String,
@@ -116,7 +116,7 @@ fn check_labels(checks: &mut Checks, display_name: Option<&str>, unit_label: Opt
 /// What may change of a meter: what people call it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct UpdateMeter {
+pub(crate) struct UpdateMeter {
     #[schema(max_length = 100)]
     display_name: Option<String>,
     #[schema(max_length = 40)]
@@ -149,7 +149,7 @@ impl UpdateMeter {
 /// Which meters.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct MeterQuery {
+pub(crate) struct MeterQuery {
     /// Only the meter with this event name.
     #[param(value_type = Option<String>)]
     event_name: String,
@@ -167,7 +167,7 @@ impl FromQuery for MeterQuery {
 /// Create a meter
 #[utoipa::path(post, path = "/v1/meters", tag = "Meters", request_body = CreateMeter,
     responses((status = 201, body = MeterView)))]
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     by: By,
     Json(body): Json<CreateMeter>,
@@ -179,7 +179,7 @@ pub async fn create(
 /// Retrieve a meter
 #[utoipa::path(get, path = "/v1/meters/{id}", tag = "Meters",
     params(("id" = String, Path, description = "`ot_mtr_…`")), responses((status = 200, body = MeterView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(()): Query<()>,
@@ -195,7 +195,7 @@ pub async fn retrieve(
 /// What people call it may change, what it counts may not.
 #[utoipa::path(post, path = "/v1/meters/{id}", tag = "Meters", request_body = UpdateMeter,
     params(("id" = String, Path, description = "`ot_mtr_…`")), responses((status = 200, body = MeterView)))]
-pub async fn update(
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -210,7 +210,7 @@ pub async fn update(
 /// List meters
 #[utoipa::path(get, path = "/v1/meters", tag = "Meters", params(MeterQuery, Paging),
     responses((status = 200, body = List<MeterView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<MeterQuery>,
 ) -> Result<Answer<List<MeterView>>, Problem> {

@@ -8,41 +8,41 @@
 //! ```
 //! and in [`routes`]: `.add(Access::Key(Scope::UsageWrite), routes!(usage::send))`.
 
-pub mod amounts;
-pub mod auth;
-pub mod billing;
-pub mod billing_page;
+pub(crate) mod amounts;
+pub(crate) mod auth;
+pub(crate) mod billing;
+pub(crate) mod billing_page;
 mod browser;
-pub mod charges;
-pub mod check;
-pub mod console;
-pub mod customers;
+pub(crate) mod charges;
+pub(crate) mod check;
+pub(crate) mod console;
+pub(crate) mod customers;
 mod docs;
 mod edge;
-pub mod emails;
-pub mod expand;
-pub mod extract;
+pub(crate) mod emails;
+pub(crate) mod expand;
+pub(crate) mod extract;
 mod health;
 pub(crate) mod html;
-pub mod idempotency;
-pub mod imports;
-pub mod incidents;
-pub mod invoices;
-pub mod kind;
-pub mod list;
-pub mod meters;
-pub mod openapi;
-pub mod prices;
-pub mod problem;
-pub mod reports;
-pub mod routes;
-pub mod serve;
-pub mod services;
+pub(crate) mod idempotency;
+pub(crate) mod imports;
+pub(crate) mod incidents;
+pub(crate) mod invoices;
+pub(crate) mod kind;
+pub(crate) mod list;
+pub(crate) mod meters;
+pub(crate) mod openapi;
+pub(crate) mod prices;
+pub(crate) mod problem;
+pub(crate) mod reports;
+pub(crate) mod routes;
+pub(crate) mod serve;
+pub(crate) mod services;
 mod sync;
-pub mod usage;
-pub mod webhook_deliveries;
-pub mod webhook_endpoints;
-pub mod webhooks;
+pub(crate) mod usage;
+pub(crate) mod webhook_deliveries;
+pub(crate) mod webhook_endpoints;
+pub(crate) mod webhooks;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::Extensions;
@@ -198,9 +198,9 @@ fn build(app: &App) -> Built {
 
 /// The id that the edge gave to a request.
 #[derive(Clone, Debug)]
-pub struct RequestId(pub String);
+pub(crate) struct RequestId(pub String);
 
 /// The request's id, for logs and problems.
-pub fn request_id(extensions: &Extensions) -> String {
+pub(crate) fn request_id(extensions: &Extensions) -> String {
     extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
 }

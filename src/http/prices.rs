@@ -26,7 +26,7 @@ use opentab_billing::{Decimal, DecimalError, Model, PriceError, PriceTerms, Tier
 /// What a meter, or nothing, costs.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Price)]
-pub struct PriceView {
+pub(crate) struct PriceView {
     #[schema(example = "ot_prc_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `price`.
@@ -43,13 +43,13 @@ pub struct PriceView {
     pub description: String,
     /// Whether new services may use it.
     pub active: bool,
-    pub archived_at: Option<DateTime<Utc>>,
+    pub(crate) archived_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
 
 /// Everything that an amount depends on, besides the quantity. Which fields there are follows from the model.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct TermsView {
+pub(crate) struct TermsView {
     #[schema(example = "usd")]
     pub currency: String,
     /// `per_unit`, `graduated`, `volume`, `package` or `flat`.
@@ -83,7 +83,7 @@ pub struct TermsView {
 /// A step of a graduated or volume price.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Tier)]
-pub struct TierView {
+pub(crate) struct TierView {
     /// The last quantity inside; null where the tier is open.
     pub up_to: Option<String>,
     pub unit_amount_decimal: String,
@@ -157,7 +157,7 @@ impl PriceView {
 
 /// A price that may be created.
 #[derive(Debug)]
-pub struct NewPrice {
+pub(crate) struct NewPrice {
     pub name: String,
     pub meter_id: Option<String>,
     pub terms: PriceTerms,
@@ -166,7 +166,7 @@ pub struct NewPrice {
 /// A price to be created. It never changes: a new price is a new service from a day on.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreatePrice {
+pub(crate) struct CreatePrice {
     /// What the line on an invoice is called.
     #[schema(example = "API calls", max_length = 200)]
     name: String,
@@ -213,7 +213,7 @@ pub struct CreatePrice {
 /// A step of a graduated or volume price, from the end of the one before.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateTier {
+pub(crate) struct CreateTier {
     /// The last quantity inside; `null` or `inf` in the last tier.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "1000")]
@@ -347,7 +347,7 @@ const MOST_TIERS: usize = 100;
 impl CreatePrice {
     /// The terms, if every field can be read and they hold together.
     /// What it says, checked.
-    pub async fn read(self, app: &App) -> Result<NewPrice, Problem> {
+    pub(crate) async fn read(self, app: &App) -> Result<NewPrice, Problem> {
         let terms = self.terms()?;
         check_lookup(app, &terms)?;
         let meter_id = match &self.meter {
@@ -436,7 +436,7 @@ fn not_valid(error: PriceError) -> Problem {
 /// Which prices.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PriceQuery {
+pub(crate) struct PriceQuery {
     /// Only prices of this meter: its id or event name.
     #[param(value_type = Option<String>)]
     meter: Option<String>,
@@ -463,7 +463,7 @@ impl FromQuery for PriceQuery {
 /// What to show in full.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PriceExpand {
+pub(crate) struct PriceExpand {
     /// `meter` in full.
     #[param(rename = "expand[]", value_type = Option<Vec<String>>)]
     expand: Expand,
@@ -502,7 +502,7 @@ async fn view(app: &App, price: Price, expand: &Expand) -> Result<Answer<PriceVi
 /// Prices never change. To charge something else, end the service and begin another with the new price.
 #[utoipa::path(post, path = "/v1/prices", tag = "Prices", request_body = CreatePrice,
     responses((status = 201, body = PriceView)))]
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     by: By,
     Json(body): Json<CreatePrice>,
@@ -516,7 +516,7 @@ pub async fn create(
 #[utoipa::path(get, path = "/v1/prices/{id}", tag = "Prices",
     params(("id" = String, Path, description = "`ot_prc_…`"), PriceExpand),
     responses((status = 200, body = PriceView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(query): Query<PriceExpand>,
@@ -532,7 +532,7 @@ pub async fn retrieve(
 /// Services that have it keep it; new ones cannot take it.
 #[utoipa::path(post, path = "/v1/prices/{id}/archive", tag = "Prices",
     params(("id" = String, Path, description = "`ot_prc_…`")), responses((status = 200, body = PriceView)))]
-pub async fn archive(
+pub(crate) async fn archive(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -545,7 +545,7 @@ pub async fn archive(
 /// List prices
 #[utoipa::path(get, path = "/v1/prices", tag = "Prices", params(PriceQuery, Paging),
     responses((status = 200, body = List<PriceView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<PriceQuery>,
 ) -> Result<Answer<List<PriceView>>, Problem> {

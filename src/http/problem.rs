@@ -86,7 +86,7 @@ impl Problem {
     }
 
     /// The answer in full. `request_id` lets the operator find its log line.
-    pub fn render(&self, public_url: &str, request_id: &str) -> axum::response::Response {
+    pub(crate) fn render(&self, public_url: &str, request_id: &str) -> axum::response::Response {
         let body = Body {
             r#type: format!("{public_url}/problems/{}", self.kind.slug),
             title: self.kind.title,

@@ -24,7 +24,7 @@ use opentab_billing::Currency;
 
 /// One page of a month's invoices. Customers for whom an amount is awaited stand on it also without an invoice.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct InvoiceReport {
+pub(crate) struct InvoiceReport {
     /// The month in which the billing cycles begin.
     #[schema(example = "2026-11")]
     pub month: String,
@@ -41,7 +41,7 @@ pub struct InvoiceReport {
 /// Which rows of a report.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ReportParams {
+pub(crate) struct ReportParams {
     /// The month in which the billing cycles begin, such as 2026-11.
     #[param(value_type = String)]
     pub month: String,
@@ -124,7 +124,7 @@ impl ReportParams {
 
 /// Which rows, where they begin, and how they are written.
 #[derive(Debug)]
-pub struct ReportRequest {
+pub(crate) struct ReportRequest {
     params: ReportParams,
     paging: Paging,
     format: Option<Format>,
@@ -158,7 +158,7 @@ impl FromQuery for ReportRequest {
     params(ReportParams, Paging,
         ("format" = Option<String>, Query, description = "`csv` or `json`: all rows as one file, whatever `limit` says")),
     responses((status = 200, body = InvoiceReport)))]
-pub async fn invoices(
+pub(crate) async fn invoices(
     State(app): State<App>,
     headers: HeaderMap,
     Query(request): Query<ReportRequest>,

@@ -41,14 +41,14 @@ pub struct RouteInfo {
 }
 
 /// The routes so far, the document that describes them, and who may call each.
-pub struct Routes {
+pub(crate) struct Routes {
     gate: Arc<Gate>,
     router: OpenApiRouter<App>,
     list: Vec<RouteInfo>,
 }
 
 /// What is built from the routes.
-pub struct Built {
+pub(crate) struct Built {
     pub router: Router<App>,
     pub document: OpenApi,
     pub list: Vec<RouteInfo>,
@@ -56,13 +56,13 @@ pub struct Built {
 
 impl Routes {
     /// No routes yet, and a document that says what the API as a whole is.
-    pub fn new(app: &App, document: OpenApi) -> Routes {
+    pub(crate) fn new(app: &App, document: OpenApi) -> Routes {
         let router = OpenApiRouter::with_openapi(document);
         Routes { gate: Arc::new(Gate::new(app.clone())), router, list: Vec::new() }
     }
 
     /// Adds documented handlers of one path: `.add(Access::Key(Scope::BillingRead), routes!(customers::list))`.
-    pub fn add(mut self, access: Access, routes: UtoipaMethodRouter<App>) -> Routes {
+    pub(crate) fn add(mut self, access: Access, routes: UtoipaMethodRouter<App>) -> Routes {
         let (schemas, mut paths, method_router) = routes;
         for (path, item) in &mut paths.paths {
             for (method, operation) in operations(item) {
@@ -76,7 +76,7 @@ impl Routes {
     }
 
     /// Adds a page for people, which is not part of the API's document.
-    pub fn page(mut self, access: Access, path: &str, method_router: MethodRouter<App>) -> Routes {
+    pub(crate) fn page(mut self, access: Access, path: &str, method_router: MethodRouter<App>) -> Routes {
         self.list.push(RouteInfo { method: "*", path: path.to_owned(), access });
         let method_router = self.guarded(access, method_router);
         self.router = self.router.route(path, method_router);
@@ -98,7 +98,7 @@ impl Routes {
     }
 
     /// The router, its document and its list.
-    pub fn build(self) -> Built {
+    pub(crate) fn build(self) -> Built {
         let (router, document) = self.router.split_for_parts();
         Built { router, document, list: self.list }
     }

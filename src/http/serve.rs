@@ -23,7 +23,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Travels with every request: cancelled when the server stops, so that answers without an end find one.
 #[derive(Clone, Debug, Default)]
-pub struct Stopping(pub CancellationToken);
+pub(crate) struct Stopping(pub CancellationToken);
 
 /// Serves until `shutdown` ends, then finishes what is under way. hyper itself refuses more than 100 headers,
 /// contradicting lengths and heads beyond its buffer.

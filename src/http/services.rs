@@ -26,7 +26,7 @@ use opentab_input::fields;
 /// A price attached to a customer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Service)]
-pub struct ServiceView {
+pub(crate) struct ServiceView {
     #[schema(example = "ot_svc_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `service`.
@@ -60,7 +60,7 @@ impl ServiceView {
 /// A service to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateService {
+pub(crate) struct CreateService {
     /// A customer's id or external id.
     #[schema(example = "tenant-42")]
     customer: String,
@@ -102,7 +102,7 @@ pub(super) fn check_day(checks: &mut Checks, pointer: &str, text: &str) -> Optio
 /// What may change of a service: its end. Everything else is another service.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UpdateService {
+pub(crate) struct UpdateService {
     /// The first day on which it no longer counts; null lets it go on.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<NaiveDate>)]
@@ -145,7 +145,7 @@ const EXPANDABLE: [&str; 3] = ["customer", "price", "price.meter"];
 /// Which services.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ServiceQuery {
+pub(crate) struct ServiceQuery {
     /// Only services of this customer: id or external id.
     customer: Option<String>,
     /// Only services with this price.
@@ -172,7 +172,7 @@ impl FromQuery for ServiceQuery {
 /// What to show in full.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ServiceExpand {
+pub(crate) struct ServiceExpand {
     /// `customer`, `price` or `price.meter` in full.
     #[param(rename = "expand[]", value_type = Option<Vec<String>>)]
     expand: Expand,
@@ -199,7 +199,7 @@ async fn view(app: &App, service: Service, expand: &Expand) -> Result<Answer<Ser
 /// From its first day on, the customer owes what the price says.
 #[utoipa::path(post, path = "/v1/services", tag = "Services", request_body = CreateService,
     responses((status = 201, body = ServiceView)))]
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     by: By,
     Json(body): Json<CreateService>,
@@ -219,7 +219,7 @@ pub async fn create(
 #[utoipa::path(get, path = "/v1/services/{id}", tag = "Services",
     params(("id" = String, Path, description = "`ot_svc_…`"), ServiceExpand),
     responses((status = 200, body = ServiceView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(query): Query<ServiceExpand>,
@@ -237,7 +237,7 @@ pub async fn retrieve(
 /// already, the difference is on the next invoice.
 #[utoipa::path(post, path = "/v1/services/{id}", tag = "Services", request_body = UpdateService,
     params(("id" = String, Path, description = "`ot_svc_…`")), responses((status = 200, body = ServiceView)))]
-pub async fn update(
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -251,7 +251,7 @@ pub async fn update(
 /// List services
 #[utoipa::path(get, path = "/v1/services", tag = "Services", params(ServiceQuery, Paging),
     responses((status = 200, body = List<ServiceView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<ServiceQuery>,
 ) -> Result<Answer<List<ServiceView>>, Problem> {

@@ -26,7 +26,7 @@ const MOST_PREVIEWS: i64 = 500;
 
 /// What to sync.
 #[derive(Debug)]
-pub struct What {
+pub(super) struct What {
     customer: Option<String>,
     invoice: Option<String>,
     dry_run: bool,
@@ -51,7 +51,7 @@ impl FromQuery for What {
 /// A sync, or what it would do.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sync)]
-pub struct SyncView {
+pub(super) struct SyncView {
     /// Always `sync`.
     #[schema(example = "sync")]
     pub object: &'static str,
@@ -72,7 +72,7 @@ pub struct SyncView {
 
 /// A sync that did not go through.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FailedSync {
+pub(super) struct FailedSync {
     pub customer: String,
     /// `queued` where it is tried again, `failed` where it waits for a human.
     pub state: String,
@@ -81,7 +81,7 @@ pub struct FailedSync {
 
 /// A customer's current invoice, and the difference to what is owed where it was asked for.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DraftView {
+pub(super) struct DraftView {
     pub id: String,
     pub customer: String,
     pub stripe_invoice_id: Option<String>,
@@ -89,7 +89,7 @@ pub struct DraftView {
     pub currency: String,
     /// In minor units: what Stripe holds; in a dry run, what the draft would come to.
     pub total: i64,
-    pub synced_at: Option<DateTime<Utc>>,
+    pub(crate) synced_at: Option<DateTime<Utc>>,
     /// In a dry run: the changes that a sync would make.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<ChangeView>>,
@@ -97,7 +97,7 @@ pub struct DraftView {
 
 /// A line that a sync would change.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ChangeView {
+pub(super) struct ChangeView {
     /// `add`, `update` or `remove`.
     pub change: &'static str,
     pub item: String,
@@ -118,7 +118,7 @@ pub struct ChangeView {
            ("dry_run" = Option<bool>, Query, description = "Answer the difference, change nothing")),
     responses((status = 200, body = SyncView), (status = 202, body = SyncView),
         (status = 409, description = "Stripe does not know this customer any more")))]
-pub async fn start(
+pub(super) async fn start(
     State(app): State<App>,
     Query(what): Query<What>,
 ) -> Result<(StatusCode, Answer<SyncView>), Problem> {

@@ -23,7 +23,7 @@ const MOST_EVENTS: usize = 1_000;
 #[derive(ToSchema)]
 #[schema(as = UsageEvent)]
 #[allow(dead_code, reason = "describes what is read without copying it")]
-pub struct UsageEventSchema {
+pub(crate) struct UsageEventSchema {
     /// Your own id of this event, unique per customer for ever: sent again, it counts once.
     /// 1 to 128 of the characters A-Z a-z 0-9 _ . : -
     #[schema(example = "req-7f3a", max_length = 128)]
@@ -50,7 +50,7 @@ pub struct UsageEventSchema {
 
 /// What became of one event.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct UsageResult<'a> {
+pub(crate) struct UsageResult<'a> {
     /// The event's id; null where it could not be read.
     #[schema(value_type = Option<String>)]
     id: Option<&'a str>,
@@ -71,7 +71,7 @@ pub struct UsageResult<'a> {
 
 /// What became of each event of a batch, in its order, and how many of each there are.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct UsageResults<'a> {
+pub(crate) struct UsageResults<'a> {
     /// Always `usage_results`.
     #[schema(example = "usage_results")]
     object: &'static str,
@@ -100,7 +100,7 @@ pub struct UsageResults<'a> {
         (status = 503, description = "Nothing was acknowledged; send it again"),
     )
 )]
-pub async fn send(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn send(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     not_encoded(&parts.headers)?;
     let form = Form::of(&parts.headers)?;
@@ -126,7 +126,7 @@ impl From<IngestError> for Problem {
 
 /// What the media type promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// One event, an array of them, or an object with `events`.
     Plain,
     /// One CloudEvent.
@@ -155,7 +155,7 @@ impl Form {
 
 /// A request's events: those that could be read, and the places and faults of the others.
 #[derive(Debug)]
-pub struct Sent<'a> {
+pub(crate) struct Sent<'a> {
     /// What could be read, in its order.
     pub events: Vec<NewEvent<'a>>,
     /// What could not: its place in the request, counted from 0, and why.
@@ -187,7 +187,7 @@ struct Envelope<T> {
 }
 
 /// Reads a body of this form; a fault of one event of a batch is that event's alone.
-pub fn read(form: Form, body: &[u8]) -> Result<Sent<'_>, Problem> {
+pub(crate) fn read(form: Form, body: &[u8]) -> Result<Sent<'_>, Problem> {
     let Ok(text) = std::str::from_utf8(body) else { return Err(fault(body)) };
     match (form, text.trim_ascii_start().as_bytes().first()) {
         (Form::Plain, Some(b'[')) | (Form::CloudEvents, Some(b'[')) => match form {

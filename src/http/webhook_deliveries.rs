@@ -18,7 +18,7 @@ use crate::workflows::outgoing;
 /// One event on its way to one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = WebhookDelivery)]
-pub struct WebhookDeliveryView {
+pub(crate) struct WebhookDeliveryView {
     #[schema(example = "ot_whd_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `webhook_delivery`.
@@ -34,7 +34,7 @@ pub struct WebhookDeliveryView {
     pub status: String,
     pub attempts: i64,
     /// What the endpoint answered last; null where no answer came.
-    pub response_status: Option<i64>,
+    response_status: Option<i64>,
     pub last_error: Option<String>,
     /// When it is tried next; null where it is settled.
     pub next_attempt_at: Option<DateTime<Utc>>,
@@ -65,7 +65,7 @@ impl From<WebhookDelivery> for WebhookDeliveryView {
 /// Which deliveries.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct DeliveryQuery {
+pub(crate) struct DeliveryQuery {
     /// Only to this endpoint.
     #[param(value_type = Option<String>)]
     webhook_endpoint: String,
@@ -93,7 +93,7 @@ impl FromQuery for DeliveryQuery {
 /// List webhook deliveries
 #[utoipa::path(get, path = "/v1/webhook_deliveries", tag = "Webhooks", params(DeliveryQuery, Paging),
     responses((status = 200, body = List<WebhookDeliveryView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(query): Query<DeliveryQuery>,
 ) -> Result<Answer<List<WebhookDeliveryView>>, Problem> {
@@ -108,7 +108,7 @@ pub async fn list(
 /// Sends the same event again under the same `webhook-id`, whatever became of it.
 #[utoipa::path(post, path = "/v1/webhook_deliveries/{id}/replay", tag = "Webhooks",
     params(("id" = String, Path, description = "`ot_whd_…`")), responses((status = 200, body = WebhookDeliveryView)))]
-pub async fn replay(
+pub(crate) async fn replay(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -24,7 +24,7 @@ use crate::workflows::tell::EVENTS;
 /// An address that hears of what happens here, by webhooks that are signed as Standard Webhooks has it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = WebhookEndpoint)]
-pub struct WebhookEndpointView {
+pub(crate) struct WebhookEndpointView {
     #[schema(example = "ot_whe_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
     /// Always `webhook_endpoint`.
@@ -38,7 +38,7 @@ pub struct WebhookEndpointView {
     /// Whether it is switched on. Five days without one success switch it off.
     pub enabled: bool,
     /// Since when nothing has arrived; null while all is well.
-    pub failing_since: Option<DateTime<Utc>>,
+    pub(crate) failing_since: Option<DateTime<Utc>>,
     /// What deliveries are signed with, `whsec_…`. Shown when it is made, and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
@@ -72,7 +72,7 @@ impl WebhookEndpointView {
 /// An endpoint to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CreateWebhookEndpoint {
+pub(crate) struct CreateWebhookEndpoint {
     /// `https://`, and on the public internet unless the operator has allowed the host.
     #[schema(example = "https://app.example/webhooks/opentab", max_length = 2000)]
     url: String,
@@ -92,7 +92,7 @@ fn all() -> Vec<String> {
 /// What may change of an endpoint; what is absent stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct UpdateWebhookEndpoint {
+pub(crate) struct UpdateWebhookEndpoint {
     #[schema(max_length = 2000)]
     url: Option<String>,
     #[schema(max_length = 200)]
@@ -134,7 +134,7 @@ fn missing(id: &str) -> Problem {
 /// endpoint.
 #[utoipa::path(post, path = "/v1/webhook_endpoints", tag = "Webhooks", request_body = CreateWebhookEndpoint,
     responses((status = 201, body = WebhookEndpointView)))]
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     by: By,
     Json(body): Json<CreateWebhookEndpoint>,
@@ -152,7 +152,7 @@ pub async fn create(
 /// List webhook endpoints
 #[utoipa::path(get, path = "/v1/webhook_endpoints", tag = "Webhooks", params(Paging),
     responses((status = 200, body = List<WebhookEndpointView>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Query(paging): Query<Paging>,
 ) -> Result<Answer<List<WebhookEndpointView>>, Problem> {
@@ -164,7 +164,7 @@ pub async fn list(
 /// Retrieve a webhook endpoint
 #[utoipa::path(get, path = "/v1/webhook_endpoints/{id}", tag = "Webhooks",
     params(("id" = String, Path, description = "`ot_whe_…`")), responses((status = 200, body = WebhookEndpointView)))]
-pub async fn retrieve(
+pub(crate) async fn retrieve(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Answer<WebhookEndpointView>, Problem> {
@@ -176,7 +176,7 @@ pub async fn retrieve(
 /// Update a webhook endpoint
 #[utoipa::path(patch, path = "/v1/webhook_endpoints/{id}", tag = "Webhooks", request_body = UpdateWebhookEndpoint,
     params(("id" = String, Path, description = "`ot_whe_…`")), responses((status = 200, body = WebhookEndpointView)))]
-pub async fn update(
+pub(crate) async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -199,7 +199,11 @@ pub async fn update(
 /// Nothing more is sent to it; its deliveries stay in the list.
 #[utoipa::path(delete, path = "/v1/webhook_endpoints/{id}", tag = "Webhooks",
     params(("id" = String, Path, description = "`ot_whe_…`")), responses((status = 204)))]
-pub async fn delete(State(app): State<App>, Path(id): Path<String>, by: By) -> Result<StatusCode, Problem> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    by: By,
+) -> Result<StatusCode, Problem> {
     expect_id(&id, prefix::ENDPOINT)?;
     outgoing::delete(&app, &id, &by).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -211,7 +215,7 @@ pub async fn delete(State(app): State<App>, Path(id): Path<String>, by: By) -> R
 /// rolls again.
 #[utoipa::path(post, path = "/v1/webhook_endpoints/{id}/roll_secret", tag = "Webhooks",
     params(("id" = String, Path, description = "`ot_whe_…`")), responses((status = 200, body = WebhookEndpointView)))]
-pub async fn roll_secret(
+pub(crate) async fn roll_secret(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,
@@ -226,7 +230,7 @@ pub async fn roll_secret(
 /// Sends it a `webhook.test`, whatever it wants to hear of. The delivery says what came of it.
 #[utoipa::path(post, path = "/v1/webhook_endpoints/{id}/test", tag = "Webhooks",
     params(("id" = String, Path, description = "`ot_whe_…`")), responses((status = 201, body = WebhookDeliveryView)))]
-pub async fn test(
+pub(crate) async fn test(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -18,7 +18,7 @@ use crate::workflows::receive::receive;
     request_body(content = String, content_type = "application/json"),
     params(("Stripe-Signature" = String, Header, description = "Made with the endpoint's signing secret")),
     responses((status = 200, description = "Stored, or known already")))]
-pub async fn stripe(State(app): State<App>, request: Request) -> Result<StatusCode, Problem> {
+pub(crate) async fn stripe(State(app): State<App>, request: Request) -> Result<StatusCode, Problem> {
     let (parts, body): (_, Body) = request.into_parts();
     let bytes = read_body(body, &parts.headers, &limits_of(&parts)).await?;
     let (event, payload) =

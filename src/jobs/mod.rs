@@ -1,10 +1,12 @@
 //! The durable queue, its workers and the schedule.
 
-pub mod schedule;
+pub(crate) mod schedule;
 mod worker;
 
-pub use schedule::{TICKS, Tick, run_schedule, tick};
-pub use worker::{run_due, run_one, work, work_only};
+pub(crate) use schedule::run_schedule;
+pub use schedule::{TICKS, Tick, tick};
+pub(crate) use worker::work_only;
+pub use worker::{run_due, run_one, work};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;

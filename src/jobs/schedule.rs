@@ -26,11 +26,11 @@ pub const RETRY_FUNDS: &str = "retry_funds";
 /// Asks Stripe for events that never arrived.
 pub const POLL_EVENTS: &str = poll::POLL;
 /// Listens whether Stripe has gone silent, and writes down what was read of it.
-pub const LISTEN: &str = "listen";
+pub(crate) const LISTEN: &str = "listen";
 /// Compares ledger and drafts with what Stripe holds; every `OPENTAB_RECONCILE_EVERY`.
-pub const RECONCILE: &str = "reconcile";
+pub(crate) const RECONCILE: &str = "reconcile";
 /// Forgets what is no longer needed.
-pub const PRUNE: &str = "prune";
+pub(crate) const PRUNE: &str = "prune";
 
 /// Something that happens every so often.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ pub const TICKS: &[Tick] = &[
 ];
 
 /// Ticks until it is told to stop. What was missed while nobody ran is caught up at once.
-pub async fn run_schedule(app: App, stop: CancellationToken) -> Result<(), JobSchedulerError> {
+pub(crate) async fn run_schedule(app: App, stop: CancellationToken) -> Result<(), JobSchedulerError> {
     let mut scheduler = JobScheduler::new().await?;
     for entry in TICKS {
         tick_and_log(&app, *entry).await;

@@ -37,7 +37,7 @@ pub async fn work(app: App, stop: CancellationToken) {
 }
 
 /// Works on jobs of these kinds and nothing else, until it is told to stop.
-pub async fn work_only(app: App, kinds: &'static [&'static str], stop: CancellationToken) {
+pub(crate) async fn work_only(app: App, kinds: &'static [&'static str], stop: CancellationToken) {
     let pools = kinds.iter().map(|kind| {
         let workers = if *kind == CHARGE { app.config.charges_at_once } else { app.config.workers };
         work_on(app.clone(), Pool::Only(kind), workers, stop.clone())

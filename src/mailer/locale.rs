@@ -6,30 +6,30 @@ use opentab_billing::Money;
 
 /// A language, maybe with a region, such as `de` or `pt-BR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Locale(String);
+pub(crate) struct Locale(String);
 
 impl Locale {
     /// What nobody has chosen.
-    pub const DEFAULT: &str = "en";
+    pub(crate) const DEFAULT: &str = "en";
 
     /// A tag of letters, digits and hyphens, such as Stripe's `preferred_locales` hold; anything else is English.
-    pub fn new(tag: &str) -> Locale {
+    pub(crate) fn new(tag: &str) -> Locale {
         let sound = tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         Locale(if sound && (2..=16).contains(&tag.len()) { tag } else { Locale::DEFAULT }.to_owned())
     }
 
     /// The whole tag.
-    pub fn tag(&self) -> &str {
+    pub(crate) fn tag(&self) -> &str {
         &self.0
     }
 
     /// The language alone.
-    pub fn language(&self) -> &str {
+    pub(crate) fn language(&self) -> &str {
         self.0.split('-').next().unwrap_or(Locale::DEFAULT)
     }
 
     /// An amount: `1,234.50 USD`, `1.234,50 USD`.
-    pub fn money(&self, money: Money) -> String {
+    pub(crate) fn money(&self, money: Money) -> String {
         let major = money.format_major();
         let (sign, digits) = major.strip_prefix('-').map_or(("", major.as_str()), |digits| ("-", digits));
         let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(w, f)| (w, Some(f)));
@@ -43,7 +43,7 @@ impl Locale {
     }
 
     /// A day, so that nobody takes the month for the day.
-    pub fn day(&self, day: NaiveDate) -> String {
+    pub(crate) fn day(&self, day: NaiveDate) -> String {
         let (y, m, d) = (day.year(), day.month(), day.day());
         match self.language() {
             "en" => format!("{d} {} {y}", MONTHS[day.month0() as usize % 12]),

@@ -17,17 +17,18 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::clock::Clock;
 use crate::config::MailSettings;
 
-pub use lettre::message::Mailbox;
-pub use locale::Locale;
+pub(crate) use lettre::message::Mailbox;
+pub(crate) use locale::Locale;
 pub use outbox::Outbox;
-pub use smtp::Smtp;
-pub use templates::{KINDS, Rendered, Templates};
+pub(crate) use smtp::Smtp;
+pub use templates::KINDS;
+pub(crate) use templates::{Rendered, Templates};
 
 /// One e-mail to one address, ready to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
     pub from: Mailbox,
-    pub reply_to: Option<Mailbox>,
+    pub(crate) reply_to: Option<Mailbox>,
     pub to: Mailbox,
     pub subject: String,
     pub text: String,
@@ -105,7 +106,7 @@ pub struct Mailer {
     unsubscribe: Option<String>,
     at_once: Arc<Semaphore>,
     /// What e-mails say.
-    pub templates: Templates,
+    pub(crate) templates: Templates,
 }
 
 impl Mailer {
@@ -131,7 +132,7 @@ impl Mailer {
     }
 
     /// Whether e-mail goes out at all.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.carrier.is_some() && self.from.is_some()
     }
 
@@ -141,7 +142,7 @@ impl Mailer {
     }
 
     /// Who e-mail is from, as people read it.
-    pub fn sender_name(&self) -> String {
+    pub(crate) fn sender_name(&self) -> String {
         let from = self.from.as_ref();
         from.map_or_else(String::new, |from| from.name.clone().unwrap_or_else(|| from.email.to_string()))
     }
@@ -153,7 +154,7 @@ impl Mailer {
     }
 
     /// Until when nobody should try, in unix milliseconds: the server could not be reached a moment ago.
-    pub fn rests_until(&self) -> Option<i64> {
+    pub(crate) fn rests_until(&self) -> Option<i64> {
         self.carrier.as_ref()?.rests_until()
     }
 

@@ -25,7 +25,7 @@ const GOOD_BYE: Duration = Duration::from_secs(2);
 
 /// One mail server.
 #[derive(Debug)]
-pub struct Smtp {
+pub(crate) struct Smtp {
     server: SmtpServer,
     clock: Clock,
     /// Not before then, in unix milliseconds: it could not be reached.
@@ -34,7 +34,7 @@ pub struct Smtp {
 
 impl Smtp {
     /// Connects to nobody yet.
-    pub fn new(server: SmtpServer, clock: Clock) -> Smtp {
+    pub(crate) fn new(server: SmtpServer, clock: Clock) -> Smtp {
         Smtp { server, clock, not_before: AtomicI64::new(i64::MIN) }
     }
 

@@ -66,13 +66,13 @@ struct Paragraph {
 
 /// What e-mails say.
 #[derive(Clone, Debug)]
-pub struct Templates {
+pub(crate) struct Templates {
     folder: Option<PathBuf>,
 }
 
 impl Templates {
     /// The owner's templates in this folder, then the built-in ones.
-    pub fn new(folder: Option<PathBuf>) -> Templates {
+    pub(crate) fn new(folder: Option<PathBuf>) -> Templates {
         Templates { folder }
     }
 
@@ -80,7 +80,7 @@ impl Templates {
     ///
     /// # Errors
     /// There is no such kind, or the owner's template is at fault: where, and why.
-    pub fn render(&self, kind: &str, locale: &Locale, facts: &Value) -> Result<Rendered, String> {
+    pub(crate) fn render(&self, kind: &str, locale: &Locale, facts: &Value) -> Result<Rendered, String> {
         let built_in = built_in(kind, locale.language());
         let built_in = built_in.ok_or_else(|| format!("there is no e-mail of kind {kind}"))?;
         let names = [format!("{kind}.{}.txt", locale.tag()), format!("{kind}.{}.txt", locale.language())];

@@ -11,7 +11,7 @@ const MOST_READ: usize = 16 * 1024;
 
 /// Requests over the network.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     guard: Guard,
     /// Made at the first request: most processes never send one.
     client: OnceLock<Result<reqwest::Client, String>>,
@@ -19,7 +19,7 @@ pub struct Client {
 
 impl Client {
     /// Connects to nobody yet.
-    pub fn new(guard: Guard) -> Client {
+    pub(crate) fn new(guard: Guard) -> Client {
         Client { guard, client: OnceLock::new() }
     }
 

@@ -9,20 +9,20 @@ use super::Guard;
 use crate::config::Secret;
 
 /// The longest answer that is read.
-pub const MOST_FETCHED: usize = 64 * 1024;
+const MOST_FETCHED: usize = 64 * 1024;
 /// A file may lie so many steps away from where it is asked for.
 const MOST_STEPS: usize = 3;
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
 /// Why nothing that can be used came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// No answer came, or not all of it: later there may be one.
     NoAnswer(String),
     /// The answer is larger than any that is meant.
@@ -33,14 +33,14 @@ pub enum FetchError {
 
 /// Reads over the network.
 #[derive(Clone, Debug)]
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     guard: Guard,
     client: Arc<OnceLock<Result<reqwest::Client, String>>>,
 }
 
 impl Fetcher {
     /// Connects to nobody yet.
-    pub fn new(guard: Guard) -> Fetcher {
+    pub(crate) fn new(guard: Guard) -> Fetcher {
         Fetcher { guard, client: Arc::default() }
     }
 
@@ -48,7 +48,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// Why nothing that can be used came back; never with the address or the headers in it.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         url: &str,
         headers: &[(String, Secret)],
@@ -63,7 +63,12 @@ impl Fetcher {
     ///
     /// # Errors
     /// Why there is none; never with the address in it.
-    pub async fn get_file(&self, url: &str, timeout: Duration, most: usize) -> Result<Vec<u8>, FetchError> {
+    pub(crate) async fn get_file(
+        &self,
+        url: &str,
+        timeout: Duration,
+        most: usize,
+    ) -> Result<Vec<u8>, FetchError> {
         let mut url = url.to_owned();
         for _ in 0..=MOST_STEPS {
             let answer = self.ask(&url, &[], timeout).await?;

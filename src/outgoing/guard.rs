@@ -8,13 +8,13 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Public addresses, and hosts that were allowed by name.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     allowed: Vec<String>,
 }
 
 impl Guard {
     /// With these hosts allowed, in lower case, without ports.
-    pub fn new(allowed: &[String]) -> Guard {
+    pub(crate) fn new(allowed: &[String]) -> Guard {
         Guard { allowed: allowed.to_vec() }
     }
 
@@ -23,7 +23,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why not, for people.
-    pub fn check(&self, url: &str) -> Result<(), String> {
+    pub(crate) fn check(&self, url: &str) -> Result<(), String> {
         let url = Url::parse(url).map_err(|_| "is not a URL such as https://app.example/webhooks")?;
         let host = url.host_str().unwrap_or("").trim_matches(['[', ']', '.']).to_ascii_lowercase();
         if host.is_empty() || !matches!(url.scheme(), "http" | "https") {

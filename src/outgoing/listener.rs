@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::{Post, PostFuture, Poster};
 
 /// A request that it heard, and what it answered.
-pub type Posted = (Post, Result<u16, String>);
+pub(super) type Posted = (Post, Result<u16, String>);
 
 /// For tests, demos and simulations.
 #[derive(Debug)]

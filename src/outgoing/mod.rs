@@ -4,17 +4,17 @@ mod client;
 mod fetch;
 mod guard;
 mod listener;
-pub mod sign;
+pub(crate) mod sign;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use client::Client;
-pub use fetch::{FetchError, Fetched, Fetcher, MOST_FETCHED};
-pub use guard::Guard;
-pub use listener::{Listener, Posted};
+pub(crate) use client::Client;
+pub(crate) use fetch::{FetchError, Fetched, Fetcher};
+pub(crate) use guard::Guard;
+pub use listener::Listener;
 
 /// A request to somebody else's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub trait Poster: Send + Sync + fmt::Debug {
 pub struct Outgoing {
     poster: Arc<dyn Poster>,
     /// Which addresses may be reached.
-    pub guard: Guard,
+    pub(crate) guard: Guard,
     /// Reads.
-    pub fetcher: Fetcher,
+    pub(crate) fetcher: Fetcher,
 }
 
 impl Outgoing {

@@ -6,15 +6,15 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// What a secret begins with.
-pub const SECRET_PREFIX: &str = "whsec_";
+const SECRET_PREFIX: &str = "whsec_";
 
 /// A secret of these bytes, as its owner gets to see it.
-pub fn secret(bytes: &[u8]) -> String {
+pub(crate) fn secret(bytes: &[u8]) -> String {
     format!("{SECRET_PREFIX}{}", STANDARD.encode(bytes))
 }
 
 /// The three headers of a delivery, signed by each of these secrets. `at` is in unix seconds.
-pub fn headers(secrets: &[&str], id: &str, at: i64, body: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn headers(secrets: &[&str], id: &str, at: i64, body: &str) -> Vec<(&'static str, String)> {
     let signatures: Vec<String> =
         secrets.iter().filter_map(|secret| signature(secret, id, at, body)).collect();
     vec![

@@ -7,16 +7,16 @@ use crate::workflows::console::amounts::{AmountLine, AmountSheet};
 use crate::workflows::console::lists::Slice;
 
 /// Where a wish to ask again is posted.
-pub const AGAIN: &str = "/console/press/amounts";
+pub(crate) const AGAIN: &str = "/console/press/amounts";
 /// Where a later answer is accepted.
-pub const ACCEPT: &str = "/console/press/amount";
+pub(crate) const ACCEPT: &str = "/console/press/amount";
 /// How amounts can be filtered: the name in the address, and what stands in the list.
-pub const STATES: [(&str, &str); 4] =
+pub(crate) const STATES: [(&str, &str); 4] =
     [("asking", "Awaited"), ("missing", "Missing"), ("differs", "Differing"), ("known", "Known")];
 
 /// Which amounts are wanted, as the form shows it again.
 #[derive(Clone, Debug, Default)]
-pub struct AmountsWanted {
+pub(crate) struct AmountsWanted {
     pub month: String,
     /// Empty for any.
     pub state: String,
@@ -24,7 +24,7 @@ pub struct AmountsWanted {
 
 impl AmountsWanted {
     /// The address of this list.
-    pub fn address(&self, more: &[(&str, &str)]) -> String {
+    pub(crate) fn address(&self, more: &[(&str, &str)]) -> String {
         let pairs = [("month", self.month.as_str()), ("state", &self.state)];
         address("/console/amounts", &pairs.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
     }
@@ -33,7 +33,7 @@ impl AmountsWanted {
 /// A month's amounts.
 #[derive(Template)]
 #[template(path = "console/amounts.html", config = "src/pages/askama.toml")]
-pub struct AmountsPage<'a> {
+pub(crate) struct AmountsPage<'a> {
     pub shell: Shell,
     pub wanted: &'a AmountsWanted,
     pub rows: &'a Slice<AmountLine>,

@@ -51,12 +51,12 @@ struct Notice<'a> {
 }
 
 /// The whole page. `version` is what the page's script says it has seen.
-pub fn page(view: &BillingView, version: &str) -> askama::Result<String> {
+pub(crate) fn page(view: &BillingView, version: &str) -> askama::Result<String> {
     Page { view, version, live: live(view)? }.render()
 }
 
 /// The page's live part alone.
-pub fn live(view: &BillingView) -> askama::Result<String> {
+pub(crate) fn live(view: &BillingView) -> askama::Result<String> {
     // What was late and is billed by now says nothing to a customer.
     let late = |line: &&LineView| line.late && line.amount != 0;
     Live {
@@ -70,12 +70,12 @@ pub fn live(view: &BillingView) -> askama::Result<String> {
 }
 
 /// A past invoice with its lines.
-pub fn invoice(view: &BillingView, invoice: &PastInvoice) -> askama::Result<String> {
+pub(crate) fn invoice(view: &BillingView, invoice: &PastInvoice) -> askama::Result<String> {
     Sealed { view, invoice }.render()
 }
 
 /// A page that says one thing.
-pub fn notice(title: &str, text: &str) -> askama::Result<String> {
+pub(crate) fn notice(title: &str, text: &str) -> askama::Result<String> {
     Notice { title, text }.render()
 }
 

@@ -9,7 +9,7 @@ use crate::workflows::remedy::Action;
 use opentab_billing::{ChargeState, Reason};
 
 /// The tabs: where each leads, and what stands on it.
-pub const TABS: &[(&str, &str)] = &[
+pub(crate) const TABS: &[(&str, &str)] = &[
     ("/console", "What needs you"),
     ("/console/invoices", "Invoices"),
     ("/console/customers", "Customers"),
@@ -20,7 +20,7 @@ pub const TABS: &[(&str, &str)] = &[
 ];
 
 /// How customers can be filtered: the name in the address, and what stands in the list.
-pub const STANDINGS: &[(&str, &str)] = &[
+pub(crate) const STANDINGS: &[(&str, &str)] = &[
     ("", "Everybody"),
     ("suspended", "Suspended"),
     ("unpaid", "With unpaid invoices"),
@@ -29,7 +29,7 @@ pub const STANDINGS: &[(&str, &str)] = &[
 
 /// What stands around every page.
 #[derive(Clone, Debug)]
-pub struct Shell {
+pub(crate) struct Shell {
     /// The path of the tab that is open.
     pub tab: &'static str,
     /// The name of the key that somebody is signed in with.
@@ -37,7 +37,7 @@ pub struct Shell {
     /// Whether money is real.
     pub live: bool,
     /// Whether buttons may be pressed.
-    pub may_press: bool,
+    pub(crate) may_press: bool,
     /// What was just done.
     pub said: Option<String>,
 }
@@ -45,7 +45,7 @@ pub struct Shell {
 /// The form for the key.
 #[derive(Template)]
 #[template(path = "console/sign_in.html", config = "src/pages/askama.toml")]
-pub struct SignInPage<'a> {
+pub(crate) struct SignInPage<'a> {
     pub wrong: Option<&'a str>,
     pub to: &'a str,
 }
@@ -53,7 +53,7 @@ pub struct SignInPage<'a> {
 /// A page that says one thing.
 #[derive(Template)]
 #[template(path = "console/said.html", config = "src/pages/askama.toml")]
-pub struct SaidPage {
+pub(crate) struct SaidPage {
     pub shell: Shell,
     pub title: String,
     pub text: String,
@@ -62,7 +62,7 @@ pub struct SaidPage {
 /// The first page.
 #[derive(Template)]
 #[template(path = "console/needs.html", config = "src/pages/askama.toml")]
-pub struct NeedsPage<'a> {
+pub(crate) struct NeedsPage<'a> {
     pub shell: Shell,
     pub needs: &'a Needs,
     /// How many incidents are open, on all pages.
@@ -73,7 +73,7 @@ pub struct NeedsPage<'a> {
 /// Asks once more before money moves.
 #[derive(Template)]
 #[template(path = "console/confirm.html", config = "src/pages/askama.toml")]
-pub struct ConfirmPage<'a> {
+pub(crate) struct ConfirmPage<'a> {
     pub shell: Shell,
     pub action: Action,
     pub subject: &'a str,
@@ -84,7 +84,7 @@ pub struct ConfirmPage<'a> {
 /// Asks once more before a form of another kind is taken.
 #[derive(Template)]
 #[template(path = "console/ask.html", config = "src/pages/askama.toml")]
-pub struct AskPage {
+pub(crate) struct AskPage {
     pub shell: Shell,
     pub title: String,
     pub text: String,
@@ -97,7 +97,7 @@ pub struct AskPage {
 
 /// Which invoices are wanted, as the form shows it again.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     pub status: String,
     pub reason: String,
     pub customer: String,
@@ -107,7 +107,7 @@ pub struct Wanted {
 /// Invoices.
 #[derive(Template)]
 #[template(path = "console/invoices.html", config = "src/pages/askama.toml")]
-pub struct InvoicesPage<'a> {
+pub(crate) struct InvoicesPage<'a> {
     pub shell: Shell,
     pub wanted: &'a Wanted,
     pub rows: &'a Slice<ChargeLine>,
@@ -118,7 +118,7 @@ pub struct InvoicesPage<'a> {
 /// One invoice.
 #[derive(Template)]
 #[template(path = "console/invoice.html", config = "src/pages/askama.toml")]
-pub struct InvoicePage<'a> {
+pub(crate) struct InvoicePage<'a> {
     pub shell: Shell,
     pub sheet: &'a InvoiceSheet,
     pub back: &'a str,
@@ -127,7 +127,7 @@ pub struct InvoicePage<'a> {
 /// Customers.
 #[derive(Template)]
 #[template(path = "console/customers.html", config = "src/pages/askama.toml")]
-pub struct CustomersPage<'a> {
+pub(crate) struct CustomersPage<'a> {
     pub shell: Shell,
     pub text: &'a str,
     pub standing: &'a str,
@@ -137,14 +137,14 @@ pub struct CustomersPage<'a> {
 /// One customer.
 #[derive(Template)]
 #[template(path = "console/customer.html", config = "src/pages/askama.toml")]
-pub struct CustomerPage<'a> {
+pub(crate) struct CustomerPage<'a> {
     pub shell: Shell,
     pub sheet: &'a CustomerSheet,
     pub back: &'a str,
 }
 
 /// A page as text.
-pub fn rendered(page: &impl Template) -> askama::Result<String> {
+pub(crate) fn rendered(page: &impl Template) -> askama::Result<String> {
     page.render()
 }
 

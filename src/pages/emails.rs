@@ -7,11 +7,11 @@ use crate::workflows::console::emails::{self, EmailLine, EmailSheet, STATES};
 use crate::workflows::console::lists::Slice;
 
 /// Where a wish to send again is posted.
-pub const AGAIN: &str = "/console/press/emails";
+pub(crate) const AGAIN: &str = "/console/press/emails";
 
 /// Which e-mails are wanted, as the form shows it again; what is empty is any.
 #[derive(Clone, Debug, Default)]
-pub struct EmailsWanted {
+pub(crate) struct EmailsWanted {
     pub month: String,
     pub kind: String,
     pub status: String,
@@ -19,7 +19,7 @@ pub struct EmailsWanted {
 
 impl EmailsWanted {
     /// The address of this list.
-    pub fn address(&self, more: &[(&str, &str)]) -> String {
+    pub(crate) fn address(&self, more: &[(&str, &str)]) -> String {
         // An empty kind is any, which is not what the page shows by itself.
         let kind = if self.kind.is_empty() { "any" } else { &self.kind };
         let pairs = [("month", self.month.as_str()), ("kind", kind), ("status", &self.status)];
@@ -30,7 +30,7 @@ impl EmailsWanted {
 /// A month's e-mails.
 #[derive(Template)]
 #[template(path = "console/emails.html", config = "src/pages/askama.toml")]
-pub struct EmailsPage<'a> {
+pub(crate) struct EmailsPage<'a> {
     pub shell: Shell,
     pub wanted: &'a EmailsWanted,
     pub rows: &'a Slice<EmailLine>,

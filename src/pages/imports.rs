@@ -8,12 +8,12 @@ use crate::workflows::console::lists::Slice;
 use crate::workflows::imports::MOST_SHOWN;
 
 /// Where files are sent; behind it, by its id, the yes to one.
-pub const UPLOAD: &str = "/console/press/import";
+pub(crate) const UPLOAD: &str = "/console/press/import";
 
 /// The form, and the lists that were brought.
 #[derive(Template)]
 #[template(path = "console/imports.html", config = "src/pages/askama.toml")]
-pub struct ImportsPage<'a> {
+pub(crate) struct ImportsPage<'a> {
     pub shell: Shell,
     pub rows: &'a Slice<ImportLine>,
 }
@@ -21,7 +21,7 @@ pub struct ImportsPage<'a> {
 /// One list.
 #[derive(Template)]
 #[template(path = "console/import.html", config = "src/pages/askama.toml")]
-pub struct ImportPage<'a> {
+pub(crate) struct ImportPage<'a> {
     pub shell: Shell,
     pub sheet: &'a ImportSheet,
     /// What was shown did not hold any more when somebody said yes to it.

@@ -1,22 +1,22 @@
 //! Pages: templates, styles and scripts. Everything that a page loads is part of the binary.
 
-pub mod amounts;
-pub mod billing;
-pub mod console;
-pub mod emails;
-pub mod imports;
-pub mod report;
+pub(crate) mod amounts;
+pub(crate) mod billing;
+pub(crate) mod console;
+pub(crate) mod emails;
+pub(crate) mod imports;
+pub(crate) mod report;
 
 use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
 /// The billing page's style.
-pub const BILLING_CSS: &str = include_str!("billing.css");
+pub(crate) const BILLING_CSS: &str = include_str!("billing.css");
 /// What the operator's console adds to it.
-pub const CONSOLE_CSS: &str = include_str!("console/console.css");
+pub(crate) const CONSOLE_CSS: &str = include_str!("console/console.css");
 /// The billing page's script, which the page works without.
-pub const BILLING_JS: &str = include_str!("billing.js");
+pub(crate) const BILLING_JS: &str = include_str!("billing.js");
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let all =
@@ -26,6 +26,6 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Stands in the addresses of style and script, so that browsers may keep them until they change.
-pub fn version() -> &'static str {
+pub(crate) fn version() -> &'static str {
     &VERSION
 }

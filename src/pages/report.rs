@@ -15,7 +15,7 @@ const MONTH: usize = 10;
 
 /// Which rows are wanted, as the form shows it again; what is empty is any.
 #[derive(Clone, Debug, Default)]
-pub struct ReportWanted {
+pub(crate) struct ReportWanted {
     pub month: String,
     pub status: String,
     pub currency: String,
@@ -31,7 +31,7 @@ pub struct ReportWanted {
 
 impl ReportWanted {
     /// What can be awaited: the name in the address, and what stands in the list.
-    pub const AWAITED: [(&'static str, &'static str); 4] = [
+    pub(crate) const AWAITED: [(&'static str, &'static str); 4] = [
         ("not_finalized", "Not finalized"),
         ("not_looked_up", "Not yet looked up"),
         ("not_delivered", "Not delivered"),
@@ -42,7 +42,7 @@ impl ReportWanted {
 /// A month's report.
 #[derive(Template)]
 #[template(path = "console/report.html", config = "src/pages/askama.toml")]
-pub struct ReportPage<'a> {
+pub(crate) struct ReportPage<'a> {
     pub shell: Shell,
     pub wanted: &'a ReportWanted,
     pub sheet: &'a ReportSheet,

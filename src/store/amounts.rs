@@ -62,7 +62,7 @@ pub struct LookupBreaker {
     pub failures: i64,
     /// How often it has opened since it was last closed.
     pub opened: i64,
-    pub until_at: i64,
+    pub(crate) until_at: i64,
 }
 
 from_row!(LookupBreaker { state, failures, opened, until_at });
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// The next amounts of a month that are not known, or all of it, after this id.
-    pub async fn amounts_to_ask(
+    pub(crate) async fn amounts_to_ask(
         &self,
         month: &str,
         known_too: bool,
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// How many amounts of a month there are in each state.
-    pub async fn amount_counts(&self, month: &str) -> sqlx::Result<Vec<(String, i64)>> {
+    pub(crate) async fn amount_counts(&self, month: &str) -> sqlx::Result<Vec<(String, i64)>> {
         let sql = both(
             "select state, count(*) from looked_up_amount where substr(cycle, 1, 7) = $1 group by state",
         );
@@ -142,7 +142,7 @@ impl Store {
     }
 
     /// Of how many amounts of a month a later answer differs.
-    pub async fn differing_amounts(&self, month: &str) -> sqlx::Result<i64> {
+    pub(crate) async fn differing_amounts(&self, month: &str) -> sqlx::Result<i64> {
         let sql = both(
             "select count(*) from looked_up_amount
              where substr(cycle, 1, 7) = $1 and state = 'known' and other_amount is not null",
@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Takes the one try that an open breaker allows; false where another has it.
-    pub async fn take_lookup_probe(&self, lookup: &str, now: i64, until: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn take_lookup_probe(&self, lookup: &str, now: i64, until: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update lookup_breaker set state = 'half_open', until_at = $3
              where lookup = $1 and state <> 'closed' and until_at <= $2",
@@ -180,14 +180,14 @@ impl Tx {
     }
 
     /// The amount, as this transaction sees it; nobody else changes it until the end.
-    pub async fn lock_amount(&mut self, id: &str) -> sqlx::Result<Option<LookedUpAmount>> {
+    pub(crate) async fn lock_amount(&mut self, id: &str) -> sqlx::Result<Option<LookedUpAmount>> {
         let sql = split(amount_columns!("where id = $1 for update"), amount_columns!("where id = $1"));
         self.opt(sql, (id,)).await
     }
 
     /// Closes what was reported of a customer's invoice that was closed without its amounts, once none is awaited any more.
     /// By the customer: an invoice with nothing on it has gone on into another cycle.
-    pub async fn no_amount_is_missing(
+    pub(crate) async fn no_amount_is_missing(
         &mut self,
         kind: &str,
         customer_id: &str,
@@ -223,7 +223,7 @@ impl Tx {
     }
 
     /// The breaker; nobody else changes it until the end.
-    pub async fn lock_breaker(&mut self, lookup: &str) -> sqlx::Result<LookupBreaker> {
+    pub(crate) async fn lock_breaker(&mut self, lookup: &str) -> sqlx::Result<LookupBreaker> {
         let new = both(
             "insert into lookup_breaker (lookup, state, failures, opened, until_at)
              values ($1, 'closed', 0, 0, 0) on conflict do nothing",
@@ -237,7 +237,7 @@ impl Tx {
     }
 
     /// Records the breaker.
-    pub async fn put_breaker(&mut self, lookup: &str, breaker: &LookupBreaker) -> sqlx::Result<()> {
+    pub(crate) async fn put_breaker(&mut self, lookup: &str, breaker: &LookupBreaker) -> sqlx::Result<()> {
         let sql = both(
             "update lookup_breaker set state = $2, failures = $3, opened = $4, until_at = $5 where lookup = $1",
         );

@@ -6,7 +6,7 @@ use super::{Store, both};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Which request the key belongs to.
-    pub request_hash: String,
+    pub(crate) request_hash: String,
     /// None while the first request is still running.
     pub status: Option<i64>,
     /// The answer; while the request is running, when that run began: `0` where it ended without an answer.
@@ -18,13 +18,18 @@ pub struct Answer {
 /// Names an answer: the API key's id and the client's Idempotency-Key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerKey {
-    pub api_key_id: String,
+    pub(crate) api_key_id: String,
     pub idempotency_key: String,
 }
 
 impl Store {
     /// Claims a key for a request that begins now. False: the key is known.
-    pub async fn begin_answer(&self, key: &AnswerKey, request_hash: &str, now_ms: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn begin_answer(
+        &self,
+        key: &AnswerKey,
+        request_hash: &str,
+        now_ms: i64,
+    ) -> sqlx::Result<bool> {
         let sql = both(
             "insert into api_answer (api_key_id, idempotency_key, request_hash, body, created_at)
             values ($1, $2, $3, $4, $5)
@@ -51,7 +56,12 @@ impl Store {
     }
 
     /// Takes a run over from one that ended without an answer. False: somebody else was faster.
-    pub async fn take_over_answer(&self, key: &AnswerKey, began: &str, now_ms: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn take_over_answer(
+        &self,
+        key: &AnswerKey,
+        began: &str,
+        now_ms: i64,
+    ) -> sqlx::Result<bool> {
         let sql = both(
             "update api_answer set body = $4
             where api_key_id = $1 and idempotency_key = $2 and status is null and body = $3",
@@ -61,7 +71,7 @@ impl Store {
     }
 
     /// Keeps the answer.
-    pub async fn keep_answer(&self, key: &AnswerKey, status: i64, body: &str) -> sqlx::Result<u64> {
+    pub(crate) async fn keep_answer(&self, key: &AnswerKey, status: i64, body: &str) -> sqlx::Result<u64> {
         let sql = both(
             "update api_answer set status = $3, body = $4
             where api_key_id = $1 and idempotency_key = $2",
@@ -71,7 +81,7 @@ impl Store {
 
     /// Ends a run without an answer: the next request with this key takes over at once. When the key was first seen
     /// stays, and with it the ids that follow from it.
-    pub async fn release_answer(&self, key: &AnswerKey) -> sqlx::Result<u64> {
+    pub(crate) async fn release_answer(&self, key: &AnswerKey) -> sqlx::Result<u64> {
         let sql = both(
             "update api_answer set body = '0'
             where api_key_id = $1 and idempotency_key = $2 and status is null",
@@ -80,7 +90,7 @@ impl Store {
     }
 
     /// Forgets every answer from before this time, in unix milliseconds.
-    pub async fn prune_answers(&self, before_ms: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn prune_answers(&self, before_ms: i64) -> sqlx::Result<u64> {
         self.db.run(both("delete from api_answer where created_at < $1"), (before_ms,)).await
     }
 }

@@ -85,7 +85,7 @@ pub struct ApiKey {
     pub livemode: bool,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
-    pub revoked_at: Option<DateTime<Utc>>,
+    pub(crate) revoked_at: Option<DateTime<Utc>>,
 }
 
 impl ApiKey {
@@ -95,7 +95,7 @@ impl ApiKey {
     }
 
     /// Whether the key is neither revoked nor expired.
-    pub fn is_valid_at(&self, now: DateTime<Utc>) -> bool {
+    pub(crate) fn is_valid_at(&self, now: DateTime<Utc>) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|at| now < at)
     }
 }
@@ -128,12 +128,12 @@ fn api_key(row: Row) -> sqlx::Result<ApiKey> {
 
 impl Store {
     /// The key with this hash, whatever became of it.
-    pub async fn api_key_by_hash(&self, hash: &str) -> sqlx::Result<Option<ApiKey>> {
+    pub(crate) async fn api_key_by_hash(&self, hash: &str) -> sqlx::Result<Option<ApiKey>> {
         self.db.opt(both(select!("where hash = $1")), (hash,)).await?.map(api_key).transpose()
     }
 
     /// The key by which somebody is signed in to the console, whatever became of it; none where the session is over.
-    pub async fn api_key_of_session(&self, hash: &str, now: i64) -> sqlx::Result<Option<ApiKey>> {
+    pub(crate) async fn api_key_of_session(&self, hash: &str, now: i64) -> sqlx::Result<Option<ApiKey>> {
         let sql = both(select!(
             "where id = (select api_key_id from console_session where hash = $1 and expires_at > $2)"
         ));
@@ -148,7 +148,7 @@ impl Store {
 }
 
 /// Records a key and the SHA-256 of its text.
-pub async fn insert(tx: &mut Tx, new: &ApiKey, hash: &str) -> sqlx::Result<()> {
+pub(crate) async fn insert(tx: &mut Tx, new: &ApiKey, hash: &str) -> sqlx::Result<()> {
     let sql = both(
         "insert into api_key (id, name, hash, hint, scopes, livemode, created_at, expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -168,7 +168,7 @@ pub async fn insert(tx: &mut Tx, new: &ApiKey, hash: &str) -> sqlx::Result<()> {
 }
 
 /// Revokes a key for ever. Zero: there is no such key, or it was revoked before.
-pub async fn revoke(tx: &mut Tx, id: &str, at: DateTime<Utc>) -> sqlx::Result<u64> {
+pub(crate) async fn revoke(tx: &mut Tx, id: &str, at: DateTime<Utc>) -> sqlx::Result<u64> {
     let sql = both("update api_key set revoked_at = $2 where id = $1 and revoked_at is null");
     tx.run(sql, (id, at.timestamp_millis())).await
 }

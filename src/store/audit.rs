@@ -6,7 +6,7 @@ use super::{Store, Tx, both};
 
 /// One entry, written in the transaction of the change that it tells of.
 #[derive(Clone, Debug)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// The entry's own id, `ot_aud_…`.
     pub id: String,
     pub at: DateTime<Utc>,
@@ -21,7 +21,7 @@ pub struct Entry<'a> {
 }
 
 /// Adds an entry.
-pub async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
+pub(crate) async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
     mutant!(
         NoAuditRow,
         if entry.action == "invoice.sealed" {
@@ -39,7 +39,7 @@ pub async fn insert(tx: &mut Tx, entry: &Entry<'_>) -> sqlx::Result<()> {
 
 /// A row as it was written down. Times in unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditRow {
+pub(crate) struct AuditRow {
     pub at: i64,
     pub actor: String,
     pub action: String,
@@ -51,7 +51,7 @@ from_row!(AuditRow { at, actor, action, detail });
 
 impl Store {
     /// What was written down about a subject, newest first.
-    pub async fn audit_of(&self, subject: &str, most: i64) -> sqlx::Result<Vec<AuditRow>> {
+    pub(crate) async fn audit_of(&self, subject: &str, most: i64) -> sqlx::Result<Vec<AuditRow>> {
         let sql = both(
             "select at, actor, action, detail from audit where subject = $1 order by id desc limit $2 + 0",
         );

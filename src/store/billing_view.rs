@@ -14,7 +14,7 @@ pub struct InvoiceFilter {
 
 /// A ledger line, and the invoice that it is on.
 #[derive(Clone, Debug)]
-pub struct LineOfInvoice {
+pub(crate) struct LineOfInvoice {
     pub invoice_id: String,
     pub line: LedgerLine,
 }
@@ -32,14 +32,14 @@ where
 
 /// Grows or moves with every change that a customer's billing page shows. One cheap read, whatever was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BillingVersion {
+pub(crate) struct BillingVersion {
     /// The sum of the cycles' versions: usage, services and prices.
     pub cycles: i64,
     pub invoices: i64,
     /// Unix milliseconds.
-    pub invoices_changed_at: i64,
+    pub(crate) invoices_changed_at: i64,
     /// Unix milliseconds.
-    pub customer_changed_at: i64,
+    pub(crate) customer_changed_at: i64,
 }
 
 from_row!(BillingVersion { cycles, invoices, invoices_changed_at, customer_changed_at });
@@ -58,7 +58,7 @@ macro_rules! select {
 
 impl Store {
     /// Where the customer's billing stands; none where there is no such customer.
-    pub async fn billing_version(&self, customer_id: &str) -> sqlx::Result<Option<BillingVersion>> {
+    pub(crate) async fn billing_version(&self, customer_id: &str) -> sqlx::Result<Option<BillingVersion>> {
         let sql = both(
             "select (select cast(coalesce(sum(version), 0) as bigint) from billing_cycle
                      where billing_cycle.customer_id = customer.id) as cycles,
@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// A customer's ledger lines on the invoices from this id on.
-    pub async fn ledger_since(
+    pub(crate) async fn ledger_since(
         &self,
         customer_id: &str,
         first_invoice_id: &str,

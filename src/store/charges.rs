@@ -74,13 +74,13 @@ impl Charge {
     }
 
     /// Whether Opentab tries.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.collection == "opentab"
     }
 
     /// As it was before a try that came to nothing, with its own time: whoever asked for something else has not asked for
     /// a payment.
-    pub fn as_before(self, before: &Charge) -> Charge {
+    pub(crate) fn as_before(self, before: &Charge) -> Charge {
         Charge {
             state: before.state.clone(),
             looks: before.looks,
@@ -98,7 +98,7 @@ impl Charge {
     }
 
     /// How many tries in a row have failed for this reason, with one more.
-    pub fn in_a_row_with(&self, reason: Reason) -> u32 {
+    pub(crate) fn in_a_row_with(&self, reason: Reason) -> u32 {
         let before = if self.reason.as_deref() == Some(reason.as_str()) { self.tries } else { 0 };
         u32::try_from(before.saturating_add(1)).unwrap_or(u32::MAX)
     }
@@ -147,11 +147,11 @@ pub struct Attempt {
     pub reason: Option<String>,
     pub message: Option<String>,
     /// What failed at Stripe, `ch_…`, where it came to that.
-    pub stripe_charge_id: Option<String>,
+    pub(crate) stripe_charge_id: Option<String>,
     /// Whether Stripe would repeat its failure under this key.
-    pub key_spent: i64,
+    pub(crate) key_spent: i64,
     /// Whether Stripe was still at work on an earlier request under this key.
-    pub key_in_use: i64,
+    pub(crate) key_in_use: i64,
     pub lease_token: i64,
     pub begun_at: i64,
     pub settled_at: Option<i64>,
@@ -178,7 +178,7 @@ from_row!(Attempt {
 
 /// What a try without an answer says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyIs {
+pub(crate) enum KeyIs {
     /// Of use once more.
     Good,
     /// Stripe would repeat its failure under it.
@@ -189,17 +189,17 @@ pub enum KeyIs {
 
 /// How a try ended.
 #[derive(Clone, Debug)]
-pub struct AttemptEnd<'a> {
+pub(crate) struct AttemptEnd<'a> {
     pub outcome: &'a str,
     pub reason: Option<Reason>,
     pub message: Option<&'a str>,
     /// What failed at Stripe, `ch_…`.
-    pub stripe_charge_id: Option<&'a str>,
+    pub(crate) stripe_charge_id: Option<&'a str>,
 }
 
 impl<'a> AttemptEnd<'a> {
     /// An end that is no failure.
-    pub fn of(outcome: &'a str) -> AttemptEnd<'a> {
+    pub(crate) fn of(outcome: &'a str) -> AttemptEnd<'a> {
         AttemptEnd { outcome, reason: None, message: None, stripe_charge_id: None }
     }
 }
@@ -279,7 +279,7 @@ impl Store {
     }
 
     /// Charges behind this id whose next try or look is due, or was by then, but for those whose job waits for a human.
-    pub async fn charges_due(&self, now: i64, after: &str, most: i64) -> sqlx::Result<Vec<Charge>> {
+    pub(crate) async fn charges_due(&self, now: i64, after: &str, most: i64) -> sqlx::Result<Vec<Charge>> {
         let sql = both(charge!(
             "where next_attempt_at is not null and next_attempt_at <= $1 and id > $2 and not exists (
                  select 1 from job where kind = 'charge' and subject = invoice_id and job.state = 'failed')
@@ -290,7 +290,7 @@ impl Store {
 
     /// Charges behind this id that Opentab tries, and that failed or wait for a human; with a reason, only those of it. Why
     /// one waits for a human may be unknown.
-    pub async fn charges_failed(
+    pub(crate) async fn charges_failed(
         &self,
         reason: &str,
         due: (i64, i64),
@@ -310,7 +310,7 @@ impl Store {
     }
 
     /// The try that nobody knows the end of.
-    pub async fn attempt_under_way(&self, invoice_id: &str) -> sqlx::Result<Option<Attempt>> {
+    pub(crate) async fn attempt_under_way(&self, invoice_id: &str) -> sqlx::Result<Option<Attempt>> {
         self.db.opt(both(attempt!("where invoice_id = $1 and outcome is null")), (invoice_id,)).await
     }
 
@@ -333,7 +333,7 @@ impl Store {
     }
 
     /// How many tries are under way whose end is to be known before this, in unix milliseconds.
-    pub async fn tries_under_way(&self, known_before: i64) -> sqlx::Result<i64> {
+    pub(crate) async fn tries_under_way(&self, known_before: i64) -> sqlx::Result<i64> {
         let (count,): (i64,) = self.db.one(UNDER_WAY, (known_before,)).await?;
         Ok(count)
     }
@@ -386,7 +386,7 @@ impl Tx {
     }
 
     /// Invoices of a customer for which they are to be suspended, with their due dates.
-    pub async fn to_suspend_for(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String, i64)>> {
+    pub(crate) async fn to_suspend_for(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String, i64)>> {
         let sql = both(
             "select invoice_id, due_at from charge
              where customer_id = $1 and suspend_at is not null and state not in ('paid', 'void', 'uncollectible')
@@ -396,7 +396,7 @@ impl Tx {
     }
 
     /// What of a customer has failed, and is still expected to be paid.
-    pub async fn failed_charges_of(&mut self, customer_id: &str) -> sqlx::Result<Vec<Charge>> {
+    pub(crate) async fn failed_charges_of(&mut self, customer_id: &str) -> sqlx::Result<Vec<Charge>> {
         self.all(both(charge!("where customer_id = $1 and state = 'failed' order by id")), (customer_id,))
             .await
     }
@@ -430,7 +430,7 @@ impl Tx {
     }
 
     /// Whether a charge still waits for Stripe, which has not answered so many times in a row.
-    pub async fn waits_for_stripe(&mut self, tries: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn waits_for_stripe(&mut self, tries: i64) -> sqlx::Result<bool> {
         let sql = both(
             "select 1 from charge
              where reason = 'network' and tries >= $1 and state in ('failed', 'in_progress') and next_attempt_at is not null
@@ -441,7 +441,7 @@ impl Tx {
     }
 
     /// The same, and nobody else who counts begins another until this transaction ends, on any replica.
-    pub async fn tries_under_way(&mut self, known_before: i64) -> sqlx::Result<i64> {
+    pub(crate) async fn tries_under_way(&mut self, known_before: i64) -> sqlx::Result<i64> {
         // On SQLite whoever writes is alone already.
         self.run(split("select pg_advisory_xact_lock(7410031)", "select 1"), ()).await?;
         let (count,): (i64,) = self.one(UNDER_WAY, (known_before,)).await?;
@@ -449,7 +449,7 @@ impl Tx {
     }
 
     /// Writes a try down before Stripe is asked. The schema refuses a second one beside one under way.
-    pub async fn insert_attempt(&mut self, new: &Attempt) -> sqlx::Result<()> {
+    pub(crate) async fn insert_attempt(&mut self, new: &Attempt) -> sqlx::Result<()> {
         let sql = both(
             "insert into charge_attempt (id, invoice_id, action, idempotency_key, path, body, actor, lease_token, begun_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -474,7 +474,7 @@ impl Tx {
     }
 
     /// Settles whatever try of an invoice is under way; false where none is.
-    pub async fn settle_attempt(
+    pub(crate) async fn settle_attempt(
         &mut self,
         invoice_id: &str,
         end: &AttemptEnd<'_>,
@@ -500,7 +500,12 @@ impl Tx {
     }
 
     /// What is known of the try under way: why there was no answer, and what that says of its key.
-    pub async fn attempt_unclear(&mut self, invoice_id: &str, why: &str, key: KeyIs) -> sqlx::Result<()> {
+    pub(crate) async fn attempt_unclear(
+        &mut self,
+        invoice_id: &str,
+        why: &str,
+        key: KeyIs,
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update charge_attempt set message = $1, key_spent = case when $2 = 1 then 1 else key_spent end,
                  key_in_use = $3
@@ -511,14 +516,17 @@ impl Tx {
     }
 
     /// The invoice that this payment paid. Only its id: whoever acts on it locks it first.
-    pub async fn invoice_of_payment(&mut self, stripe_payment_id: &str) -> sqlx::Result<Option<String>> {
+    pub(crate) async fn invoice_of_payment(
+        &mut self,
+        stripe_payment_id: &str,
+    ) -> sqlx::Result<Option<String>> {
         let sql = both("select invoice_id from charge where stripe_payment_id = $1");
         let row: Option<(String,)> = self.opt(sql, (stripe_payment_id,)).await?;
         Ok(row.map(|(id,)| id))
     }
 
     /// Keeps a credit note, one that is void for ever as such; answers what the invoice's credit notes come to.
-    pub async fn put_credit_note(
+    pub(crate) async fn put_credit_note(
         &mut self,
         id: &str,
         invoice_id: &str,
@@ -539,7 +547,10 @@ impl Tx {
 
     /// Refunds and disputes of this payment that came when nobody knew whose it was are reacted to now, also one that
     /// somebody is looking at this moment. Answers what they are about.
-    pub async fn payment_events_again(&mut self, stripe_payment_id: &str) -> sqlx::Result<Vec<(String,)>> {
+    pub(crate) async fn payment_events_again(
+        &mut self,
+        stripe_payment_id: &str,
+    ) -> sqlx::Result<Vec<(String,)>> {
         let sql = both(
             "update stripe_event set state = 'pending', reason = null, handled_at = null
              where state in ('ignored', 'pending') and object_id is not null
@@ -551,7 +562,10 @@ impl Tx {
     }
 
     /// The invoice that Stripe calls so, and nobody else changes or seals it until this transaction ends.
-    pub async fn lock_invoice_at_stripe(&mut self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
+    pub(crate) async fn lock_invoice_at_stripe(
+        &mut self,
+        stripe_invoice_id: &str,
+    ) -> sqlx::Result<Option<Invoice>> {
         let lock = both("update invoice set updated_at = updated_at where stripe_invoice_id = $1");
         self.run(lock, (stripe_invoice_id,)).await?;
         self.opt(select_invoice!("where stripe_invoice_id = $1"), (stripe_invoice_id,)).await
@@ -571,7 +585,7 @@ impl Tx {
     }
 
     /// Suspends a customer; false where they are suspended already.
-    pub async fn suspend_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn suspend_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer set suspended_at = $1, updated_at = $1 where id = $2 and suspended_at is null",
         );
@@ -580,7 +594,7 @@ impl Tx {
 
     /// Restores a customer for whom no unpaid invoice asks for suspension any more; false where there is nothing to do. One
     /// that was written off is still unpaid.
-    pub async fn restore_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn restore_customer(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer set suspended_at = null, updated_at = $1
              where id = $2 and suspended_at is not null and not exists (
@@ -591,7 +605,7 @@ impl Tx {
     }
 
     /// Closes every incident about an invoice's charge. A dispute goes on, whatever becomes of that.
-    pub async fn resolve_charge_incidents(&mut self, invoice_id: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn resolve_charge_incidents(&mut self, invoice_id: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(
             "update incident set resolved_at = $1
              where subject = $2 and kind like 'charge\\_%' escape '\\' and kind <> 'charge_disputed'
@@ -613,7 +627,7 @@ impl Tx {
     }
 
     /// Marks every cycle that has a line on this invoice as changed, so that the next sync bills what is owed.
-    pub async fn cycles_of_invoice_changed(&mut self, invoice_id: &str) -> sqlx::Result<u64> {
+    pub(crate) async fn cycles_of_invoice_changed(&mut self, invoice_id: &str) -> sqlx::Result<u64> {
         let sql = both(
             "update billing_cycle set version = version + 1
              where customer_id = (select customer_id from invoice where id = $1)

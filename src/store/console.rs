@@ -6,17 +6,17 @@ use super::{ChargeFilter, Incident, Job, Store, StripeEvent, Tx, both};
 
 /// Somebody signs in. Times in unix milliseconds.
 #[derive(Clone, Debug)]
-pub struct NewSession<'a> {
+pub(crate) struct NewSession<'a> {
     /// Of what the browser keeps.
     pub hash: &'a str,
-    pub api_key_id: &'a str,
+    pub(crate) api_key_id: &'a str,
     pub now: i64,
     pub expires_at: i64,
 }
 
 /// One finalized invoice and how getting it paid stands. Times in unix milliseconds, amounts in minor units.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChargeRow {
+pub(crate) struct ChargeRow {
     /// The charge's id, by which pages are cut.
     pub id: String,
     pub invoice_id: String,
@@ -53,8 +53,8 @@ from_row!(ChargeRow {
 
 /// What an endpoint of the user's application did not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missed {
-    pub endpoint_id: String,
+pub(crate) struct Missed {
+    pub(crate) endpoint_id: String,
     pub url: String,
     /// Deliveries that were given up.
     pub failed: i64,
@@ -67,7 +67,7 @@ from_row!(Missed { endpoint_id, url, failed, since, last_error });
 
 /// Which customers a list shows; what is empty is any.
 #[derive(Clone, Debug, Default)]
-pub struct CustomerSearch {
+pub(crate) struct CustomerSearch {
     /// Part of the name, the e-mail address or an id, in any case.
     pub text: String,
     /// `suspended`, `gone_at_stripe` or `unpaid`.
@@ -76,7 +76,7 @@ pub struct CustomerSearch {
 
 /// A customer in a list. Times in unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CustomerFigures {
+pub(crate) struct CustomerFigures {
     pub id: String,
     pub name: String,
     pub email: Option<String>,
@@ -87,7 +87,7 @@ pub struct CustomerFigures {
     /// Finalized invoices for which money is still expected.
     pub unpaid: i64,
     /// What is open on them, in minor units.
-    pub unpaid_amount: i64,
+    pub(crate) unpaid_amount: i64,
 }
 
 from_row!(CustomerFigures {
@@ -104,7 +104,7 @@ from_row!(CustomerFigures {
 
 impl Tx {
     /// Records a session, and forgets those that are over.
-    pub async fn insert_session(&mut self, new: &NewSession<'_>) -> sqlx::Result<()> {
+    pub(crate) async fn insert_session(&mut self, new: &NewSession<'_>) -> sqlx::Result<()> {
         self.run(both("delete from console_session where expires_at <= $1"), (new.now,)).await?;
         let sql = both(
             "insert into console_session (hash, api_key_id, created_at, expires_at) values ($1, $2, $3, $4)",
@@ -113,7 +113,7 @@ impl Tx {
     }
 
     /// Ends a session; false where there is none.
-    pub async fn end_session(&mut self, hash: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn end_session(&mut self, hash: &str) -> sqlx::Result<bool> {
         Ok(self.run(both("delete from console_session where hash = $1"), (hash,)).await? == 1)
     }
 
@@ -127,7 +127,7 @@ impl Tx {
     }
 
     /// Leaves a quarantined event alone for good; false where it is not in quarantine.
-    pub async fn set_event_aside(&mut self, id: &str, reason: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn set_event_aside(&mut self, id: &str, reason: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update stripe_event set state = 'ignored', reason = $1, handled_at = $2
              where id = $3 and state = 'quarantined'",
@@ -138,7 +138,7 @@ impl Tx {
 
 impl Store {
     /// One page of finalized invoices, the latest first.
-    pub async fn charge_rows(
+    pub(crate) async fn charge_rows(
         &self,
         page: &Page,
         filter: &ChargeFilter,
@@ -164,7 +164,7 @@ impl Store {
     }
 
     /// One page of customers with what they have not paid, the latest first.
-    pub async fn customer_figures(
+    pub(crate) async fn customer_figures(
         &self,
         page: &Page,
         filter: &CustomerSearch,
@@ -190,7 +190,7 @@ impl Store {
     }
 
     /// Endpoints that are there, and did not take everything.
-    pub async fn missed_deliveries(&self) -> sqlx::Result<Vec<Missed>> {
+    pub(crate) async fn missed_deliveries(&self) -> sqlx::Result<Vec<Missed>> {
         let sql = both(
             "select endpoint_id, url, count(*) as failed, min(webhook_delivery.updated_at) as since,
                     max(last_error) as last_error
@@ -202,18 +202,22 @@ impl Store {
     }
 
     /// E-mails about an invoice, oldest first.
-    pub async fn emails_of_invoice(&self, invoice_id: &str) -> sqlx::Result<Vec<StoredEmail>> {
+    pub(crate) async fn emails_of_invoice(&self, invoice_id: &str) -> sqlx::Result<Vec<StoredEmail>> {
         self.db.all(both(select_email!("where invoice_id = $1 order by id")), (invoice_id,)).await
     }
 
     /// E-mails to a customer, newest first.
-    pub async fn emails_of_customer(&self, customer_id: &str, most: i64) -> sqlx::Result<Vec<StoredEmail>> {
+    pub(crate) async fn emails_of_customer(
+        &self,
+        customer_id: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<StoredEmail>> {
         let sql = both(select_email!("where customer_id = $1 order by id desc limit $2 + 0"));
         self.db.all(sql, (customer_id, most)).await
     }
 
     /// Events of Stripe that nobody could place, newest first. The state is spelled out for the index of just these.
-    pub async fn quarantined_events(&self, most: i64) -> sqlx::Result<Vec<StripeEvent>> {
+    pub(crate) async fn quarantined_events(&self, most: i64) -> sqlx::Result<Vec<StripeEvent>> {
         let sql = both(
             "select id, kind, object_id, livemode, created_at, received_at, payload, state, reason from stripe_event
              where state = 'quarantined' order by received_at desc, id desc limit $1 + 0",
@@ -222,7 +226,7 @@ impl Store {
     }
 
     /// Jobs that wait for a human, newest first: among the live ones, not among all that were ever done.
-    pub async fn failed_jobs(&self, most: i64) -> sqlx::Result<Vec<Job>> {
+    pub(crate) async fn failed_jobs(&self, most: i64) -> sqlx::Result<Vec<Job>> {
         let sql = both(
             "select id, kind, subject, state, run_at, deadline, attempts, asked, token, last_error, created_at, finished_at
              from job where state in ('queued', 'running', 'failed') and state = 'failed'
@@ -232,7 +236,10 @@ impl Store {
     }
 
     /// Invoices whose charge only a human can help, newest first: the invoice, and why and since when.
-    pub async fn charges_in_need(&self, most: i64) -> sqlx::Result<Vec<(String, Option<String>, i64)>> {
+    pub(crate) async fn charges_in_need(
+        &self,
+        most: i64,
+    ) -> sqlx::Result<Vec<(String, Option<String>, i64)>> {
         let sql = both(
             "select invoice_id, message, updated_at from charge
              where state = 'needs_attention' order by id desc limit $1 + 0",
@@ -241,13 +248,17 @@ impl Store {
     }
 
     /// Credit notes of an invoice: Stripe's id, the amount in minor units, and whether it is void.
-    pub async fn credit_notes(&self, invoice_id: &str) -> sqlx::Result<Vec<(String, i64, i64)>> {
+    pub(crate) async fn credit_notes(&self, invoice_id: &str) -> sqlx::Result<Vec<(String, i64, i64)>> {
         let sql = both("select id, amount, void from credit_note where invoice_id = $1 order by id");
         self.db.all(sql, (invoice_id,)).await
     }
 
     /// Open incidents about a customer, or about one of their invoices; newest first.
-    pub async fn incidents_of_customer(&self, customer_id: &str, most: i64) -> sqlx::Result<Vec<Incident>> {
+    pub(crate) async fn incidents_of_customer(
+        &self,
+        customer_id: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<Incident>> {
         let sql = both(
             "select id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at from incident
              where resolved_at is null
@@ -259,7 +270,7 @@ impl Store {
     }
 
     /// Open incidents about one thing; newest first.
-    pub async fn incidents_about(&self, subject: &str) -> sqlx::Result<Vec<Incident>> {
+    pub(crate) async fn incidents_about(&self, subject: &str) -> sqlx::Result<Vec<Incident>> {
         let sql = both(
             "select id, kind, subject, message, seen, opened_at, last_seen_at, resolved_at from incident
              where resolved_at is null and subject = $1 order by id desc",

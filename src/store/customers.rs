@@ -241,7 +241,7 @@ pub(super) async fn lock_by_external_id(tx: &mut Tx, ids: String) -> sqlx::Resul
 }
 
 /// Records a customer. False: its id, external id or Stripe id is taken.
-pub async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
+pub(crate) async fn insert(tx: &mut Tx, new: &Customer) -> sqlx::Result<bool> {
     let sql = both(
         "insert into customer (id, external_id, name, email, currency, time_zone, anchor_day, collection_method,
             days_until_due, stripe_customer_id, state, metadata, created_at, updated_at, locale, active_from,
@@ -298,7 +298,7 @@ pub async fn update(tx: &mut Tx, customer: &Customer) -> sqlx::Result<u64> {
 }
 
 /// Whether another customer has this external id or Stripe id. Absent ids are nobody's.
-pub async fn taken(tx: &mut Tx, customer: &Customer) -> sqlx::Result<Option<&'static str>> {
+pub(crate) async fn taken(tx: &mut Tx, customer: &Customer) -> sqlx::Result<Option<&'static str>> {
     let sql = both(
         "select external_id, stripe_customer_id from customer
         where id <> $1 and (external_id = $2 or stripe_customer_id = $3)
@@ -319,7 +319,7 @@ fn text(metadata: &BTreeMap<String, String>) -> sqlx::Result<String> {
 
 impl Tx {
     /// Records that a customer was deleted at Stripe; false where that is known.
-    pub async fn customer_gone(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn customer_gone(&mut self, customer_id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer set state = 'gone_at_stripe', updated_at = $1 where id = $2 and state = 'active'",
         );
@@ -327,7 +327,7 @@ impl Tx {
     }
 
     /// Records that a customer who was deleted at Stripe is another one there now.
-    pub async fn customer_back(&mut self, customer_id: &str) -> sqlx::Result<()> {
+    pub(crate) async fn customer_back(&mut self, customer_id: &str) -> sqlx::Result<()> {
         let sql = both("update customer set state = 'active' where id = $1 and state = 'gone_at_stripe'");
         self.run(sql, (customer_id,)).await.map(drop)
     }

@@ -15,7 +15,7 @@ from_row!(ChangedCycle { cycle, version });
 
 impl Tx {
     /// Says that what is owed for a cycle may be different now.
-    pub async fn mark_cycle_changed(&mut self, customer_id: &str, cycle: &str) -> sqlx::Result<()> {
+    pub(crate) async fn mark_cycle_changed(&mut self, customer_id: &str, cycle: &str) -> sqlx::Result<()> {
         let sql = both(
             "insert into billing_cycle (customer_id, cycle, version) values ($1, $2, 1)
              on conflict (customer_id, cycle) do update set version = billing_cycle.version + 1",
@@ -24,14 +24,18 @@ impl Tx {
     }
 
     /// Says it of every cycle of a customer from this one on of which anything is known.
-    pub async fn mark_cycles_changed_from(&mut self, customer_id: &str, cycle: &str) -> sqlx::Result<()> {
+    pub(crate) async fn mark_cycles_changed_from(
+        &mut self,
+        customer_id: &str,
+        cycle: &str,
+    ) -> sqlx::Result<()> {
         let sql =
             both("update billing_cycle set version = version + 1 where customer_id = $1 and cycle >= $2");
         self.run(sql, (customer_id, cycle)).await.map(|_| ())
     }
 
     /// Says that a draft shows these versions.
-    pub async fn mark_cycles_synced(
+    pub(crate) async fn mark_cycles_synced(
         &mut self,
         customer_id: &str,
         cycles: &[ChangedCycle],
@@ -51,7 +55,11 @@ impl Tx {
     }
 
     /// Says that what the draft showed is billed: the invoice of this cycle has been sealed.
-    pub async fn mark_cycles_settled(&mut self, customer_id: &str, up_to_cycle: &str) -> sqlx::Result<()> {
+    pub(crate) async fn mark_cycles_settled(
+        &mut self,
+        customer_id: &str,
+        up_to_cycle: &str,
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update billing_cycle set settled_version = synced_version
              where customer_id = $1 and cycle <= $2 and settled_version < synced_version",
@@ -60,7 +68,7 @@ impl Tx {
     }
 
     /// Makes every cycle that is not settled count as changed again: its draft is gone.
-    pub async fn unsync_cycles(&mut self, customer_id: &str) -> sqlx::Result<()> {
+    pub(crate) async fn unsync_cycles(&mut self, customer_id: &str) -> sqlx::Result<()> {
         mutant!(DeletedDraftForgotten, return Ok(()));
         let sql = both(
             "update billing_cycle set synced_version = settled_version
@@ -86,7 +94,7 @@ impl Store {
     }
 
     /// Customers whose invoice is due to be closed.
-    pub async fn customers_to_close(&self, now: i64) -> sqlx::Result<Vec<(String,)>> {
+    pub(crate) async fn customers_to_close(&self, now: i64) -> sqlx::Result<Vec<(String,)>> {
         let sql = both(
             "select invoice.customer_id from invoice join customer on customer.id = invoice.customer_id
              where invoice.state in ('pending', 'draft') and invoice.close_at <= $1 and customer.state = 'active'
@@ -96,7 +104,7 @@ impl Store {
     }
 
     /// Customers whose draft is behind, or due to be closed, after this one in order of id.
-    pub async fn customers_to_sync(
+    pub(crate) async fn customers_to_sync(
         &self,
         now: i64,
         after: &str,
@@ -121,7 +129,7 @@ impl Store {
 
 /// A customer whose draft has to be brought in step.
 #[derive(Clone, Debug)]
-pub struct CustomerToSync {
+pub(crate) struct CustomerToSync {
     pub customer_id: String,
     /// When the final sync of its current invoice is due, in unix milliseconds.
     pub close_at: i64,

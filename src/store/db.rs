@@ -35,7 +35,7 @@ pub const fn both(sql: &'static str) -> Sql {
 }
 
 /// Two texts that say the same, where one cannot serve both.
-pub const fn split(pg: &'static str, lite: &'static str) -> Sql {
+pub(crate) const fn split(pg: &'static str, lite: &'static str) -> Sql {
     Sql { pg, lite }
 }
 
@@ -297,7 +297,7 @@ impl Db {
     }
 
     /// How many migrations of this binary the database has not seen.
-    pub async fn pending_migrations(&self) -> sqlx::Result<usize> {
+    pub(crate) async fn pending_migrations(&self) -> sqlx::Result<usize> {
         let known = match self {
             Db::Pg(_) => &schema::POSTGRES,
             Db::Lite { .. } => &schema::SQLITE,
@@ -308,7 +308,7 @@ impl Db {
     }
 
     /// The journal mode and the synchronous level (2 is FULL) that SQLite's writer really has.
-    pub async fn durability(&self) -> sqlx::Result<(String, i64)> {
+    pub(crate) async fn durability(&self) -> sqlx::Result<(String, i64)> {
         let mut tx = self.begin().await?;
         let (journal,): (String,) = tx.one(both("select journal_mode from pragma_journal_mode"), ()).await?;
         let (level,): (i64,) = tx.one(both("select synchronous from pragma_synchronous"), ()).await?;
@@ -316,7 +316,7 @@ impl Db {
     }
 
     /// What PostgreSQL has set, such as `on` for `fsync`.
-    pub async fn postgres_setting(&self, name: &str) -> sqlx::Result<String> {
+    pub(crate) async fn postgres_setting(&self, name: &str) -> sqlx::Result<String> {
         let (value,): (String,) = self.one(both("select current_setting($1)"), (name,)).await?;
         Ok(value)
     }

@@ -6,7 +6,7 @@ use super::{Invoice, Store, Tx, both};
 impl Store {
     /// Invoices that Stripe should have and that may have changed since this time, behind an id in order of ids: what
     /// is paid or void stays so.
-    pub async fn invoices_to_compare(
+    pub(crate) async fn invoices_to_compare(
         &self,
         since: i64,
         after: &str,
@@ -22,7 +22,7 @@ impl Store {
     }
 
     /// How many those are, and when the first of them was begun that is finalized.
-    pub async fn extent_to_compare(&self, since: i64) -> sqlx::Result<(i64, Option<i64>)> {
+    pub(crate) async fn extent_to_compare(&self, since: i64) -> sqlx::Result<(i64, Option<i64>)> {
         let sql = both(
             "select count(*), min(case when sealed_at is not null then created_at end)
              from invoice
@@ -33,14 +33,14 @@ impl Store {
     }
 
     /// Our id of the customer that Stripe calls so.
-    pub async fn customer_named(&self, stripe_customer_id: &str) -> sqlx::Result<Option<String>> {
+    pub(crate) async fn customer_named(&self, stripe_customer_id: &str) -> sqlx::Result<Option<String>> {
         let sql = both("select id from customer where stripe_customer_id = $1");
         let found: Option<(String,)> = self.db.opt(sql, (stripe_customer_id,)).await?;
         Ok(found.map(|(id,)| id))
     }
 
     /// Whether something has changed that the draft of this cycle does not show yet.
-    pub async fn waits_for_sync(&self, customer_id: &str, cycle: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn waits_for_sync(&self, customer_id: &str, cycle: &str) -> sqlx::Result<bool> {
         let sql = both(
             "select count(*) from billing_cycle where customer_id = $1 and cycle <= $2 and version > synced_version",
         );
@@ -49,7 +49,7 @@ impl Store {
     }
 
     /// Subjects of the open incidents of a kind.
-    pub async fn subjects_of_incidents(&self, kind: &str) -> sqlx::Result<Vec<(String,)>> {
+    pub(crate) async fn subjects_of_incidents(&self, kind: &str) -> sqlx::Result<Vec<(String,)>> {
         self.db
             .all(both("select subject from incident where kind = $1 and resolved_at is null"), (kind,))
             .await
@@ -58,7 +58,7 @@ impl Store {
 
 impl Tx {
     /// Makes what is owed for a cycle and earlier ones be looked at again, though nothing has changed that we know of.
-    pub async fn doubt_cycles(&mut self, customer_id: &str, up_to_cycle: &str) -> sqlx::Result<()> {
+    pub(crate) async fn doubt_cycles(&mut self, customer_id: &str, up_to_cycle: &str) -> sqlx::Result<()> {
         let sql = both(
             "update billing_cycle set version = version + 1
              where customer_id = $1 and (cycle = $2 or (cycle < $2 and version > settled_version))",

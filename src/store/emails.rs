@@ -31,10 +31,10 @@ pub struct StoredEmail {
     /// `smtp` or `stripe`.
     pub carrier: String,
     /// The write that asks Stripe to send it.
-    pub intent_id: Option<String>,
-    pub bounced_at: Option<i64>,
+    pub(crate) intent_id: Option<String>,
+    pub(crate) bounced_at: Option<i64>,
     /// When the last attempt began to hand the message itself to our mail server; none where it has not come so far.
-    pub handed_over_at: Option<i64>,
+    pub(crate) handed_over_at: Option<i64>,
 }
 
 from_row!(StoredEmail {
@@ -61,7 +61,8 @@ from_row!(StoredEmail {
 });
 
 /// Every state of an e-mail.
-pub const STATES: [&str; 7] = ["queued", "sending", "sent", "failed", "unknown", "bounced", "canceled"];
+pub(crate) const STATES: [&str; 7] =
+    ["queued", "sending", "sent", "failed", "unknown", "bounced", "canceled"];
 
 /// An e-mail to queue.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ pub struct NewEmail<'a> {
 
 /// Whether a customer can be written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// At this address.
     At(String),
     /// They have no address.
@@ -161,7 +162,7 @@ impl Tx {
     }
 
     /// Queues an e-mail again that is in this state; false where it no longer is.
-    pub async fn requeue_email(
+    pub(crate) async fn requeue_email(
         &mut self,
         id: &str,
         state: &str,
@@ -177,7 +178,7 @@ impl Tx {
     }
 
     /// How many e-mails of a kind were queued since a time.
-    pub async fn emails_since(&mut self, kind: &str, since: i64) -> sqlx::Result<i64> {
+    pub(crate) async fn emails_since(&mut self, kind: &str, since: i64) -> sqlx::Result<i64> {
         let sql = both("select count(*) from email where kind = $1 and created_at >= $2");
         let (count,): (i64,) = self.one(sql, (kind, since)).await?;
         Ok(count)
@@ -189,7 +190,12 @@ impl Tx {
     }
 
     /// Writes down that Stripe is about to be asked to send a queued e-mail, by which write; false where it is not queued.
-    pub async fn email_asked_of_stripe(&mut self, id: &str, intent_id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn email_asked_of_stripe(
+        &mut self,
+        id: &str,
+        intent_id: &str,
+        now: i64,
+    ) -> sqlx::Result<bool> {
         let sql = both(
             "update email set state = 'sending', token = token + 1, attempts = attempts + 1, intent_id = $1,
                  updated_at = $2
@@ -199,7 +205,7 @@ impl Tx {
     }
 
     /// There is nothing to tell any more; false where the e-mail is not queued.
-    pub async fn cancel_email(&mut self, id: &str, why: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn cancel_email(&mut self, id: &str, why: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update email set state = 'canceled', last_error = $1, updated_at = $2 where id = $3 and state = 'queued'",
         );
@@ -216,7 +222,11 @@ impl Tx {
     }
 
     /// Nothing is sent to this address of a customer by itself any more; none for: it is again. False where that is so.
-    pub async fn address_bounced(&mut self, customer_id: &str, address: Option<&str>) -> sqlx::Result<bool> {
+    pub(crate) async fn address_bounced(
+        &mut self,
+        customer_id: &str,
+        address: Option<&str>,
+    ) -> sqlx::Result<bool> {
         let sql = both(
             "update customer set bounced_email = $1 where id = $2 and coalesce(bounced_email, '') <> coalesce($1, '')",
         );
@@ -224,7 +234,7 @@ impl Tx {
     }
 
     /// Whether the customer can be written to, and where.
-    pub async fn reach(&mut self, customer_id: &str) -> sqlx::Result<Reach> {
+    pub(crate) async fn reach(&mut self, customer_id: &str) -> sqlx::Result<Reach> {
         let sql = both("select email, bounced_email from customer where id = $1");
         let row: Option<(Option<String>, Option<String>)> = self.opt(sql, (customer_id,)).await?;
         Ok(match row.unwrap_or_default() {
@@ -235,7 +245,7 @@ impl Tx {
     }
 
     /// The customer's e-mails that wait for an address.
-    pub async fn emails_without_address(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String,)>> {
+    pub(crate) async fn emails_without_address(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String,)>> {
         let sql = both(
             "select id from email
              where customer_id = $1 and state = 'failed' and recipient = '' and carrier = 'smtp' order by id",
@@ -244,7 +254,7 @@ impl Tx {
     }
 
     /// What is not on its way yet goes to this address.
-    pub async fn queued_emails_go_to(&mut self, customer_id: &str, address: &str) -> sqlx::Result<()> {
+    pub(crate) async fn queued_emails_go_to(&mut self, customer_id: &str, address: &str) -> sqlx::Result<()> {
         let sql = both(
             "update email set recipient = $1 where customer_id = $2 and state = 'queued' and carrier = 'smtp'",
         );
@@ -252,7 +262,7 @@ impl Tx {
     }
 
     /// The first day of an invoice's cycle.
-    pub async fn cycle_of_invoice(&mut self, invoice_id: &str) -> sqlx::Result<Option<String>> {
+    pub(crate) async fn cycle_of_invoice(&mut self, invoice_id: &str) -> sqlx::Result<Option<String>> {
         let row: Option<(String,)> =
             self.opt(both("select cycle from invoice where id = $1"), (invoice_id,)).await?;
         Ok(row.map(|(cycle,)| cycle))
@@ -289,7 +299,7 @@ impl Store {
     }
 
     /// Queues an e-mail again whose attempt broke off before anything of it was handed over; false where something was.
-    pub async fn take_email_back(&self, id: &str, token: i64, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn take_email_back(&self, id: &str, token: i64, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update email set state = 'queued', updated_at = $1
              where id = $2 and token = $3 and state = 'sending' and handed_over_at is null",
@@ -298,7 +308,7 @@ impl Store {
     }
 
     /// How many e-mails of a month and kind there are in each state; what is empty is any.
-    pub async fn emails_by_state(&self, month: &str, kind: &str) -> sqlx::Result<Vec<(String, i64)>> {
+    pub(crate) async fn emails_by_state(&self, month: &str, kind: &str) -> sqlx::Result<Vec<(String, i64)>> {
         let sql = both(
             "select state, count(*) from email where ($1 = '' or month = $1) and ($2 = '' or kind = $2) group by state",
         );

@@ -20,7 +20,7 @@ pub struct CustomerImport {
     pub dry_run: bool,
     /// `reading`, `applying`, `done`, `checked` (a dry run), `refused` or `abandoned`.
     pub state: String,
-    pub row_count: i64,
+    pub(crate) row_count: i64,
     pub created_count: i64,
     pub updated_count: i64,
     pub unchanged_count: i64,
@@ -31,7 +31,7 @@ pub struct CustomerImport {
     pub report: String,
     pub created_at: i64,
     pub updated_at: i64,
-    pub finished_at: Option<i64>,
+    pub(crate) finished_at: Option<i64>,
 }
 
 from_row!(CustomerImport {
@@ -55,7 +55,7 @@ from_row!(CustomerImport {
 
 /// A row that waits.
 #[derive(Clone, Debug, Serialize)]
-pub struct ImportRow {
+pub(crate) struct ImportRow {
     pub line: i64,
     pub external_id: String,
     /// What it wants, as JSON.
@@ -66,17 +66,17 @@ from_row!(ImportRow { line, external_id, wanted });
 
 /// A service of a customer, as far as an import looks at it.
 #[derive(Clone, Debug)]
-pub struct HeldPrice {
+pub(crate) struct HeldPrice {
     pub customer_id: String,
     pub price_id: String,
-    pub until_day: Option<String>,
+    pub(crate) until_day: Option<String>,
 }
 
 from_row!(HeldPrice { customer_id, price_id, until_day });
 
 /// A price that an import may name.
 #[derive(Clone, Debug)]
-pub struct NamedPrice {
+pub(crate) struct NamedPrice {
     pub id: String,
     pub name: String,
 }
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Sets rows down, until they are checked.
-    pub async fn stage_import_rows(&self, import_id: &str, rows: &[ImportRow]) -> sqlx::Result<()> {
+    pub(crate) async fn stage_import_rows(&self, import_id: &str, rows: &[ImportRow]) -> sqlx::Result<()> {
         let sql = split(
             "insert into customer_import_row (import_id, line, external_id, wanted)
              select $1, (k ->> 'line')::bigint, k ->> 'external_id', k ->> 'wanted'
@@ -124,14 +124,14 @@ impl Store {
     }
 
     /// The list that is being applied, if any is: there is one at a time.
-    pub async fn import_being_applied(&self) -> sqlx::Result<Option<String>> {
+    pub(crate) async fn import_being_applied(&self) -> sqlx::Result<Option<String>> {
         let row: Option<(String,)> =
             self.db.opt(both("select id from customer_import where state = 'applying'"), ()).await?;
         Ok(row.map(|(id,)| id))
     }
 
     /// Rows that name a customer, or one at Stripe, of an earlier line again: (column, line, that line).
-    pub async fn import_duplicates(
+    pub(crate) async fn import_duplicates(
         &self,
         import_id: &str,
         most: i64,
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// The rows after this line, in their order.
-    pub async fn import_rows(
+    pub(crate) async fn import_rows(
         &self,
         import_id: &str,
         after_line: i64,
@@ -174,7 +174,7 @@ impl Store {
     }
 
     /// Whether rows of an import are kept.
-    pub async fn import_is_kept(&self, import_id: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn import_is_kept(&self, import_id: &str) -> sqlx::Result<bool> {
         let sql = both("select line from customer_import_row where import_id = $1 limit 1");
         let row: Option<(i64,)> = self.db.opt(sql, (import_id,)).await?;
         Ok(row.is_some())
@@ -182,7 +182,7 @@ impl Store {
 
     /// Forgets the rows of imports that nobody has gone on with since a time, and says so of them; kept dry runs stay what
     /// they were.
-    pub async fn abandon_imports(&self, before: i64) -> sqlx::Result<()> {
+    pub(crate) async fn abandon_imports(&self, before: i64) -> sqlx::Result<()> {
         let mut tx = self.db.begin().await?;
         let rows = both(
             "delete from customer_import_row where import_id in
@@ -199,7 +199,7 @@ impl Store {
 
 impl Tx {
     /// Begins an import.
-    pub async fn begin_import(&mut self, new: &CustomerImport) -> sqlx::Result<()> {
+    pub(crate) async fn begin_import(&mut self, new: &CustomerImport) -> sqlx::Result<()> {
         let sql = both(
             "insert into customer_import (id, file_name, actor, month, dry_run, state, created_at, updated_at)
              values ($1, $2, $3, $4, $5, 'reading', $6, $6)",
@@ -210,7 +210,7 @@ impl Tx {
 
     /// Records what was found, and what comes of it. False: it has been abandoned meanwhile. Not unique: another list is
     /// being applied.
-    pub async fn judge_import(&mut self, import: &CustomerImport, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn judge_import(&mut self, import: &CustomerImport, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer_import
              set state = $2, row_count = $3, created_count = $4, updated_count = $5, unchanged_count = $6,
@@ -234,7 +234,7 @@ impl Tx {
     }
 
     /// Goes on with a dry run whose rows were kept, in somebody's name; false where there is no such one.
-    pub async fn confirm_import(&mut self, id: &str, actor: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn confirm_import(&mut self, id: &str, actor: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer_import set state = 'reading', actor = $2, updated_at = $3, finished_at = null
              where id = $1 and state = 'checked'
@@ -244,7 +244,7 @@ impl Tx {
     }
 
     /// Nobody goes on with reading an import.
-    pub async fn give_up_import(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn give_up_import(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(
             "update customer_import set state = 'abandoned', updated_at = $2 where id = $1 and state = 'reading'",
         );
@@ -252,13 +252,17 @@ impl Tx {
     }
 
     /// Forgets every row of an import.
-    pub async fn drop_import_rows(&mut self, import_id: &str) -> sqlx::Result<()> {
+    pub(crate) async fn drop_import_rows(&mut self, import_id: &str) -> sqlx::Result<()> {
         let sql = both("delete from customer_import_row where import_id = $1");
         self.run(sql, (import_id,)).await.map(drop)
     }
 
     /// The next rows to apply; those that another replica is at are passed over.
-    pub async fn next_import_rows(&mut self, import_id: &str, most: i64) -> sqlx::Result<Vec<ImportRow>> {
+    pub(crate) async fn next_import_rows(
+        &mut self,
+        import_id: &str,
+        most: i64,
+    ) -> sqlx::Result<Vec<ImportRow>> {
         let sql = split(
             "select line, external_id, wanted from customer_import_row
              where import_id = $1 order by line limit $2 + 0 for update skip locked",
@@ -269,14 +273,14 @@ impl Tx {
     }
 
     /// Whether an import has rows left, also such as another replica is at.
-    pub async fn import_has_rows(&mut self, import_id: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn import_has_rows(&mut self, import_id: &str) -> sqlx::Result<bool> {
         let sql = both("select line from customer_import_row where import_id = $1 limit 1");
         let row: Option<(i64,)> = self.opt(sql, (import_id,)).await?;
         Ok(row.is_some())
     }
 
     /// These rows are applied.
-    pub async fn import_rows_applied(
+    pub(crate) async fn import_rows_applied(
         &mut self,
         import_id: &str,
         lines: &[i64],
@@ -303,7 +307,7 @@ impl Tx {
     }
 
     /// Every row is applied; false where that is known.
-    pub async fn import_done(&mut self, import_id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn import_done(&mut self, import_id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update customer_import set state = 'done', updated_at = $2, finished_at = $2
              where id = $1 and state = 'applying'",
@@ -312,7 +316,7 @@ impl Tx {
     }
 
     /// One row could not be applied after all.
-    pub async fn import_row_failed(&mut self, import_id: &str) -> sqlx::Result<()> {
+    pub(crate) async fn import_row_failed(&mut self, import_id: &str) -> sqlx::Result<()> {
         let sql = both("update customer_import set error_count = error_count + 1 where id = $1");
         self.run(sql, (import_id,)).await.map(drop)
     }
@@ -323,7 +327,7 @@ impl Tx {
     }
 
     /// Services of these customers, by customer id.
-    pub async fn prices_held(&mut self, customer_ids: &[&str]) -> sqlx::Result<Vec<HeldPrice>> {
+    pub(crate) async fn prices_held(&mut self, customer_ids: &[&str]) -> sqlx::Result<Vec<HeldPrice>> {
         let sql = split(
             "select customer_id, price_id, until_day from service
              where customer_id in (select jsonb_array_elements_text($1::jsonb))",
@@ -334,7 +338,7 @@ impl Tx {
     }
 
     /// Which customer has which of these ids at Stripe: (Stripe's id, external id).
-    pub async fn stripe_customers_held(
+    pub(crate) async fn stripe_customers_held(
         &mut self,
         stripe_ids: &[&str],
     ) -> sqlx::Result<Vec<(String, Option<String>)>> {
@@ -348,7 +352,7 @@ impl Tx {
     }
 
     /// Prices with these ids or names that a new service can take.
-    pub async fn prices_named(&mut self, names: &[&str]) -> sqlx::Result<Vec<NamedPrice>> {
+    pub(crate) async fn prices_named(&mut self, names: &[&str]) -> sqlx::Result<Vec<NamedPrice>> {
         let sql = split(
             "select id, name from price where archived_at is null
              and (id in (select jsonb_array_elements_text($1::jsonb))
@@ -360,12 +364,12 @@ impl Tx {
     }
 
     /// The customers with these external ids; nobody else changes them until the end.
-    pub async fn customers_by_external_id(&mut self, ids: &[&str]) -> sqlx::Result<Vec<Customer>> {
+    pub(crate) async fn customers_by_external_id(&mut self, ids: &[&str]) -> sqlx::Result<Vec<Customer>> {
         customers::lock_by_external_id(self, json(&ids)?).await
     }
 
     /// Records many customers at once. Answers how many: less than all where somebody else has taken an id.
-    pub async fn insert_customers(&mut self, new: &[Customer]) -> sqlx::Result<u64> {
+    pub(crate) async fn insert_customers(&mut self, new: &[Customer]) -> sqlx::Result<u64> {
         let rows: Vec<_> = new.iter().map(NewRow::of).collect::<sqlx::Result<_>>()?;
         let sql = split(
             "insert into customer (id, external_id, name, email, currency, time_zone, anchor_day, collection_method,
@@ -394,7 +398,7 @@ impl Tx {
     }
 
     /// Records many current invoices at once.
-    pub async fn insert_invoices(&mut self, new: &[NewInvoice<'_>]) -> sqlx::Result<()> {
+    pub(crate) async fn insert_invoices(&mut self, new: &[NewInvoice<'_>]) -> sqlx::Result<()> {
         let sql = split(
             "insert into invoice (id, customer_id, cycle, period_start, period_end, close_at, currency,
                  collection_method, state, created_at, updated_at)
@@ -413,7 +417,7 @@ impl Tx {
     }
 
     /// Says of many cycles at once that what is owed for them may be different now: (customer, cycle).
-    pub async fn mark_many_changed(&mut self, cycles: &[(&str, String)]) -> sqlx::Result<()> {
+    pub(crate) async fn mark_many_changed(&mut self, cycles: &[(&str, String)]) -> sqlx::Result<()> {
         let sql = split(
             "insert into billing_cycle (customer_id, cycle, version)
              select k ->> 0, k ->> 1, 1 from jsonb_array_elements($1::jsonb) k
@@ -426,7 +430,7 @@ impl Tx {
     }
 
     /// Adds many audit entries at once: (id, subject, detail), all of one action.
-    pub async fn insert_audits(
+    pub(crate) async fn insert_audits(
         &mut self,
         at: i64,
         actor: &str,
@@ -443,7 +447,7 @@ impl Tx {
     }
 
     /// Records many services at once: (id, customer, price, from).
-    pub async fn insert_services(
+    pub(crate) async fn insert_services(
         &mut self,
         at: i64,
         new: &[(String, &str, &str, String)],
@@ -458,7 +462,7 @@ impl Tx {
     }
 
     /// An import names these customers now, for these cycles: (customer, cycle).
-    pub async fn stamp_imported(&mut self, at: i64, cycles: &[(&str, String)]) -> sqlx::Result<()> {
+    pub(crate) async fn stamp_imported(&mut self, at: i64, cycles: &[(&str, String)]) -> sqlx::Result<()> {
         let stamp = split(
             "update customer set last_imported_at = $1
              where id in (select k ->> 0 from jsonb_array_elements($2::jsonb) k)",
@@ -521,7 +525,7 @@ impl NewRow<'_> {
 
 impl Store {
     /// Whether an import named this cycle of a customer.
-    pub async fn is_imported_cycle(&self, customer_id: &str, cycle: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn is_imported_cycle(&self, customer_id: &str, cycle: &str) -> sqlx::Result<bool> {
         let sql = both("select cycle from imported_cycle where customer_id = $1 and cycle = $2");
         let row: Option<(String,)> = self.db.opt(sql, (customer_id, cycle)).await?;
         Ok(row.is_some())

@@ -34,14 +34,14 @@ impl Tx {
     }
 
     /// Whether an incident of this cause is open; then nobody else opens or closes it until this transaction ends.
-    pub async fn lock_incident(&mut self, kind: &str, subject: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn lock_incident(&mut self, kind: &str, subject: &str) -> sqlx::Result<bool> {
         let sql =
             both("update incident set seen = seen where kind = $1 and subject = $2 and resolved_at is null");
         Ok(self.run(sql, (kind, subject)).await? == 1)
     }
 
     /// Closes what is open of this cause: it is no longer so.
-    pub async fn resolve_incident(&mut self, kind: &str, subject: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn resolve_incident(&mut self, kind: &str, subject: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(
             "update incident set resolved_at = $1 where kind = $2 and subject = $3 and resolved_at is null",
         );
@@ -49,7 +49,7 @@ impl Tx {
     }
 
     /// Closes one incident; false where it is not open.
-    pub async fn close_incident(&mut self, id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn close_incident(&mut self, id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both("update incident set resolved_at = $1 where id = $2 and resolved_at is null");
         Ok(self.run(sql, (now, id)).await? == 1)
     }
@@ -77,7 +77,7 @@ pub struct Incident {
     /// How often.
     pub seen: i64,
     pub opened_at: DateTime<Utc>,
-    pub last_seen_at: DateTime<Utc>,
+    pub(crate) last_seen_at: DateTime<Utc>,
     /// When it was closed; none while it is open.
     pub resolved_at: Option<DateTime<Utc>>,
 }
@@ -94,7 +94,7 @@ pub(super) fn incident(
 
 impl Store {
     /// How many incidents are open.
-    pub async fn count_incidents(&self) -> sqlx::Result<i64> {
+    pub(crate) async fn count_incidents(&self) -> sqlx::Result<i64> {
         let (count,): (i64,) =
             self.db.one(both("select count(*) from incident where resolved_at is null"), ()).await?;
         Ok(count)

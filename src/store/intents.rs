@@ -76,7 +76,7 @@ from_row!(Intent {
 
 /// An intent as an event of Stripe's names it, by its key.
 #[derive(Clone, Debug)]
-pub struct KnownIntent {
+pub(crate) struct KnownIntent {
     pub id: String,
     pub customer_id: String,
     pub invoice_id: Option<String>,
@@ -90,14 +90,14 @@ from_row!(KnownIntent { id, customer_id, invoice_id, effect: String, state, crea
 
 impl KnownIntent {
     /// Whether it was given up without an answer: what it did after all is no longer what we plan from.
-    pub fn was_given_up(&self) -> bool {
+    pub(crate) fn was_given_up(&self) -> bool {
         self.state == "abandoned"
     }
 }
 
 /// An intent to record.
 #[derive(Clone, Debug)]
-pub struct NewIntent {
+pub(crate) struct NewIntent {
     pub id: String,
     pub customer_id: String,
     pub invoice_id: Option<String>,
@@ -111,7 +111,7 @@ pub struct NewIntent {
 
 /// How an intent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// Stripe has it.
     Done,
     /// Stripe refused it: a new intent may follow.
@@ -132,7 +132,7 @@ impl Ending {
 
 impl Tx {
     /// Records a write before it is sent. Its id is its idempotency key.
-    pub async fn insert_intent(&mut self, new: &NewIntent) -> sqlx::Result<Intent> {
+    pub(crate) async fn insert_intent(&mut self, new: &NewIntent) -> sqlx::Result<Intent> {
         let sql = both(
             "insert into intent (id, customer_id, invoice_id, idempotency_key, method, path, body, effect, state, lease_token, created_at)
              values ($1, $2, $3, $1, $4, $5, $6, $7, 'open', $8, $9)",
@@ -166,7 +166,12 @@ impl Tx {
 
     /// Settles every open intent of a customer who is gone at Stripe: nobody asks again, and
     /// whoever reads what is there takes them for sent.
-    pub async fn abandon_intents(&mut self, customer_id: &str, why: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn abandon_intents(
+        &mut self,
+        customer_id: &str,
+        why: &str,
+        now: i64,
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update intent set state = 'abandoned', attempts = attempts + 1, error = $1, settled_at = $2
              where customer_id = $3 and state = 'open'",
@@ -175,7 +180,7 @@ impl Tx {
     }
 
     /// The intent that a key names, and its state; none where the key is not ours.
-    pub async fn intent_named(&mut self, key: &str) -> sqlx::Result<Option<KnownIntent>> {
+    pub(crate) async fn intent_named(&mut self, key: &str) -> sqlx::Result<Option<KnownIntent>> {
         let sql = both(
             "select id, customer_id, invoice_id, effect, state, created_at from intent where idempotency_key = $1",
         );
@@ -183,7 +188,7 @@ impl Tx {
     }
 
     /// Whether we have asked Stripe to finalize this invoice, and it did not refuse.
-    pub async fn asked_to_finalize(&mut self, invoice_id: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn asked_to_finalize(&mut self, invoice_id: &str) -> sqlx::Result<bool> {
         let sql = both(
             "select id from intent where invoice_id = $1 and path like '%/finalize' and state <> 'refused' limit 1",
         );
@@ -192,7 +197,7 @@ impl Tx {
     }
 
     /// Settles an intent; false where it was settled before.
-    pub async fn settle_intent(
+    pub(crate) async fn settle_intent(
         &mut self,
         id: &str,
         ending: Ending,
@@ -227,12 +232,18 @@ impl Store {
     }
 
     /// Writes to an invoice that may have taken effect though no answer ever said so, the newest first.
-    pub async fn unsure_intents(&self, invoice_id: &str) -> sqlx::Result<Vec<Intent>> {
+    pub(crate) async fn unsure_intents(&self, invoice_id: &str) -> sqlx::Result<Vec<Intent>> {
         self.db.all(both(unsure!()), (invoice_id,)).await
     }
 
     /// No answer came: that counts for so many attempts.
-    pub async fn intent_unanswered(&self, id: &str, error: &str, counts: i64, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn intent_unanswered(
+        &self,
+        id: &str,
+        error: &str,
+        counts: i64,
+        now: i64,
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update intent set attempts = attempts + $1, error = $2, first_sent_at = coalesce(first_sent_at, $3)
              where id = $4 and state = 'open'",
@@ -241,7 +252,7 @@ impl Store {
     }
 
     /// Customers with writes that nobody knows the end of.
-    pub async fn customers_with_open_intents(&self) -> sqlx::Result<Vec<(String,)>> {
+    pub(crate) async fn customers_with_open_intents(&self) -> sqlx::Result<Vec<(String,)>> {
         self.db.all(both("select distinct customer_id from intent where state = 'open'"), ()).await
     }
 }

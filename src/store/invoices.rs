@@ -33,7 +33,7 @@ pub struct Invoice {
     pub foreign_amount: i64,
     /// Somebody else may have changed the draft.
     pub read_back: bool,
-    pub synced_at: Option<i64>,
+    pub(crate) synced_at: Option<i64>,
     pub finalized_at: Option<i64>,
     pub sealed_at: Option<i64>,
     pub created_at: i64,
@@ -70,7 +70,7 @@ from_row!(Invoice {
 
 /// A current invoice to begin: `pending`, until Stripe has it.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct NewInvoice<'a> {
+pub(crate) struct NewInvoice<'a> {
     pub id: &'a str,
     pub customer_id: &'a str,
     pub cycle: &'a str,
@@ -84,7 +84,7 @@ pub struct NewInvoice<'a> {
 
 /// What Stripe says of an invoice.
 #[derive(Clone, Debug, Default)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     pub number: Option<&'a str>,
     pub hosted_invoice_url: Option<&'a str>,
     pub invoice_pdf: Option<&'a str>,
@@ -128,7 +128,7 @@ from_row!(Item {
 
 impl Item {
     /// False where somebody removed the line, and only what we had put there is remembered.
-    pub fn is_on_draft(&self) -> bool {
+    pub(crate) fn is_on_draft(&self) -> bool {
         self.put_amount.is_none() || self.stripe_line_id.is_some()
     }
 
@@ -188,7 +188,7 @@ impl Store {
     }
 
     /// By Stripe's id.
-    pub async fn invoice_at_stripe(&self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
+    pub(crate) async fn invoice_at_stripe(&self, stripe_invoice_id: &str) -> sqlx::Result<Option<Invoice>> {
         self.db.opt(select_invoice!("where stripe_invoice_id = $1"), (stripe_invoice_id,)).await
     }
 
@@ -214,7 +214,7 @@ impl Store {
     }
 
     /// The same, and the lines that somebody removed and that have not been put back.
-    pub async fn items_and_removed(&self, invoice_id: &str) -> sqlx::Result<Vec<Item>> {
+    pub(crate) async fn items_and_removed(&self, invoice_id: &str) -> sqlx::Result<Vec<Item>> {
         let sql = both(
             "select item_key, amount, description, period_start, period_end, folded, stripe_line_id, put_amount
              from item where invoice_id = $1 order by item_key",
@@ -240,7 +240,11 @@ impl Tx {
     }
 
     /// How an invoice is to be paid that Stripe does not have yet.
-    pub async fn pending_invoice_collects(&mut self, customer_id: &str, method: &str) -> sqlx::Result<()> {
+    pub(crate) async fn pending_invoice_collects(
+        &mut self,
+        customer_id: &str,
+        method: &str,
+    ) -> sqlx::Result<()> {
         let sql =
             both("update invoice set collection_method = $1 where customer_id = $2 and state = 'pending'");
         self.run(sql, (method, customer_id)).await.map(|_| ())
@@ -254,7 +258,7 @@ impl Tx {
 
     /// The same by Stripe's id, or by ours where Stripe's is not recorded yet. A seal under way is waited for: it has
     /// looked already for what waits for it, so nothing may begin to wait for it now.
-    pub async fn lock_invoice_named(
+    pub(crate) async fn lock_invoice_named(
         &mut self,
         stripe_id: &str,
         our_id: &str,
@@ -271,7 +275,7 @@ impl Tx {
     }
 
     /// Begins a current invoice. The schema refuses a second one.
-    pub async fn insert_invoice(&mut self, new: &NewInvoice<'_>) -> sqlx::Result<()> {
+    pub(crate) async fn insert_invoice(&mut self, new: &NewInvoice<'_>) -> sqlx::Result<()> {
         let sql = both(
             "insert into invoice (id, customer_id, cycle, period_start, period_end, close_at, currency,
                                   collection_method, state, created_at, updated_at)
@@ -292,7 +296,12 @@ impl Tx {
     }
 
     /// Stripe has opened the draft.
-    pub async fn invoice_opened(&mut self, id: &str, stripe_invoice_id: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn invoice_opened(
+        &mut self,
+        id: &str,
+        stripe_invoice_id: &str,
+        now: i64,
+    ) -> sqlx::Result<()> {
         let sql = both(
             "update invoice set state = 'draft', stripe_invoice_id = $1, updated_at = $2
              where id = $3 and state = 'pending'",
@@ -301,7 +310,7 @@ impl Tx {
     }
 
     /// An empty draft goes on into another cycle.
-    pub async fn roll_invoice(&mut self, id: &str, to: &NewInvoice<'_>) -> sqlx::Result<()> {
+    pub(crate) async fn roll_invoice(&mut self, id: &str, to: &NewInvoice<'_>) -> sqlx::Result<()> {
         let sql = both(
             "update invoice set cycle = $1, period_start = $2, period_end = $3, close_at = $4, updated_at = $5
              where id = $6 and state in ('pending', 'draft')",
@@ -311,7 +320,7 @@ impl Tx {
     }
 
     /// Records what Stripe says of an invoice, its state aside.
-    pub async fn invoice_seen(&mut self, id: &str, seen: &Seen<'_>, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn invoice_seen(&mut self, id: &str, seen: &Seen<'_>, now: i64) -> sqlx::Result<()> {
         let sql = both(
             "update invoice set number = coalesce($1, number), hosted_invoice_url = coalesce($2, hosted_invoice_url),
                  invoice_pdf = coalesce($3, invoice_pdf), total = $4, amount_due = $5, amount_paid = $6,
@@ -349,12 +358,12 @@ impl Tx {
     }
 
     /// The draft shows what is owed as of now.
-    pub async fn invoice_synced(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn invoice_synced(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
         self.run(both("update invoice set synced_at = $1 where id = $2"), (now, id)).await.map(|_| ())
     }
 
     /// Stripe has acknowledged this line.
-    pub async fn put_item(&mut self, invoice_id: &str, item: &Item) -> sqlx::Result<()> {
+    pub(crate) async fn put_item(&mut self, invoice_id: &str, item: &Item) -> sqlx::Result<()> {
         let sql = both(
             "insert into item (invoice_id, item_key, amount, description, period_start, period_end, folded,
                                stripe_line_id, put_amount)
@@ -380,7 +389,7 @@ impl Tx {
     }
 
     /// Learns Stripe's id of a line.
-    pub async fn item_line_id(
+    pub(crate) async fn item_line_id(
         &mut self,
         invoice_id: &str,
         item_key: &str,
@@ -391,7 +400,7 @@ impl Tx {
     }
 
     /// Somebody removed this line at Stripe: what we had put there is remembered until it is back.
-    pub async fn item_removed(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
+    pub(crate) async fn item_removed(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
         let sql = both(
             "update item set put_amount = coalesce(put_amount, amount), amount = 0, stripe_line_id = null
              where invoice_id = $1 and item_key = $2",
@@ -400,7 +409,7 @@ impl Tx {
     }
 
     /// The draft shows what is owed: what stood there before somebody changed it no longer counts.
-    pub async fn forget_put_amounts(&mut self, invoice_id: &str) -> sqlx::Result<()> {
+    pub(crate) async fn forget_put_amounts(&mut self, invoice_id: &str) -> sqlx::Result<()> {
         let gone = both(
             "delete from item where invoice_id = $1 and put_amount is not null and stripe_line_id is null",
         );
@@ -410,13 +419,13 @@ impl Tx {
     }
 
     /// Stripe no longer has this line.
-    pub async fn drop_item(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
+    pub(crate) async fn drop_item(&mut self, invoice_id: &str, item_key: &str) -> sqlx::Result<()> {
         let sql = both("delete from item where invoice_id = $1 and item_key = $2");
         self.run(sql, (invoice_id, item_key)).await.map(|_| ())
     }
 
     /// The sum of a draft's lines as we know them, ours and others'.
-    pub async fn draft_sum(&mut self, invoice_id: &str) -> sqlx::Result<i64> {
+    pub(crate) async fn draft_sum(&mut self, invoice_id: &str) -> sqlx::Result<i64> {
         let sql = both(
             "select foreign_amount + coalesce((select cast(sum(amount) as bigint) from item where invoice_id = $1), 0)
              from invoice where id = $1",
@@ -427,13 +436,18 @@ impl Tx {
 
     /// What was read back: what stands there beside our lines. Nothing more is to be read, unless somebody asked for it
     /// after `as_of`, the row's `updated_at` before the reading: that may have missed what they saw.
-    pub async fn invoice_was_read(&mut self, id: &str, foreign_amount: i64, as_of: i64) -> sqlx::Result<()> {
+    pub(crate) async fn invoice_was_read(
+        &mut self,
+        id: &str,
+        foreign_amount: i64,
+        as_of: i64,
+    ) -> sqlx::Result<()> {
         let sql = both("update invoice set foreign_amount = $1, read_back = (updated_at > $2) where id = $3");
         self.run(sql, (foreign_amount, as_of, id)).await.map(|_| ())
     }
 
     /// Somebody else may have changed the draft: it is read before the next plan.
-    pub async fn read_invoice_back(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
+    pub(crate) async fn read_invoice_back(&mut self, id: &str, now: i64) -> sqlx::Result<()> {
         let sql = both(
             "update invoice set read_back = $1,
                  updated_at = case when updated_at >= $2 then updated_at + 1 else $2 end
@@ -443,7 +457,7 @@ impl Tx {
     }
 
     /// Copies a line into the ledger. What an invoice holds under one key adds up.
-    pub async fn insert_ledger_line(
+    pub(crate) async fn insert_ledger_line(
         &mut self,
         invoice_id: &str,
         customer_id: &str,

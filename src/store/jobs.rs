@@ -20,7 +20,7 @@ pub struct Job {
     pub token: i64,
     pub last_error: Option<String>,
     pub created_at: i64,
-    pub finished_at: Option<i64>,
+    pub(crate) finished_at: Option<i64>,
 }
 
 from_row!(Job {
@@ -40,7 +40,7 @@ from_row!(Job {
 
 /// Whose jobs to claim. One kind may have workers of its own, so that neither it nor the others wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
+pub(crate) enum Pool {
     All,
     /// Every kind but this.
     But(&'static str),
@@ -162,7 +162,7 @@ impl Tx {
     }
 
     /// A person asks for it: due at a time, its earlier pause forgotten.
-    pub async fn hasten(&mut self, id: &str, run_at: i64) -> sqlx::Result<()> {
+    pub(crate) async fn hasten(&mut self, id: &str, run_at: i64) -> sqlx::Result<()> {
         let sql = both(
             "update job set run_at = $2, deadline = $2 where id = $1 and state = 'queued' and run_at > $2",
         );
@@ -170,7 +170,7 @@ impl Tx {
     }
 
     /// Takes a tick of the schedule; false where another replica, or an earlier run, has it.
-    pub async fn take_slot(&mut self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn take_slot(&mut self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
         let sql = both("insert into schedule_slot (name, slot_at) values ($1, $2) on conflict do nothing");
         Ok(self.run(sql, (name, slot_at)).await? == 1)
     }
@@ -178,7 +178,7 @@ impl Tx {
 
 impl Store {
     /// Whether somebody has this tick of the schedule: a read, so that whoever comes second never takes the writer.
-    pub async fn slot_is_taken(&self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn slot_is_taken(&self, name: &str, slot_at: i64) -> sqlx::Result<bool> {
         let sql = both("select 1 from schedule_slot where name = $1 and slot_at = $2");
         // Integers are 32 bits wide where nothing says otherwise.
         let found: Option<(i32,)> = self.db.opt(sql, (name, slot_at)).await?;
@@ -199,7 +199,7 @@ impl Store {
     }
 
     /// The same among the jobs of one pool of workers.
-    pub async fn claim_jobs_of(
+    pub(crate) async fn claim_jobs_of(
         &self,
         pool: Pool,
         now: i64,
@@ -235,7 +235,7 @@ impl Store {
 
     /// Done, or done for now where it goes on at a time. Where it was asked for again meanwhile it is queued once more
     /// at once.
-    pub async fn finish_job(&self, job: &Job, now: i64, again_at: Option<i64>) -> sqlx::Result<()> {
+    pub(crate) async fn finish_job(&self, job: &Job, now: i64, again_at: Option<i64>) -> sqlx::Result<()> {
         let sql = both(
             "update job set
                  state = case when asked > $1 or $5 is not null then 'queued' else 'done' end,
@@ -307,7 +307,7 @@ impl Store {
     }
 
     /// How many jobs there are by state, and how long the oldest due one has waited, in milliseconds.
-    pub async fn backlog(&self, now: i64) -> sqlx::Result<Backlog> {
+    pub(crate) async fn backlog(&self, now: i64) -> sqlx::Result<Backlog> {
         let sql = both(
             "select
                  count(case when state = 'queued' and run_at <= $1 then 1 end),
@@ -321,14 +321,14 @@ impl Store {
     }
 
     /// Whether a claim would find anything: a read, so that idle workers never take the writer.
-    pub async fn anything_due(&self, pool: Pool, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn anything_due(&self, pool: Pool, now: i64) -> sqlx::Result<bool> {
         // Integers are 32 bits wide where nothing says otherwise.
         let found: Option<(i32,)> = self.db.opt(of_pool!(pool, anything_due), (now, pool.kind())).await?;
         Ok(found.is_some())
     }
 
     /// How many jobs of a kind are due or under way.
-    pub async fn due_jobs(&self, kind: &str, now: i64) -> sqlx::Result<i64> {
+    pub(crate) async fn due_jobs(&self, kind: &str, now: i64) -> sqlx::Result<i64> {
         let sql = both(
             "select count(*) from job
              where kind = $1 and ((state = 'queued' and run_at <= $2) or state = 'running')",
@@ -338,7 +338,7 @@ impl Store {
     }
 
     /// The job of this kind and subject that a worker has, if one does.
-    pub async fn running_job(&self, kind: &str, subject: &str, now: i64) -> sqlx::Result<Option<Job>> {
+    pub(crate) async fn running_job(&self, kind: &str, subject: &str, now: i64) -> sqlx::Result<Option<Job>> {
         let sql = both(concat!(
             "select ",
             job_columns!(),
@@ -368,7 +368,7 @@ impl Store {
     /// Takes every claim and every term from whoever held it, so that nobody waits for their time to be up. For whoever
     /// knows that the holders are dead; where one is not, its old tokens change nothing any more. Answers how many jobs
     /// go on.
-    pub async fn release_claims(&self, now: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn release_claims(&self, now: i64) -> sqlx::Result<u64> {
         let mut tx = self.db.begin().await?;
         tx.run(both("update lease set until_at = 0 where until_at > 0"), ()).await?;
         let sql =
@@ -379,22 +379,22 @@ impl Store {
     }
 
     /// Forgets what was done before a time.
-    pub async fn prune_jobs(&self, before: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn prune_jobs(&self, before: i64) -> sqlx::Result<u64> {
         self.db.run(both("delete from job where state = 'done' and finished_at < $1"), (before,)).await
     }
 
     /// Forgets old ticks.
-    pub async fn prune_slots(&self, before: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn prune_slots(&self, before: i64) -> sqlx::Result<u64> {
         self.db.run(both("delete from schedule_slot where slot_at < $1"), (before,)).await
     }
 }
 
 /// What the queue holds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     pub due: i64,
     pub running: i64,
     /// Waiting for a human.
     pub failed: i64,
-    pub oldest_ms: i64,
+    pub(crate) oldest_ms: i64,
 }

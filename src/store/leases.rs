@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Ends a term early, so that nobody waits for its time to be up.
-    pub async fn release_lease(&self, lease: &Lease) -> sqlx::Result<()> {
+    pub(crate) async fn release_lease(&self, lease: &Lease) -> sqlx::Result<()> {
         let sql = both("update lease set until_at = 0 where subject = $1 and token = $2");
         self.db.run(sql, (&lease.subject, lease.token)).await.map(|_| ())
     }

@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// The meter with this id or this event name.
-    pub async fn meter_by_any_id(&self, id: &str) -> sqlx::Result<Option<Meter>> {
+    pub(crate) async fn meter_by_any_id(&self, id: &str) -> sqlx::Result<Option<Meter>> {
         let rows =
             self.db.all(both(select!("where id = $1 or event_name = $1 order by id = $1")), (id,)).await?;
         rows.into_iter().next_back().map(meter).transpose()
@@ -73,12 +73,12 @@ impl Store {
 }
 
 /// The meter as this transaction sees it.
-pub async fn read(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Meter>> {
+pub(crate) async fn read(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Meter>> {
     tx.opt(both(select!("where id = $1")), (id,)).await?.map(meter).transpose()
 }
 
 /// Records a meter. False: its id or event name is taken.
-pub async fn insert(tx: &mut Tx, new: &Meter) -> sqlx::Result<bool> {
+pub(crate) async fn insert(tx: &mut Tx, new: &Meter) -> sqlx::Result<bool> {
     let sql = both(
         "insert into meter (id, event_name, display_name, aggregation, decimals, unit_label, created_at)
         values ($1, $2, $3, $4, $5, $6, $7)
@@ -97,7 +97,7 @@ pub async fn insert(tx: &mut Tx, new: &Meter) -> sqlx::Result<bool> {
 }
 
 /// Records what people call a meter and its unit; nothing else of it ever changes.
-pub async fn rename(tx: &mut Tx, meter: &Meter) -> sqlx::Result<u64> {
+pub(crate) async fn rename(tx: &mut Tx, meter: &Meter) -> sqlx::Result<u64> {
     let sql = both("update meter set display_name = $2, unit_label = $3 where id = $1");
     tx.run(sql, (meter.id.as_str(), meter.display_name.as_str(), meter.unit_label.as_str())).await
 }

@@ -15,12 +15,12 @@ pub struct WebhookEndpoint {
     /// `whsec_…`
     pub secret: String,
     /// Signs as well, until then.
-    pub old_secret: Option<String>,
-    pub old_secret_until: Option<i64>,
+    pub(crate) old_secret: Option<String>,
+    pub(crate) old_secret_until: Option<i64>,
     /// `enabled`, `disabled` or `deleted`.
     pub state: String,
     /// Since when nothing has arrived.
-    pub failing_since: Option<i64>,
+    pub(crate) failing_since: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -61,7 +61,7 @@ impl WebhookEndpoint {
 pub struct WebhookDelivery {
     /// `ot_whd_…`
     pub id: String,
-    pub endpoint_id: String,
+    pub(crate) endpoint_id: String,
     pub event_id: String,
     /// The event's type.
     pub kind: String,
@@ -70,7 +70,7 @@ pub struct WebhookDelivery {
     /// `pending`, `delivered` or `failed`.
     pub state: String,
     pub attempts: i64,
-    pub next_at: i64,
+    pub(crate) next_at: i64,
     /// What the endpoint answered last; none where no answer came.
     pub status: Option<i64>,
     pub last_error: Option<String>,
@@ -96,17 +96,17 @@ from_row!(WebhookDelivery {
 /// Which deliveries a list shows; an empty text is any.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
-    pub endpoint_id: String,
+    pub(crate) endpoint_id: String,
     pub state: String,
 }
 
 /// How an attempt ended, and when the next one is.
 #[derive(Clone, Debug)]
-pub struct DeliveryAttempt<'a> {
+pub(crate) struct DeliveryAttempt<'a> {
     pub state: &'a str,
     pub status: Option<i64>,
     pub error: Option<&'a str>,
-    pub next_at: i64,
+    pub(crate) next_at: i64,
     pub now: i64,
 }
 
@@ -135,7 +135,7 @@ macro_rules! select_delivery {
 
 impl Tx {
     /// Records an endpoint; false where its id is there already.
-    pub async fn insert_endpoint(&mut self, new: &WebhookEndpoint) -> sqlx::Result<bool> {
+    pub(crate) async fn insert_endpoint(&mut self, new: &WebhookEndpoint) -> sqlx::Result<bool> {
         let sql = both(
             "insert into webhook_endpoint (id, url, description, events, secret, state, created_at, updated_at)
              values ($1, $2, $3, $4, $5, $6, $7, $7)
@@ -147,7 +147,7 @@ impl Tx {
     }
 
     /// Records what has changed of an endpoint.
-    pub async fn update_endpoint(&mut self, endpoint: &WebhookEndpoint) -> sqlx::Result<()> {
+    pub(crate) async fn update_endpoint(&mut self, endpoint: &WebhookEndpoint) -> sqlx::Result<()> {
         let sql = both(
             "update webhook_endpoint set url = $1, description = $2, events = $3, secret = $4, old_secret = $5,
                  old_secret_until = $6, state = $7, failing_since = $8, updated_at = $9
@@ -169,19 +169,19 @@ impl Tx {
     }
 
     /// An endpoint that is there, and nobody else changes it until this transaction ends.
-    pub async fn lock_endpoint(&mut self, id: &str) -> sqlx::Result<Option<WebhookEndpoint>> {
+    pub(crate) async fn lock_endpoint(&mut self, id: &str) -> sqlx::Result<Option<WebhookEndpoint>> {
         let sql = both("update webhook_endpoint set updated_at = updated_at where id = $1");
         self.run(sql, (id,)).await?;
         self.opt(both(select_endpoint!("where id = $1 and state <> 'deleted'")), (id,)).await
     }
 
     /// Every endpoint that hears of anything.
-    pub async fn enabled_endpoints(&mut self) -> sqlx::Result<Vec<WebhookEndpoint>> {
+    pub(crate) async fn enabled_endpoints(&mut self) -> sqlx::Result<Vec<WebhookEndpoint>> {
         self.all(both(select_endpoint!("where state = 'enabled' order by id")), ()).await
     }
 
     /// Writes an event down; false where it can happen only once, and is written down already.
-    pub async fn insert_outgoing_event(
+    pub(crate) async fn insert_outgoing_event(
         &mut self,
         id: &str,
         kind: &str,
@@ -197,7 +197,7 @@ impl Tx {
     }
 
     /// Puts an event on its way to an endpoint.
-    pub async fn insert_delivery(
+    pub(crate) async fn insert_delivery(
         &mut self,
         id: &str,
         endpoint_id: &str,
@@ -212,7 +212,7 @@ impl Tx {
     }
 
     /// Records how an attempt at a delivery ended; false where it is settled already, or another attempt came first.
-    pub async fn settle_delivery(
+    pub(crate) async fn settle_delivery(
         &mut self,
         before: &WebhookDelivery,
         attempt: &DeliveryAttempt<'_>,
@@ -235,7 +235,7 @@ impl Tx {
     }
 
     /// Sends a delivery once more from the start, whatever became of it; false where there is none.
-    pub async fn replay_delivery(&mut self, id: &str, now: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn replay_delivery(&mut self, id: &str, now: i64) -> sqlx::Result<bool> {
         let sql = both(
             "update webhook_delivery set state = 'pending', attempts = 0, next_at = $1, updated_at = $1
              where id = $2",
@@ -244,7 +244,11 @@ impl Tx {
     }
 
     /// Sends whatever an endpoint did not take once more from the start. Answers how many.
-    pub async fn replay_failed_deliveries(&mut self, endpoint_id: &str, now: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn replay_failed_deliveries(
+        &mut self,
+        endpoint_id: &str,
+        now: i64,
+    ) -> sqlx::Result<u64> {
         let sql = both(
             "update webhook_delivery set state = 'pending', attempts = 0, next_at = $1, updated_at = $1
              where endpoint_id = $2 and state = 'failed'",
@@ -253,7 +257,7 @@ impl Tx {
     }
 
     /// What waits for another try at an endpoint is tried now.
-    pub async fn hasten_deliveries(&mut self, endpoint_id: &str, now: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn hasten_deliveries(&mut self, endpoint_id: &str, now: i64) -> sqlx::Result<u64> {
         let sql = both(
             "update webhook_delivery set next_at = $1 where endpoint_id = $2 and state = 'pending' and next_at > $1",
         );
@@ -274,7 +278,7 @@ impl Store {
     }
 
     /// Deliveries to an endpoint that are due, oldest first.
-    pub async fn due_deliveries(
+    pub(crate) async fn due_deliveries(
         &self,
         endpoint_id: &str,
         now: i64,
@@ -287,7 +291,7 @@ impl Store {
     }
 
     /// When the next delivery to an endpoint is due, in unix milliseconds.
-    pub async fn next_delivery_at(&self, endpoint_id: &str) -> sqlx::Result<Option<i64>> {
+    pub(crate) async fn next_delivery_at(&self, endpoint_id: &str) -> sqlx::Result<Option<i64>> {
         let sql = both(
             "select next_at from webhook_delivery where endpoint_id = $1 and state = 'pending'
              order by next_at limit 1",
@@ -314,7 +318,7 @@ impl Store {
     }
 
     /// Forgets deliveries that were settled before a time, and events that nobody has to hear of any more.
-    pub async fn prune_deliveries(&self, before: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn prune_deliveries(&self, before: i64) -> sqlx::Result<u64> {
         let settled = both("delete from webhook_delivery where state <> 'pending' and updated_at < $1");
         let pruned = self.db.run(settled, (before,)).await?;
         let events = both(

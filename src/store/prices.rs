@@ -19,7 +19,7 @@ pub struct Price {
     pub terms: PriceTerms,
     pub created_at: DateTime<Utc>,
     /// Set: no new service may use it.
-    pub archived_at: Option<DateTime<Utc>>,
+    pub(crate) archived_at: Option<DateTime<Utc>>,
 }
 
 /// Which prices a list shows.
@@ -74,12 +74,12 @@ impl Store {
 }
 
 /// The price as this transaction sees it.
-pub async fn read(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Price>> {
+pub(crate) async fn read(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Price>> {
     tx.opt(both(select!("where id = $1")), (id,)).await?.map(price).transpose()
 }
 
 /// Records a price. False: its id is taken.
-pub async fn insert(tx: &mut Tx, new: &Price) -> sqlx::Result<bool> {
+pub(crate) async fn insert(tx: &mut Tx, new: &Price) -> sqlx::Result<bool> {
     let sql = both(
         "insert into price (id, name, meter_id, currency, terms, created_at)
         values ($1, $2, $3, $4, $5, $6)
@@ -98,7 +98,7 @@ pub async fn insert(tx: &mut Tx, new: &Price) -> sqlx::Result<bool> {
 }
 
 /// Archives a price, once: the first time stands.
-pub async fn archive(tx: &mut Tx, id: &str, at: DateTime<Utc>) -> sqlx::Result<u64> {
+pub(crate) async fn archive(tx: &mut Tx, id: &str, at: DateTime<Utc>) -> sqlx::Result<u64> {
     let sql = both("update price set archived_at = $2 where id = $1 and archived_at is null");
     tx.run(sql, (id, at.timestamp_millis())).await
 }

@@ -17,7 +17,7 @@ pub struct Probe(Mutex<Option<(i64, bool)>>);
 
 impl Store {
     /// Whether the database takes writes, within `patience`; believed for five seconds.
-    pub async fn takes_writes(&self, probe: &Probe, now: i64, patience: Duration) -> bool {
+    pub(crate) async fn takes_writes(&self, probe: &Probe, now: i64, patience: Duration) -> bool {
         let mut last = probe.0.lock().await;
         if let Some((at, taken)) = *last
             && (at..at + EVERY_MS).contains(&now)

@@ -6,7 +6,7 @@ const DAY_MS: i64 = 86_400_000;
 
 impl Store {
     /// Adds reads to the day of this time.
-    pub async fn add_stripe_reads(&self, now: i64, reads: i64) -> sqlx::Result<()> {
+    pub(crate) async fn add_stripe_reads(&self, now: i64, reads: i64) -> sqlx::Result<()> {
         let sql = both(
             "insert into stripe_reads (day, reads) values ($1, $2)
              on conflict (day) do update set reads = stripe_reads.reads + excluded.reads",
@@ -15,7 +15,7 @@ impl Store {
     }
 
     /// How many reads there were in the 30 days up to this time, its own day included.
-    pub async fn stripe_reads(&self, now: i64) -> sqlx::Result<i64> {
+    pub(crate) async fn stripe_reads(&self, now: i64) -> sqlx::Result<i64> {
         let sql = both("select cast(coalesce(sum(reads), 0) as bigint) from stripe_reads where day > $1");
         let (reads,): (i64,) = self.db.one(sql, (now.div_euclid(DAY_MS) - 30,)).await?;
         Ok(reads)
@@ -31,7 +31,7 @@ impl Store {
     }
 
     /// Forgets the days before this time.
-    pub async fn prune_stripe_reads(&self, before: i64) -> sqlx::Result<u64> {
+    pub(crate) async fn prune_stripe_reads(&self, before: i64) -> sqlx::Result<u64> {
         self.db.run(both("delete from stripe_reads where day < $1"), (before.div_euclid(DAY_MS),)).await
     }
 }

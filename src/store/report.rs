@@ -49,8 +49,8 @@ pub struct ReportRow {
     pub number: Option<String>,
     /// The invoice's state, or `not_invoiced`.
     pub status: String,
-    pub charge_state: Option<String>,
-    pub charge_reason: Option<String>,
+    pub(crate) charge_state: Option<String>,
+    pub(crate) charge_reason: Option<String>,
     /// What we have put there: the ledger's sum, of a draft what Stripe has acknowledged.
     pub amount: i64,
     /// What Stripe last said, and so below.
@@ -397,14 +397,14 @@ impl Store {
     }
 
     /// One row of a month, by its id.
-    pub async fn report_row(&self, month: &str, id: &str) -> sqlx::Result<Option<ReportRow>> {
+    pub(crate) async fn report_row(&self, month: &str, id: &str) -> sqlx::Result<Option<ReportRow>> {
         let filter = ReportFilter { month: month.to_owned(), ..ReportFilter::default() };
         let (a, b, c, d, e, f, g, h) = filter.args();
         self.db.opt(ONE, (a, b, c, d, e, f, g, h, id)).await
     }
 
     /// What the rows come to, by currency and status.
-    pub async fn report_totals(&self, filter: &ReportFilter) -> sqlx::Result<Vec<ReportTotal>> {
+    pub(crate) async fn report_totals(&self, filter: &ReportFilter) -> sqlx::Result<Vec<ReportTotal>> {
         let sql = both(concat!(
             "select invoice.currency as currency, invoice.state as status, count(*) as invoices,
                     cast(sum(",
@@ -427,7 +427,7 @@ impl Store {
     }
 
     /// How many rows of a month wait for something.
-    pub async fn report_counts(&self, month: &str) -> sqlx::Result<ReportCounts> {
+    pub(crate) async fn report_counts(&self, month: &str) -> sqlx::Result<ReportCounts> {
         let sql = both(concat!(
             "with awaited as (select distinct customer_id, cycle from looked_up_amount
                               where substr(cycle, 1, 7) = $1 and state <> 'known')

@@ -71,12 +71,12 @@ impl Store {
 }
 
 /// The service as this transaction sees it.
-pub async fn read(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Service>> {
+pub(crate) async fn read(tx: &mut Tx, id: &str) -> sqlx::Result<Option<Service>> {
     tx.opt(both(select!("where id = $1")), (id,)).await?.map(service).transpose()
 }
 
 /// Records a service. False: its id is taken.
-pub async fn insert(tx: &mut Tx, new: &Service) -> sqlx::Result<bool> {
+pub(crate) async fn insert(tx: &mut Tx, new: &Service) -> sqlx::Result<bool> {
     let sql = both(
         "insert into service (id, customer_id, price_id, from_day, until_day, created_at, updated_at)
         values ($1, $2, $3, $4, $5, $6, $7)
@@ -95,7 +95,7 @@ pub async fn insert(tx: &mut Tx, new: &Service) -> sqlx::Result<bool> {
 }
 
 /// Records when a service ends, or that it goes on.
-pub async fn set_until(
+pub(crate) async fn set_until(
     tx: &mut Tx,
     id: &str,
     until: Option<NaiveDate>,

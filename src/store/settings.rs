@@ -11,7 +11,7 @@ impl Store {
     }
 
     /// Keeps a value, in place of an earlier one.
-    pub async fn put_setting(&self, name: &str, value: &str) -> sqlx::Result<()> {
+    pub(crate) async fn put_setting(&self, name: &str, value: &str) -> sqlx::Result<()> {
         let sql = both(
             "insert into setting (name, value) values ($1, $2) on conflict (name) do update set value = excluded.value",
         );

@@ -17,7 +17,7 @@ pub struct PricedService {
     pub decimals: Option<i64>,
     pub unit_label: Option<String>,
     pub from_day: String,
-    pub until_day: Option<String>,
+    pub(crate) until_day: Option<String>,
 }
 
 from_row!(PricedService {

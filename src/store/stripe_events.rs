@@ -51,13 +51,13 @@ macro_rules! select_event {
 
 impl Tx {
     /// The event goes on waiting, until it is known what becomes of this invoice.
-    pub async fn stripe_event_waits(&mut self, id: &str, invoice_id: &str) -> sqlx::Result<()> {
+    pub(crate) async fn stripe_event_waits(&mut self, id: &str, invoice_id: &str) -> sqlx::Result<()> {
         let sql = both("update stripe_event set reason = $1 where id = $2 and state = 'pending'");
         self.run(sql, (invoice_id, id)).await.map(|_| ())
     }
 
     /// What the events are about that wait for this invoice.
-    pub async fn objects_waiting_for(&mut self, invoice_id: &str) -> sqlx::Result<Vec<(String,)>> {
+    pub(crate) async fn objects_waiting_for(&mut self, invoice_id: &str) -> sqlx::Result<Vec<(String,)>> {
         let sql = both(
             "select distinct object_id from stripe_event
              where state = 'pending' and object_id is not null and reason = $1 order by object_id",
@@ -89,7 +89,7 @@ impl Tx {
     }
 
     /// Nobody else settles this event until this transaction ends; false where somebody has.
-    pub async fn lock_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
+    pub(crate) async fn lock_stripe_event(&mut self, id: &str) -> sqlx::Result<bool> {
         let sql = both("update stripe_event set reason = reason where id = $1 and state = 'pending'");
         Ok(self.run(sql, (id,)).await? == 1)
     }
@@ -109,7 +109,7 @@ impl Tx {
     }
 
     /// Our id of the customer that Stripe calls so.
-    pub async fn customer_named(&mut self, stripe_customer_id: &str) -> sqlx::Result<Option<String>> {
+    pub(crate) async fn customer_named(&mut self, stripe_customer_id: &str) -> sqlx::Result<Option<String>> {
         let sql = both("select id from customer where stripe_customer_id = $1");
         let found: Option<(String,)> = self.opt(sql, (stripe_customer_id,)).await?;
         Ok(found.map(|(id,)| id))
@@ -125,7 +125,7 @@ impl Tx {
 
 impl Store {
     /// Events about one object that nobody has reacted to.
-    pub async fn pending_stripe_events(&self, object_id: &str) -> sqlx::Result<Vec<StripeEvent>> {
+    pub(crate) async fn pending_stripe_events(&self, object_id: &str) -> sqlx::Result<Vec<StripeEvent>> {
         let sql = select_event!("where object_id = $1 and state = 'pending' order by received_at, id");
         self.db.all(sql, (object_id,)).await
     }
@@ -136,7 +136,7 @@ impl Store {
     }
 
     /// When the last new webhook came, in unix milliseconds; none where none ever did.
-    pub async fn last_webhook_at(&self) -> sqlx::Result<Option<i64>> {
+    pub(crate) async fn last_webhook_at(&self) -> sqlx::Result<Option<i64>> {
         let sql =
             both("select received_at from stripe_event where polled = 0 order by received_at desc limit 1");
         let last: Option<(i64,)> = self.db.opt(sql, ()).await?;
@@ -145,7 +145,7 @@ impl Store {
 
     /// The longest time between one webhook and the next since a time, in milliseconds, and how many there were. Where
     /// an event had to be asked for in between, webhooks were lost, and the silence was none to get used to.
-    pub async fn longest_silence(&self, since: i64) -> sqlx::Result<(i64, i64)> {
+    pub(crate) async fn longest_silence(&self, since: i64) -> sqlx::Result<(i64, i64)> {
         let sql = both(
             "select cast(coalesce(max(case when polled = 0 and polled_before = 0 then received_at - before end), 0) as bigint),
                     count(*)

@@ -600,7 +600,7 @@ impl Bound {
 
 /// A customer as usage needs it; none of this ever changes.
 #[derive(Debug)]
-pub struct UsageCustomer {
+pub(crate) struct UsageCustomer {
     /// The number in usage rows.
     pub no: i64,
     /// The id.
@@ -617,7 +617,7 @@ from_row!(UsageCustomer { no, id, external_id, time_zone, anchor_day });
 
 /// A meter as usage needs it; none of this ever changes.
 #[derive(Debug)]
-pub struct UsageMeter {
+pub(crate) struct UsageMeter {
     /// The number in usage rows.
     pub no: i64,
     /// The id.
@@ -634,7 +634,7 @@ from_row!(UsageMeter { no, id, event_name, aggregation, decimals });
 
 impl Store {
     /// The customers that these ids or external ids name; unknown ones are missing.
-    pub async fn usage_customers(&self, names: &[&str]) -> sqlx::Result<Vec<UsageCustomer>> {
+    pub(crate) async fn usage_customers(&self, names: &[&str]) -> sqlx::Result<Vec<UsageCustomer>> {
         let names = json(&names)?;
         self.db
             .all(
@@ -660,7 +660,7 @@ impl Store {
     }
 
     /// The meters that these ids or event names name; unknown ones are missing.
-    pub async fn usage_meters(&self, names: &[&str]) -> sqlx::Result<Vec<UsageMeter>> {
+    pub(crate) async fn usage_meters(&self, names: &[&str]) -> sqlx::Result<Vec<UsageMeter>> {
         let names = json(&names)?;
         self.db
             .all(

@@ -6,23 +6,23 @@ use super::{Store, both};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Jobs whose time has come.
-    pub jobs_due: i64,
-    pub jobs_running: i64,
+    pub(crate) jobs_due: i64,
+    pub(crate) jobs_running: i64,
     /// Jobs that wait for a human.
     pub jobs_failed: i64,
     /// How long the oldest due job has waited.
-    pub oldest_due_job_ms: i64,
+    pub(crate) oldest_due_job_ms: i64,
     /// Live jobs whose last try found that Stripe does not accept the key.
-    pub jobs_unauthorized: i64,
+    pub(crate) jobs_unauthorized: i64,
     /// Live jobs whose last try had no answer from Stripe, or was asked to slow down.
-    pub jobs_unanswered: i64,
+    pub(crate) jobs_unanswered: i64,
     /// Writes to Stripe that are recorded and not settled.
     pub intents_open: i64,
     /// Those among them that were sent without an answer: nobody knows whether they took effect.
-    pub intents_unknown: i64,
+    pub(crate) intents_unknown: i64,
     /// Customers whose draft does not show yet what they owe.
     pub changed_customers: i64,
-    pub incidents_open: i64,
+    pub(crate) incidents_open: i64,
     /// Stored events of Stripe that nobody has reacted to.
     pub stripe_events_pending: i64,
     /// 1 where Stripe has been silent for longer than usual.

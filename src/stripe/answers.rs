@@ -10,7 +10,7 @@ use super::requests::{ITEM_KEY, OWNER_KEY};
 
 /// An invoice, with its first ten lines.
 #[derive(Clone, Debug, Deserialize)]
-pub struct InvoiceAnswer {
+pub(crate) struct InvoiceAnswer {
     pub id: String,
     pub status: Option<String>,
     #[serde(default)]
@@ -36,21 +36,21 @@ pub struct InvoiceAnswer {
     pub invoice_pdf: Option<String>,
     /// Unix seconds.
     #[serde(default)]
-    pub due_date: Option<i64>,
+    pub(crate) due_date: Option<i64>,
     #[serde(default)]
-    pub status_transitions: Transitions,
+    pub(crate) status_transitions: Transitions,
     #[serde(default)]
     pub metadata: Option<BTreeMap<String, String>>,
     #[serde(default)]
     pub lines: Option<LinesPage>,
     #[serde(default)]
-    pub last_finalization_error: Option<FinalizationError>,
+    pub(crate) last_finalization_error: Option<FinalizationError>,
     /// Whether Stripe goes on by itself: finalizes, and charges.
     #[serde(default)]
     pub auto_advance: bool,
     /// How much of it was paid outside of Stripe.
     #[serde(default)]
-    pub amount_paid_off_stripe: i64,
+    pub(crate) amount_paid_off_stripe: i64,
     /// Only where it was asked for.
     #[serde(default)]
     pub payments: Option<List<InvoicePayment>>,
@@ -58,42 +58,39 @@ pub struct InvoiceAnswer {
 
 impl InvoiceAnswer {
     /// Reads an answer or an event's object.
-    pub fn parse(body: &[u8]) -> Result<InvoiceAnswer, StripeError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<InvoiceAnswer, StripeError> {
         decode(body)
     }
 
     /// The id of ours that we wrote on it.
-    pub fn our_id(&self) -> Option<&str> {
+    pub(crate) fn our_id(&self) -> Option<&str> {
         self.metadata.as_ref()?.get(OWNER_KEY).map(String::as_str)
     }
 
     /// All its lines, where the embedded first ten are all.
-    pub fn all_lines(&self) -> Option<&[LineAnswer]> {
+    pub(crate) fn all_lines(&self) -> Option<&[LineAnswer]> {
         self.lines.as_ref().filter(|lines| !lines.has_more).map(|lines| lines.data.as_slice())
     }
 }
 
 /// A payment of an invoice, as an event tells of it or an invoice shows it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct InvoicePayment {
+pub(crate) struct InvoicePayment {
     /// `in_…`
     #[serde(default)]
     pub invoice: Option<String>,
-    /// `open`, `paid` or `canceled`.
-    #[serde(default)]
-    pub status: Option<String>,
     #[serde(default)]
     pub payment: Option<PaidBy>,
 }
 
 impl InvoicePayment {
     /// Reads an event's object.
-    pub fn parse(body: &[u8]) -> Result<InvoicePayment, StripeError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<InvoicePayment, StripeError> {
         decode(body)
     }
 
     /// The payment itself, `pi_…`.
-    pub fn payment_id(&self) -> Option<&str> {
+    pub(crate) fn payment_id(&self) -> Option<&str> {
         match self.payment.as_ref()?.payment_intent.as_ref()? {
             PaymentIntent::Id(id) => Some(id),
             PaymentIntent::Object { id, .. } => Some(id),
@@ -103,15 +100,15 @@ impl InvoicePayment {
 
 /// What a payment of an invoice was made with.
 #[derive(Clone, Debug, Deserialize)]
-pub struct PaidBy {
+pub(crate) struct PaidBy {
     #[serde(default)]
-    pub payment_intent: Option<PaymentIntent>,
+    pub(crate) payment_intent: Option<PaymentIntent>,
 }
 
 /// A payment: its id, or where it was asked for how it stands.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub enum PaymentIntent {
+pub(crate) enum PaymentIntent {
     Id(String),
     Object {
         id: String,
@@ -126,16 +123,16 @@ pub enum PaymentIntent {
 
 /// What happened to the money of a payment: a refunded charge, a dispute, or a credit note of an invoice.
 #[derive(Clone, Debug, Deserialize)]
-pub struct MoneyBack {
+pub(crate) struct MoneyBack {
     /// Of a charge or dispute: `pi_…`.
     #[serde(default)]
-    pub payment_intent: Option<String>,
+    pub(crate) payment_intent: Option<String>,
     /// Of a credit note: `in_…`.
     #[serde(default)]
     pub invoice: Option<String>,
     /// Of a charge, in all, in minor units.
     #[serde(default)]
-    pub amount_refunded: i64,
+    pub(crate) amount_refunded: i64,
     /// Of a credit note, in minor units.
     #[serde(default)]
     pub amount: i64,
@@ -146,32 +143,28 @@ pub struct MoneyBack {
 
 impl MoneyBack {
     /// Reads an event's object.
-    pub fn parse(body: &[u8]) -> Result<MoneyBack, StripeError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<MoneyBack, StripeError> {
         decode(body)
     }
 }
 
 /// When an invoice changed its state, in unix seconds.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Transitions {
+pub(crate) struct Transitions {
     #[serde(default)]
     pub finalized_at: Option<i64>,
-    #[serde(default)]
-    pub paid_at: Option<i64>,
 }
 
 /// Why Stripe could not finalize.
 #[derive(Clone, Debug, Deserialize)]
-pub struct FinalizationError {
-    #[serde(default)]
-    pub code: Option<String>,
+pub(crate) struct FinalizationError {
     #[serde(default)]
     pub message: Option<String>,
 }
 
 /// Some lines of an invoice.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct LinesPage {
+pub(crate) struct LinesPage {
     pub data: Vec<LineAnswer>,
     #[serde(default)]
     pub has_more: bool,
@@ -179,7 +172,7 @@ pub struct LinesPage {
 
 /// One line of an invoice.
 #[derive(Clone, Debug, Deserialize)]
-pub struct LineAnswer {
+pub(crate) struct LineAnswer {
     /// `il_…`
     pub id: String,
     pub amount: i64,
@@ -193,14 +186,14 @@ pub struct LineAnswer {
 
 impl LineAnswer {
     /// Our item key; a foreign line has none.
-    pub fn item_key(&self) -> Option<&str> {
+    pub(crate) fn item_key(&self) -> Option<&str> {
         self.metadata.as_ref()?.get(ITEM_KEY).map(String::as_str)
     }
 }
 
 /// An item that is on no invoice, and that the next one to include pending items would sweep up.
 #[derive(Clone, Debug, Deserialize)]
-pub struct PendingItem {
+pub(crate) struct PendingItem {
     /// `ii_…`
     pub id: String,
     pub amount: i64,
@@ -214,21 +207,21 @@ pub struct PendingItem {
 
 impl PendingItem {
     /// Our item key; a foreign item has none.
-    pub fn item_key(&self) -> Option<&str> {
+    pub(crate) fn item_key(&self) -> Option<&str> {
         self.metadata.as_ref()?.get(ITEM_KEY).map(String::as_str)
     }
 }
 
 /// What a line is for, in unix seconds.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct LinePeriod {
+pub(crate) struct LinePeriod {
     pub start: i64,
     pub end: i64,
 }
 
 /// One page of a list.
 #[derive(Clone, Debug, Deserialize)]
-pub struct List<T> {
+pub(crate) struct List<T> {
     pub data: Vec<T>,
     #[serde(default)]
     pub has_more: bool,
@@ -236,7 +229,7 @@ pub struct List<T> {
 
 /// An event of the events list: its id, and the whole of it as Stripe wrote it.
 #[derive(Clone, Debug)]
-pub struct EventAnswer {
+pub(crate) struct EventAnswer {
     pub id: String,
     pub raw: Box<RawValue>,
 }
@@ -251,7 +244,7 @@ impl<'de> Deserialize<'de> for EventAnswer {
 
 /// A customer, known again by our id.
 #[derive(Clone, Debug, Deserialize)]
-pub struct CustomerAnswer {
+pub(crate) struct CustomerAnswer {
     pub id: String,
     /// What Stripe bills them in where nothing else is said; none before their first invoice.
     #[serde(default)]
@@ -262,25 +255,25 @@ pub struct CustomerAnswer {
 
 impl CustomerAnswer {
     /// Reads an answer or an event's object.
-    pub fn parse(body: &[u8]) -> Result<CustomerAnswer, StripeError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<CustomerAnswer, StripeError> {
         decode(body)
     }
 
     /// The id of ours that we wrote on it.
-    pub fn our_id(&self) -> Option<&str> {
+    pub(crate) fn our_id(&self) -> Option<&str> {
         self.metadata.as_ref()?.get(OWNER_KEY).map(String::as_str)
     }
 }
 
 /// Any object, of which only the id matters.
 #[derive(Clone, Debug, Deserialize)]
-pub struct ObjectAnswer {
+pub(crate) struct ObjectAnswer {
     pub id: String,
 }
 
 impl ObjectAnswer {
     /// Reads an answer.
-    pub fn parse(body: &[u8]) -> Result<ObjectAnswer, StripeError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<ObjectAnswer, StripeError> {
         decode(body)
     }
 }

@@ -58,14 +58,14 @@ pub struct Refusal {
     #[serde(default)]
     pub code: Option<String>,
     #[serde(default)]
-    pub param: Option<String>,
+    pub(crate) param: Option<String>,
     #[serde(default)]
     pub message: Option<String>,
     #[serde(default)]
-    pub decline_code: Option<String>,
+    pub(crate) decline_code: Option<String>,
     /// What the card network advises, such as `do_not_try_again`.
     #[serde(default)]
-    pub advice_code: Option<String>,
+    pub(crate) advice_code: Option<String>,
     /// The charge that failed, `ch_…`; none where it did not come to one.
     #[serde(default)]
     pub charge: Option<String>,
@@ -98,7 +98,7 @@ impl StripeClientErr for StripeError {
 }
 
 /// Is told of every call that has ended, to count it.
-pub trait Observer: Send + Sync + fmt::Debug {
+pub(crate) trait Observer: Send + Sync + fmt::Debug {
     /// `operation` is a method and a path without ids. `ending` is `ok`, `no_answer`, `slow_down` (429),
     /// `unauthorized`, `refused` or `unreadable`.
     fn called(&self, operation: &str, ending: &'static str);
@@ -118,7 +118,7 @@ impl Stripe {
     }
 
     /// The same account, and somebody who is told of its calls.
-    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Stripe {
+    pub(crate) fn observed_by(mut self, observer: Arc<dyn Observer>) -> Stripe {
         self.observer = Some(observer);
         self
     }
@@ -144,7 +144,7 @@ impl Stripe {
     }
 
     /// Asks anything cheap, and answers the time that Stripe's answer was sent at, in unix seconds.
-    pub async fn ask_time(&self, request: RequestBuilder) -> Result<Option<i64>, StripeError> {
+    pub(crate) async fn ask_time(&self, request: RequestBuilder) -> Result<Option<i64>, StripeError> {
         let answer = self.transport.send(on_the_wire(request, None)).await.map_err(StripeError::NoAnswer)?;
         let sent_at = answer.sent_at;
         judge(answer).map(|_| sent_at)

@@ -61,7 +61,7 @@ impl Pacer {
     }
 
     /// Stripe said 429: that bucket halves its rate, and wins it back over the next seconds without another.
-    pub fn slow_down(&self, endpoint: &str, reason: Option<&str>) {
+    pub(crate) fn slow_down(&self, endpoint: &str, reason: Option<&str>) {
         let Some(rates) = self.rates else { return };
         let now = Instant::now();
         let mut state = self.lock();

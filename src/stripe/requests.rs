@@ -18,9 +18,9 @@ use stripe_shared::InvoiceStatus;
 use stripe_types::{Currency, RangeBoundsTs, RangeQueryTs};
 
 /// The metadata key by which we know our lines again.
-pub const ITEM_KEY: &str = "opentab_item";
+pub(super) const ITEM_KEY: &str = "opentab_item";
 /// The metadata key by which we know our invoices and customers again.
-pub const OWNER_KEY: &str = "opentab_id";
+pub(super) const OWNER_KEY: &str = "opentab_id";
 
 /// How a write is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn write(request: impl StripeRequest) -> Write {
 
 /// A line as we want it on a draft. Amount in minor units of the invoice's currency, period in unix seconds.
 #[derive(Clone, Debug)]
-pub struct DraftLine<'a> {
+pub(crate) struct DraftLine<'a> {
     pub item_key: &'a str,
     pub amount: i64,
     pub description: &'a str,
@@ -83,7 +83,7 @@ impl DraftLine<'_> {
 
 /// A draft as we open it.
 #[derive(Clone, Debug)]
-pub struct NewInvoice<'a> {
+pub(crate) struct NewInvoice<'a> {
     pub id: &'a str,
     pub stripe_customer_id: &'a str,
     pub currency: &'a str,
@@ -92,7 +92,7 @@ pub struct NewInvoice<'a> {
 }
 
 /// Creates the customer at Stripe.
-pub fn create_customer(id: &str, name: &str, email: Option<&str>) -> Write {
+pub(crate) fn create_customer(id: &str, name: &str, email: Option<&str>) -> Write {
     let metadata = HashMap::from([(OWNER_KEY.to_owned(), id.to_owned())]);
     let mut request = CreateCustomer::new().name(name).metadata(metadata);
     if let Some(email) = email {
@@ -102,7 +102,7 @@ pub fn create_customer(id: &str, name: &str, email: Option<&str>) -> Write {
 }
 
 /// Opens a draft that Stripe leaves alone until we finalize it, and that sweeps up nothing that is pending.
-pub fn create_invoice(new: &NewInvoice<'_>) -> Write {
+pub(crate) fn create_invoice(new: &NewInvoice<'_>) -> Write {
     use stripe_shared::InvoiceCollectionMethod::{ChargeAutomatically, SendInvoice};
     let mut request = CreateInvoice::new()
         .customer(new.stripe_customer_id)
@@ -122,7 +122,7 @@ fn currency(code: &str) -> Currency {
 }
 
 /// Adds lines, at the end of the draft.
-pub fn add_lines(stripe_invoice_id: &str, lines: &[DraftLine<'_>]) -> Write {
+pub(crate) fn add_lines(stripe_invoice_id: &str, lines: &[DraftLine<'_>]) -> Write {
     let lines: Vec<_> = lines
         .iter()
         .map(|line| AddLinesInvoiceLines {
@@ -137,7 +137,7 @@ pub fn add_lines(stripe_invoice_id: &str, lines: &[DraftLine<'_>]) -> Write {
 }
 
 /// Changes lines, each named by Stripe's `il_` id.
-pub fn update_lines(stripe_invoice_id: &str, lines: &[(&str, DraftLine<'_>)]) -> Write {
+pub(crate) fn update_lines(stripe_invoice_id: &str, lines: &[(&str, DraftLine<'_>)]) -> Write {
     let lines: Vec<_> = lines
         .iter()
         .map(|(id, line)| UpdateLinesInvoiceLines {
@@ -151,54 +151,54 @@ pub fn update_lines(stripe_invoice_id: &str, lines: &[(&str, DraftLine<'_>)]) ->
 }
 
 /// Removes lines for good: an unassigned one would turn up on a later invoice.
-pub fn remove_lines(stripe_invoice_id: &str, line_ids: &[&str]) -> Write {
+pub(crate) fn remove_lines(stripe_invoice_id: &str, line_ids: &[&str]) -> Write {
     let delete = |id: &&str| RemoveLinesInvoiceLines::new(RemoveLinesInvoiceLinesBehavior::Delete, *id);
     let lines: Vec<_> = line_ids.iter().map(delete).collect();
     write(RemoveLinesInvoice::new(stripe_invoice_id, lines))
 }
 
 /// Sets when a sent invoice is due, in unix seconds. Only drafts take it.
-pub fn set_due_date(stripe_invoice_id: &str, due_at: i64) -> Write {
+pub(crate) fn set_due_date(stripe_invoice_id: &str, due_at: i64) -> Write {
     write(UpdateInvoice::new(stripe_invoice_id).due_date(due_at))
 }
 
 /// Finalizes; where Stripe is to collect it goes on by itself, otherwise it leaves the invoice alone.
-pub fn finalize(stripe_invoice_id: &str, stripe_collects: bool) -> Write {
+pub(crate) fn finalize(stripe_invoice_id: &str, stripe_collects: bool) -> Write {
     write(FinalizeInvoiceInvoice::new(stripe_invoice_id).auto_advance(stripe_collects))
 }
 
 /// Charges what the customer, or the invoice, has as its payment method. Nobody sits in front of a screen.
-pub fn pay(stripe_invoice_id: &str) -> Write {
+pub(crate) fn pay(stripe_invoice_id: &str) -> Write {
     write(PayInvoice::new(stripe_invoice_id).off_session(true))
 }
 
 /// Has Stripe e-mail a finalized invoice. Each time it is asked under another key, it is another e-mail.
-pub fn send_invoice(stripe_invoice_id: &str) -> Write {
+pub(crate) fn send_invoice(stripe_invoice_id: &str) -> Write {
     write(SendInvoiceInvoice::new(stripe_invoice_id))
 }
 
 /// Cancels a finalized invoice for ever.
-pub fn void(stripe_invoice_id: &str) -> Write {
+pub(crate) fn void(stripe_invoice_id: &str) -> Write {
     write(VoidInvoiceInvoice::new(stripe_invoice_id))
 }
 
 /// Says that nobody expects it to be paid; it still may be.
-pub fn mark_uncollectible(stripe_invoice_id: &str) -> Write {
+pub(crate) fn mark_uncollectible(stripe_invoice_id: &str) -> Write {
     write(MarkUncollectibleInvoice::new(stripe_invoice_id))
 }
 
 /// One invoice, and how its payments stand.
-pub fn invoice_with_payments(stripe_invoice_id: &str) -> RetrieveInvoice {
+pub(crate) fn invoice_with_payments(stripe_invoice_id: &str) -> RetrieveInvoice {
     RetrieveInvoice::new(stripe_invoice_id).expand(["payments.data.payment.payment_intent".to_owned()])
 }
 
 /// One invoice, its first ten lines inside.
-pub fn invoice(stripe_invoice_id: &str) -> RetrieveInvoice {
+pub(crate) fn invoice(stripe_invoice_id: &str) -> RetrieveInvoice {
     RetrieveInvoice::new(stripe_invoice_id)
 }
 
 /// A hundred lines of an invoice, behind the one named.
-pub fn lines(stripe_invoice_id: &str, starting_after: Option<&str>) -> ListInvoiceInvoiceLineItem {
+pub(crate) fn lines(stripe_invoice_id: &str, starting_after: Option<&str>) -> ListInvoiceInvoiceLineItem {
     let request = ListInvoiceInvoiceLineItem::new(stripe_invoice_id).limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
@@ -207,7 +207,7 @@ pub fn lines(stripe_invoice_id: &str, starting_after: Option<&str>) -> ListInvoi
 }
 
 /// Customers created since a time, in unix seconds.
-pub fn customers_since(since: i64, starting_after: Option<&str>) -> ListCustomer {
+pub(crate) fn customers_since(since: i64, starting_after: Option<&str>) -> ListCustomer {
     let request = ListCustomer::new().created(from(since)).limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
@@ -216,7 +216,7 @@ pub fn customers_since(since: i64, starting_after: Option<&str>) -> ListCustomer
 }
 
 /// A customer's items that the next invoice to include pending ones would sweep up.
-pub fn pending_items(stripe_customer_id: &str, starting_after: Option<&str>) -> ListInvoiceItem {
+pub(crate) fn pending_items(stripe_customer_id: &str, starting_after: Option<&str>) -> ListInvoiceItem {
     let request = ListInvoiceItem::new().customer(stripe_customer_id).pending(true).limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
@@ -225,7 +225,7 @@ pub fn pending_items(stripe_customer_id: &str, starting_after: Option<&str>) -> 
 }
 
 /// The same of every customer.
-pub fn all_pending_items(starting_after: Option<&str>) -> ListInvoiceItem {
+pub(crate) fn all_pending_items(starting_after: Option<&str>) -> ListInvoiceItem {
     let request = ListInvoiceItem::new().pending(true).limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
@@ -234,12 +234,12 @@ pub fn all_pending_items(starting_after: Option<&str>) -> ListInvoiceItem {
 }
 
 /// Deletes an item that is on no invoice, `ii_…`.
-pub fn delete_item(item_id: &str) -> Write {
+pub(crate) fn delete_item(item_id: &str) -> Write {
     write(DeleteInvoiceItem::new(item_id))
 }
 
 /// Deletes a draft. What stands on it does not go with it: remove its lines first.
-pub fn delete_draft(stripe_invoice_id: &str) -> Write {
+pub(crate) fn delete_draft(stripe_invoice_id: &str) -> Write {
     write(DeleteInvoice::new(stripe_invoice_id))
 }
 
@@ -248,12 +248,12 @@ fn from(since: i64) -> RangeQueryTs {
 }
 
 /// A customer's newest hundred invoices.
-pub fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
+pub(crate) fn invoices_of(stripe_customer_id: &str) -> ListInvoice {
     ListInvoice::new().customer(stripe_customer_id).limit(100)
 }
 
 /// A hundred invoices in one of Stripe's states, of every customer, created since a time, in unix seconds.
-pub fn invoices_in(status: &str, since: i64, starting_after: Option<&str>) -> ListInvoice {
+pub(crate) fn invoices_in(status: &str, since: i64, starting_after: Option<&str>) -> ListInvoice {
     let status = status.parse().unwrap_or_else(|_| InvoiceStatus::Unknown(status.to_owned()));
     let request = ListInvoice::new().status(status).limit(100);
     let request = if since > 0 { request.created(from(since)) } else { request };
@@ -265,7 +265,12 @@ pub fn invoices_in(status: &str, since: i64, starting_after: Option<&str>) -> Li
 
 /// A hundred events of these kinds since a time, in unix seconds: all, or only those whose delivery has not succeeded.
 /// Stripe takes at most 20 kinds.
-pub fn events(kinds: &[&str], since: i64, only_undelivered: bool, starting_after: Option<&str>) -> ListEvent {
+pub(crate) fn events(
+    kinds: &[&str],
+    since: i64,
+    only_undelivered: bool,
+    starting_after: Option<&str>,
+) -> ListEvent {
     let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
     let request = ListEvent::new().types(kinds).created(from(since)).limit(100);
     let request = if only_undelivered { request.delivery_success(false) } else { request };
@@ -276,7 +281,7 @@ pub fn events(kinds: &[&str], since: i64, only_undelivered: bool, starting_after
 }
 
 /// A hundred events of invoices that were e-mailed since a time, in unix seconds.
-pub fn sent_since(since: i64, starting_after: Option<&str>) -> ListEvent {
+pub(crate) fn sent_since(since: i64, starting_after: Option<&str>) -> ListEvent {
     let request = ListEvent::new().created(from(since)).type_("invoice.sent").limit(100);
     match starting_after {
         Some(id) => request.starting_after(id),
@@ -285,6 +290,6 @@ pub fn sent_since(since: i64, starting_after: Option<&str>) -> ListEvent {
 }
 
 /// The cheapest call that proves the key.
-pub fn account() -> RetrieveForMyAccountBalance {
+pub(crate) fn account() -> RetrieveForMyAccountBalance {
     RetrieveForMyAccountBalance::new()
 }

@@ -16,7 +16,7 @@ use crate::app::App;
 const SECRET: &str = "link_secret";
 /// How long a browser keeps a session, and the least that one is valid: a link opened in its last minute still shows
 /// a page that can be read in peace.
-pub const SESSION: Duration = Duration::from_secs(12 * 3_600);
+pub(crate) const SESSION: Duration = Duration::from_secs(12 * 3_600);
 
 /// A link that was just made.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct NewLink {
 
 /// Why a link or a session opens nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// What was signed does not open it, or no longer.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -41,7 +41,7 @@ pub enum LinkError {
 ///
 /// # Errors
 /// `Gone` where there is no such customer, whether named by our id or by the user's own.
-pub async fn create(
+pub(crate) async fn create(
     app: &App,
     customer: &str,
     lifetime: Option<Duration>,
@@ -59,7 +59,7 @@ pub async fn create(
 
 /// Opens a link: answers a session token for the customer's cookie. It is valid for as long as the link itself would
 /// open the page again.
-pub async fn open(app: &App, token: &str) -> Result<String, LinkError> {
+pub(crate) async fn open(app: &App, token: &str) -> Result<String, LinkError> {
     let secret = secret(app).await?;
     let link = verify(&secret, Purpose::Link, token, app.clock.now())?;
     if app.store.customer(&link.customer_id).await?.is_none() {
@@ -70,7 +70,7 @@ pub async fn open(app: &App, token: &str) -> Result<String, LinkError> {
 }
 
 /// Whose session a cookie holds.
-pub async fn session(app: &App, token: &str) -> Result<Session, LinkError> {
+pub(crate) async fn session(app: &App, token: &str) -> Result<Session, LinkError> {
     Ok(verify(&secret(app).await?, Purpose::Session, token, app.clock.now())?)
 }
 

@@ -39,7 +39,7 @@ pub struct BillingView {
     #[schema(example = "Europe/Berlin")]
     pub time_zone: String,
     /// When this was true.
-    pub as_of: DateTime<Utc>,
+    pub(crate) as_of: DateTime<Utc>,
     /// The customer's local day then.
     pub today: NaiveDate,
     /// The current invoice.
@@ -75,7 +75,7 @@ pub struct PeriodView {
     pub name: String,
     pub period: Period,
     /// When the invoice is finalized.
-    pub closes_at: Option<DateTime<Utc>>,
+    pub(crate) closes_at: Option<DateTime<Utc>>,
     /// Every line, also those with nothing left to bill.
     pub lines: Vec<LineView>,
     /// What we put on the draft: the sum of the lines' `amount`.
@@ -84,10 +84,10 @@ pub struct PeriodView {
     pub total_formatted: String,
     /// What others have put on the draft at Stripe.
     pub foreign_amount: i64,
-    pub foreign_amount_formatted: String,
+    pub(crate) foreign_amount_formatted: String,
     /// Both together.
-    pub invoice_total: i64,
-    pub invoice_total_formatted: String,
+    invoice_total: i64,
+    pub(crate) invoice_total_formatted: String,
 }
 
 /// Half-open: `start` belongs to it, `end` does not.
@@ -110,20 +110,20 @@ pub struct LineView {
     #[schema(example = "12345")]
     pub quantity: Option<String>,
     #[schema(example = "12,345")]
-    pub quantity_formatted: Option<String>,
+    pub(crate) quantity_formatted: Option<String>,
     #[schema(example = "requests")]
     pub unit_label: String,
     /// The price in words.
     #[schema(example = "$0.002 per unit after 1,000 included")]
-    pub price_description: Option<String>,
+    pub(crate) price_description: Option<String>,
     /// Which part of the quantity costs what.
     pub parts: Vec<PartView>,
     /// What the cycle costs.
     pub owed: i64,
-    pub owed_formatted: String,
+    pub(crate) owed_formatted: String,
     /// What earlier invoices hold of it.
     pub billed: i64,
-    pub billed_formatted: String,
+    pub(crate) billed_formatted: String,
     /// What this invoice holds: owed less billed.
     pub amount: i64,
     pub amount_formatted: String,
@@ -140,22 +140,22 @@ pub struct LineView {
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PartView {
     #[schema(example = "0 to 10,000")]
-    pub label: String,
+    pub(crate) label: String,
     #[schema(example = "10000")]
     pub quantity: String,
     #[schema(example = "10,000")]
-    pub quantity_formatted: String,
+    pub(crate) quantity_formatted: String,
     /// Minor units per unit, where the part is priced by the unit.
     #[schema(example = "0.2")]
     pub unit_amount_decimal: Option<String>,
     #[schema(example = "$0.002")]
-    pub unit_amount_formatted: Option<String>,
+    pub(crate) unit_amount_formatted: Option<String>,
     /// Minor units on top.
     pub flat_amount: i64,
-    pub flat_amount_formatted: String,
+    pub(crate) flat_amount_formatted: String,
     /// Exact minor units, before the line as a whole is rounded.
     #[schema(example = "2000")]
-    pub amount_decimal: String,
+    amount_decimal: String,
     pub amount_formatted: String,
 }
 
@@ -166,7 +166,7 @@ pub struct DayView {
     #[schema(example = "1234")]
     pub quantity: String,
     #[schema(example = "1,234")]
-    pub quantity_formatted: String,
+    pub(crate) quantity_formatted: String,
     /// In the meter's smallest unit, for whoever draws it.
     #[serde(skip)]
     pub units: i64,
@@ -191,7 +191,7 @@ pub struct PastInvoice {
     pub amount_due: i64,
     pub amount_paid: i64,
     pub amount_remaining: i64,
-    pub amount_remaining_formatted: String,
+    pub(crate) amount_remaining_formatted: String,
     pub due_at: Option<DateTime<Utc>>,
     pub finalized_at: Option<DateTime<Utc>>,
     /// Stripe's page to look at it and pay it.
@@ -210,13 +210,13 @@ pub struct SealedLine {
     pub amount_formatted: String,
     /// What Stripe holds; none where another line carries it.
     pub stripe_amount: Option<i64>,
-    pub stripe_amount_formatted: Option<String>,
+    pub(crate) stripe_amount_formatted: Option<String>,
     /// What a human changed before the invoice was finalized: Stripe's amount less ours. It is never charged again by
     /// itself.
     #[serde(rename = "override")]
     pub overridden: Option<i64>,
     #[serde(rename = "override_formatted")]
-    pub overridden_formatted: Option<String>,
+    pub(crate) overridden_formatted: Option<String>,
     pub period: Period,
 }
 

@@ -9,13 +9,13 @@ use crate::app::App;
 use crate::store::{Reach, StoredEmail, Tx};
 
 /// The incident of an e-mail that came back.
-pub const BOUNCED: &str = "email_bounced";
+pub(crate) const BOUNCED: &str = "email_bounced";
 /// Why nothing is sent to an address.
 pub(super) const GONE: &str = "e-mail to their address has come back for good";
 
 /// For how long an address does not take e-mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BounceKind {
+pub(crate) enum BounceKind {
     /// For good: there is no such mailbox.
     Hard,
     /// For now: it is full, or was not reached in days.
@@ -24,7 +24,7 @@ pub enum BounceKind {
 
 impl BounceKind {
     /// As the API and the audit name it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             BounceKind::Hard => "hard",
             BounceKind::Soft => "soft",
@@ -36,7 +36,7 @@ impl BounceKind {
 ///
 /// # Errors
 /// `Gone` where no e-mail of ours has this Message-ID.
-pub async fn bounced(
+pub(crate) async fn bounced(
     app: &App,
     message_id: &str,
     kind: BounceKind,

@@ -21,7 +21,7 @@ pub struct By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repeatable {
     /// When the key was first seen, in unix milliseconds.
-    pub first_seen_ms: i64,
+    pub(crate) first_seen_ms: i64,
     /// The API key's id and the Idempotency-Key.
     pub key: (String, String),
 }

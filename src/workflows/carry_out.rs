@@ -19,7 +19,7 @@ pub(super) const KEY_LIVES_MS: i64 = 23 * 3_600_000;
 
 /// What a carried-out intent leaves to do.
 #[derive(Clone, Debug)]
-pub enum Carried {
+pub(crate) enum Carried {
     /// Stripe has it.
     Done,
     /// Stripe has finalized the invoice, and this is what it says.
@@ -31,7 +31,7 @@ pub enum Carried {
 }
 
 /// Writes intents down, as the only writer. What was recorded is sent even if this process dies now.
-pub async fn intend(
+pub(crate) async fn intend(
     app: &App,
     lease: &Lease,
     customer_id: &str,
@@ -62,7 +62,7 @@ pub async fn intend(
 ///
 /// # Errors
 /// Where no answer came the intent stays open, and the next run asks again under the same key.
-pub async fn carry_out(
+pub(crate) async fn carry_out(
     app: &App,
     lease: &Lease,
     intent: &Intent,
@@ -104,7 +104,7 @@ fn names_what_it_made(effect: &Effect, answer: &Bytes) -> bool {
 }
 
 /// Whether asking again under the same key is pointless or dangerous, so that the truth has to be read.
-pub fn must_be_read(intent: &Intent, now_ms: i64) -> bool {
+pub(crate) fn must_be_read(intent: &Intent, now_ms: i64) -> bool {
     let repeated = intent.attempts >= ASK_AGAIN;
     mutant!(StoredFailureForEver, let repeated = false);
     let forgotten = now_ms - intent.created_at >= KEY_LIVES_MS;
@@ -114,7 +114,7 @@ pub fn must_be_read(intent: &Intent, now_ms: i64) -> bool {
 }
 
 /// For people: what an intent does.
-pub fn what(effect: &Effect) -> &'static str {
+pub(crate) fn what(effect: &Effect) -> &'static str {
     match effect {
         Effect::CreateCustomer => "create the customer",
         Effect::OpenInvoice => "open the draft",
@@ -214,7 +214,7 @@ async fn see(
 }
 
 /// What Stripe says, in our units.
-pub fn seen(answer: &InvoiceAnswer) -> Seen<'_> {
+pub(crate) fn seen(answer: &InvoiceAnswer) -> Seen<'_> {
     Seen {
         number: answer.number.as_deref(),
         hosted_invoice_url: answer.hosted_invoice_url.as_deref(),
@@ -241,7 +241,7 @@ async fn customer_created(
 }
 
 /// Records which customer at Stripe is ours.
-pub async fn adopt_customer(
+pub(crate) async fn adopt_customer(
     app: &App,
     tx: &mut Tx,
     customer_id: &str,
@@ -267,7 +267,7 @@ async fn opened(app: &App, tx: &mut Tx, invoice_id: &str, answer: &Bytes) -> Res
 }
 
 /// Records which draft at Stripe is ours.
-pub async fn adopt_invoice(
+pub(crate) async fn adopt_invoice(
     app: &App,
     tx: &mut Tx,
     invoice_id: &str,

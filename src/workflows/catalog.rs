@@ -45,7 +45,7 @@ pub async fn create_meter(app: &App, new: NewMeter, by: &By) -> Result<Meter, Ch
 }
 
 /// Changes what people call a meter and its unit.
-pub async fn relabel_meter(
+pub(crate) async fn relabel_meter(
     app: &App,
     id: &str,
     display_name: Option<String>,
@@ -86,7 +86,7 @@ pub async fn create_price(
 }
 
 /// Archives a price: services that have it keep it, new ones cannot take it.
-pub async fn archive_price(app: &App, id: &str, by: &By) -> Result<Price, ChangeError> {
+pub(crate) async fn archive_price(app: &App, id: &str, by: &By) -> Result<Price, ChangeError> {
     let mut tx = app.store.db.begin().await?;
     let mut price = prices::read(&mut tx, id).await?.ok_or(ChangeError::Gone)?;
     if price.archived_at.is_some() {

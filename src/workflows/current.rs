@@ -10,7 +10,7 @@ use crate::store::{Invoice, NewInvoice, Tx};
 use opentab_billing::BillingCycle;
 
 /// Begins the current invoice of a cycle: `pending`, until a sync opens it at Stripe.
-pub async fn begin_invoice(
+pub(crate) async fn begin_invoice(
     app: &App,
     tx: &mut Tx,
     customer: &Customer,
@@ -24,7 +24,7 @@ pub async fn begin_invoice(
 }
 
 /// Carries an invoice with nothing on it on to another cycle, as it is: no call to Stripe.
-pub async fn roll_invoice(
+pub(crate) async fn roll_invoice(
     app: &App,
     tx: &mut Tx,
     customer: &Customer,
@@ -58,12 +58,12 @@ fn new_invoice<'a>(
 }
 
 /// The cycle that an invoice closes.
-pub fn cycle_of(customer: &Customer, invoice: &Invoice) -> Result<BillingCycle, WorkflowError> {
+pub(crate) fn cycle_of(customer: &Customer, invoice: &Invoice) -> Result<BillingCycle, WorkflowError> {
     Ok(customer.cycle_rule().cycle_from(super::statement::stored_day(customer, &invoice.cycle)?))
 }
 
 /// The cycle of the invoice after this one: the same again where it was finalized before its cycle was over.
-pub fn cycle_after(
+pub(crate) fn cycle_after(
     customer: &Customer,
     invoice: &Invoice,
     now: DateTime<Utc>,

@@ -275,7 +275,7 @@ pub(super) fn changed_fields(before: &Customer, after: &Customer) -> Vec<&'stati
 
 /// Marks every billing cycle from the one of this local day up to the current one: what they owe has changed. Days
 /// after the current cycle mark nothing, since a cycle is computed anew when it begins.
-pub async fn mark_changed(
+pub(crate) async fn mark_changed(
     tx: &mut Tx,
     customer: &Customer,
     from: NaiveDate,

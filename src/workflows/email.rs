@@ -15,11 +15,11 @@ use crate::store::{EmailFilter, NewEmail, NewJob, Page, Reach, StoredEmail, Tx};
 pub use super::email_facts::preview;
 
 /// The job that sends one e-mail.
-pub const SEND: &str = "send_email";
+pub(crate) const SEND: &str = "send_email";
 /// The incident of an e-mail that may or may not have arrived.
-pub const UNKNOWN: &str = "email_unknown";
+pub(crate) const UNKNOWN: &str = "email_unknown";
 /// The incident of an e-mail that was not delivered.
-pub const FAILED: &str = "email_failed";
+pub(crate) const FAILED: &str = "email_failed";
 
 /// What else is due goes first, for so long.
 const PATIENCE_MS: i64 = 3_600_000;
@@ -37,7 +37,7 @@ pub(super) const STRIPE: &str = "stripe";
 
 /// An e-mail to queue.
 #[derive(Clone, Debug)]
-pub struct Letter<'a> {
+pub(crate) struct Letter<'a> {
     pub kind: &'a str,
     /// The id of whom or what it is about.
     pub subject: &'a str,
@@ -93,7 +93,7 @@ pub(super) async fn enqueue(app: &App, tx: &mut Tx, email_id: &str, run_at: i64)
 /// Sends one queued e-mail. It is `sending` before the mail server is spoken to, and that the message itself is handed over
 /// is written down before it is: whoever finds the first alone sends it, and whoever finds both knows that nobody knows.
 /// Answers when to try again.
-pub async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
+pub(crate) async fn send(app: &App, id: &str) -> Result<Option<i64>, WorkflowError> {
     let Some(email) = app.store.email(id).await? else { return Ok(None) };
     match (email.state.as_str(), email.carrier.as_str()) {
         ("queued", _) if invoice_email::is_pointless(app, &email).await? => return Ok(None),
@@ -331,7 +331,7 @@ pub enum Undelivered {
 
 impl Undelivered {
     /// What somebody means who names this state, or none.
-    pub fn of_state(state: &str) -> Undelivered {
+    pub(crate) fn of_state(state: &str) -> Undelivered {
         if state == "unknown" { Undelivered::OrUnknown } else { Undelivered::Certainly }
     }
 }

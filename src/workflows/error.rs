@@ -38,7 +38,7 @@ pub enum WorkflowError {
 
 impl WorkflowError {
     /// Whether a later run can succeed without anybody doing anything.
-    pub fn passes_by_itself(&self) -> bool {
+    pub(crate) fn passes_by_itself(&self) -> bool {
         match self {
             WorkflowError::Busy(_)
             | WorkflowError::StripeUnavailable(_)
@@ -67,7 +67,7 @@ impl WorkflowError {
     }
 
     /// What a read or a write that came to nothing means for the workflow.
-    pub fn of_stripe(what: &str, error: StripeError) -> WorkflowError {
+    pub(crate) fn of_stripe(what: &str, error: StripeError) -> WorkflowError {
         match error {
             StripeError::Refused(refusal) => WorkflowError::Refused { what: what.to_owned(), refusal },
             StripeError::Unauthorized(refusal) => WorkflowError::StripeUnauthorized(refusal.to_string()),

@@ -26,9 +26,9 @@ pub struct Generated {
     /// Those who have a service in the cycle that begins in the month, and are billed for it.
     pub billed: usize,
     /// Amounts from outside, by what is known of them.
-    pub amounts_known: i64,
-    pub amounts_asking: i64,
-    pub amounts_missing: i64,
+    pub(crate) amounts_known: i64,
+    pub(crate) amounts_asking: i64,
+    pub(crate) amounts_missing: i64,
 }
 
 /// What generating a month would make for one customer.
@@ -150,7 +150,7 @@ async fn planned(app: &App, customer: &Customer, month: &str) -> Result<Planned,
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn count_amounts(app: &App, found: &mut Generated) -> Result<(), WorkflowError> {
+pub(crate) async fn count_amounts(app: &App, found: &mut Generated) -> Result<(), WorkflowError> {
     (found.amounts_known, found.amounts_asking, found.amounts_missing) = (0, 0, 0);
     for (state, count) in app.store.amount_counts(&found.month).await? {
         match state.as_str() {
@@ -210,7 +210,7 @@ async fn enqueue(app: &App, customers: &[&str], month: &str) -> Result<Vec<Strin
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn generate_one(app: &App, subject: &str) -> Result<(), WorkflowError> {
+pub(crate) async fn generate_one(app: &App, subject: &str) -> Result<(), WorkflowError> {
     let (customer_id, month) = subject.split_once('/').unwrap_or((subject, ""));
     let customer = app.store.customer(customer_id).await?;
     let customer = customer.ok_or_else(|| WorkflowError::NotFound(format!("customer {customer_id}")))?;
@@ -235,12 +235,12 @@ pub async fn generate_one(app: &App, subject: &str) -> Result<(), WorkflowError>
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn generate_last_month(app: &App) -> Result<(), WorkflowError> {
+pub(crate) async fn generate_last_month(app: &App) -> Result<(), WorkflowError> {
     generate(app, &last_month(app)).await.map(drop)
 }
 
 /// The month that is billed now: the one before this, by UTC.
-pub fn last_month(app: &App) -> String {
+pub(crate) fn last_month(app: &App) -> String {
     let today = app.clock.now().date_naive();
     let last = today.checked_sub_months(chrono::Months::new(1)).unwrap_or(today);
     last.format("%Y-%m").to_string()

@@ -19,11 +19,11 @@ use opentab_billing::CollectionMethod;
 use opentab_billing::InvoiceState;
 
 /// The kind of the e-mail that brings an invoice.
-pub const INVOICE: &str = "invoice";
+pub(crate) const INVOICE: &str = "invoice";
 /// What makes it necessary, once in an invoice's life.
 const FINALIZED: &str = "finalized";
 /// The incident of a customer whose invoices have no address to go to.
-pub const NO_ADDRESS: &str = "invoice_without_address";
+const NO_ADDRESS: &str = "invoice_without_address";
 
 /// A PDF of Stripe's is far smaller, and mail servers take not much more.
 const LARGEST_PDF: usize = 8 * 1024 * 1024;

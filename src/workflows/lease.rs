@@ -8,14 +8,14 @@ use crate::clock::prefix;
 use crate::store::{Lease, Tx};
 
 /// A dead writer's work is taken over after this long.
-pub const LEASE: Duration = Duration::from_secs(15);
+const LEASE: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs `work` as the only writer of this customer's invoices.
 ///
 /// # Errors
 /// [`WorkflowError::Busy`] where somebody else is.
-pub async fn as_only_writer<T>(
+pub(crate) async fn as_only_writer<T>(
     app: &App,
     customer_id: &str,
     work: impl AsyncFnOnce(&Lease) -> Result<T, WorkflowError>,

@@ -41,7 +41,7 @@ pub(super) async fn report_quietly(
 }
 
 /// The customer was deleted at Stripe: usage is still counted, and nothing is synced until an operator links another.
-pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<(), WorkflowError> {
+pub(crate) async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<(), WorkflowError> {
     if tx.customer_gone(customer_id, app.clock.now_ms()).await? {
         By::service("sync").note(app, tx, "customer.gone_at_stripe", customer_id, json!({})).await?;
     }
@@ -51,7 +51,7 @@ pub async fn customer_gone(app: &App, tx: &mut Tx, customer_id: &str) -> Result<
 }
 
 /// Somebody voided an invoice: that is their decision, and nothing of it is billed again by itself.
-pub async fn voided(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<(), WorkflowError> {
+pub(crate) async fn voided(app: &App, tx: &mut Tx, invoice_id: &str) -> Result<(), WorkflowError> {
     let message =
         "Somebody voided this invoice at Stripe. It stays counted as billed: nothing of it is charged again.";
     report(app, tx, "invoice_voided", invoice_id, message).await

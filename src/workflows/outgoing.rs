@@ -55,7 +55,7 @@ pub struct NewEndpoint {
 
 /// What may change of an endpoint; what is absent stays.
 #[derive(Clone, Debug, Default)]
-pub struct EndpointChange {
+pub(crate) struct EndpointChange {
     pub url: Option<String>,
     pub description: Option<String>,
     pub events: Option<Vec<String>>,
@@ -100,7 +100,7 @@ async fn enqueue(app: &App, tx: &mut Tx, endpoint_id: &str) -> sqlx::Result<()> 
 }
 
 /// Delivers what is due to an endpoint, oldest first; answers when there is something to try again.
-pub async fn deliver(app: &App, endpoint_id: &str) -> Result<Option<i64>, WorkflowError> {
+pub(crate) async fn deliver(app: &App, endpoint_id: &str) -> Result<Option<i64>, WorkflowError> {
     let mut not_before = 0;
     'due: loop {
         let Some(endpoint) = enabled(app, endpoint_id).await? else { return Ok(None) };
@@ -253,7 +253,7 @@ fn new_secret(app: &App) -> String {
 }
 
 /// Changes an endpoint.
-pub async fn update(
+pub(crate) async fn update(
     app: &App,
     id: &str,
     change: EndpointChange,
@@ -311,7 +311,7 @@ pub async fn delete(app: &App, id: &str, by: &By) -> Result<(), ChangeError> {
 }
 
 /// Gives an endpoint a new secret. For a day deliveries are signed with the old one as well.
-pub async fn roll_secret(app: &App, id: &str, by: &By) -> Result<WebhookEndpoint, ChangeError> {
+pub(crate) async fn roll_secret(app: &App, id: &str, by: &By) -> Result<WebhookEndpoint, ChangeError> {
     let mut tx = app.store.db.begin().await?;
     let mut endpoint = tx.lock_endpoint(id).await?.ok_or(ChangeError::Gone)?;
     let now = app.clock.now_ms();
@@ -324,7 +324,7 @@ pub async fn roll_secret(app: &App, id: &str, by: &By) -> Result<WebhookEndpoint
 }
 
 /// Sends a test event to one endpoint, whatever it wants to hear of.
-pub async fn test(app: &App, id: &str, by: &By) -> Result<WebhookDelivery, ChangeError> {
+pub(crate) async fn test(app: &App, id: &str, by: &By) -> Result<WebhookDelivery, ChangeError> {
     let mut tx = app.store.db.begin().await?;
     let endpoint = tx.lock_endpoint(id).await?.ok_or(ChangeError::Gone)?;
     let data = json!({ "webhook_endpoint": id });
@@ -336,7 +336,7 @@ pub async fn test(app: &App, id: &str, by: &By) -> Result<WebhookDelivery, Chang
 }
 
 /// Sends a delivery again, the same event under the same id, whatever became of it.
-pub async fn replay(app: &App, id: &str, by: &By) -> Result<WebhookDelivery, ChangeError> {
+pub(crate) async fn replay(app: &App, id: &str, by: &By) -> Result<WebhookDelivery, ChangeError> {
     let delivery = app.store.delivery(id).await?.ok_or(ChangeError::Gone)?;
     let mut tx = app.store.db.begin().await?;
     tx.lock_endpoint(&delivery.endpoint_id).await?.ok_or(ChangeError::Gone)?;

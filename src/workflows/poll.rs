@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::stripe::{self, EventAnswer, List};
 
 /// The job that asks Stripe for events; its subject is `all`.
-pub const POLL: &str = "poll_events";
+pub(crate) const POLL: &str = "poll_events";
 
 const WATERMARK: &str = "events_polled_until";
 /// Up to when every event was asked for, delivered or not.

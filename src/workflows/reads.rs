@@ -38,7 +38,7 @@ pub struct Allowance {
 }
 
 /// Writes down what this process has read since the last time.
-pub async fn record(app: &App) -> sqlx::Result<()> {
+pub(crate) async fn record(app: &App) -> sqlx::Result<()> {
     match app.metrics.take_reads() {
         0 => Ok(()),
         reads => app.store.add_stripe_reads(app.clock.now_ms(), reads.into()).await,
@@ -57,7 +57,7 @@ pub async fn allowance(app: &App) -> sqlx::Result<Allowance> {
 }
 
 /// A read that is not urgent: it waits behind every other call, and does not happen where the reads are used up.
-pub async fn read<T: DeserializeOwned>(
+pub(crate) async fn read<T: DeserializeOwned>(
     app: &App,
     what: &str,
     request: impl StripeRequest,

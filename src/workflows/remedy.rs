@@ -48,7 +48,7 @@ struct Words {
 
 const WORDS: [Words; 15] = [
     Words {
-        action: Action::Pay,
+        action: Pay,
         name: "pay",
         label: "Charge now",
         does: "Charges the customer's payment method at once for all that is open on the invoice, and says what came of it.",
@@ -57,7 +57,7 @@ const WORDS: [Words; 15] = [
         command: "opentab invoices charge {}",
     },
     Words {
-        action: Action::Retry,
+        action: Retry,
         name: "retry",
         label: "Retry",
         does: "Has the workers try the charge now, instead of when its ladder says; then the ladder goes on.",
@@ -66,7 +66,7 @@ const WORDS: [Words; 15] = [
         command: "opentab invoices retry {}",
     },
     Words {
-        action: Action::Void,
+        action: Void,
         name: "void",
         label: "Void",
         does: "Cancels the invoice at Stripe for ever. What stands on it stays counted as billed until you rebill it.",
@@ -75,7 +75,7 @@ const WORDS: [Words; 15] = [
         command: "opentab invoices void {}",
     },
     Words {
-        action: Action::MarkUncollectible,
+        action: MarkUncollectible,
         name: "mark_uncollectible",
         label: "Write off",
         does: "Marks the invoice as uncollectible at Stripe. Nothing is tried again by itself; it can still be paid.",
@@ -84,7 +84,7 @@ const WORDS: [Words; 15] = [
         command: "opentab invoices mark-uncollectible {}",
     },
     Words {
-        action: Action::Rebill,
+        action: Rebill,
         name: "rebill",
         label: "Rebill",
         does: "Makes what was voided or taken off owed again: it is on the customer's next draft, once.",
@@ -93,7 +93,7 @@ const WORDS: [Words; 15] = [
         command: "opentab invoices rebill {}",
     },
     Words {
-        action: Action::Sync,
+        action: Sync,
         name: "sync",
         label: "Sync now",
         does: "Compares what the customer owes with their draft, and brings the draft in step.",
@@ -102,7 +102,7 @@ const WORDS: [Words; 15] = [
         command: "opentab sync --customer {}",
     },
     Words {
-        action: Action::RetryJob,
+        action: RetryJob,
         name: "retry_job",
         label: "Run again",
         does: "Puts the job back into the queue, as if it had not been tried. That is safe however often.",
@@ -111,7 +111,7 @@ const WORDS: [Words; 15] = [
         command: "opentab jobs retry {}",
     },
     Words {
-        action: Action::Replay,
+        action: Replay,
         name: "replay",
         label: "React again",
         does: "Reacts to the stored event once more. That is safe however often.",
@@ -120,7 +120,7 @@ const WORDS: [Words; 15] = [
         command: "opentab webhooks replay {}",
     },
     Words {
-        action: Action::SetAside,
+        action: SetAside,
         name: "set_aside",
         label: "Set aside",
         does: "Leaves the event alone for good. It stays stored, and can be replayed on the command line.",
@@ -129,7 +129,7 @@ const WORDS: [Words; 15] = [
         command: "",
     },
     Words {
-        action: Action::SwitchOn,
+        action: SwitchOn,
         name: "switch_on",
         label: "Switch on and replay",
         does: "Switches the endpoint on again, and sends everything that waited for it or failed, oldest first.",
@@ -138,7 +138,7 @@ const WORDS: [Words; 15] = [
         command: "",
     },
     Words {
-        action: Action::Redeliver,
+        action: Redeliver,
         name: "redeliver",
         label: "Send again",
         does: "Sends every event again that this endpoint did not take, under the same ids.",
@@ -147,7 +147,7 @@ const WORDS: [Words; 15] = [
         command: "",
     },
     Words {
-        action: Action::Resend,
+        action: Resend,
         name: "resend",
         label: "Send again",
         does: "Sends the e-mail once more under the same Message-ID, to the address that they have now. It may be the second one they get.",
@@ -156,7 +156,7 @@ const WORDS: [Words; 15] = [
         command: "opentab emails resend {}",
     },
     Words {
-        action: Action::Repair,
+        action: Repair,
         name: "repair",
         label: "Compare and repair",
         does: "Compares ledger and drafts with Stripe once more. Drafts are brought in step, Stripe's word on states and \
@@ -166,7 +166,7 @@ const WORDS: [Words; 15] = [
         command: "opentab reconcile --repair",
     },
     Words {
-        action: Action::Poll,
+        action: Poll,
         name: "poll",
         label: "Ask Stripe for events",
         does: "Asks Stripe for every event that never arrived, and reacts to it.",
@@ -175,7 +175,7 @@ const WORDS: [Words; 15] = [
         command: "",
     },
     Words {
-        action: Action::Resolve,
+        action: Resolve,
         name: "resolve",
         label: "Resolve",
         does: "Closes the incident, because you have seen to it. Where its cause is still there, another opens.",
@@ -197,7 +197,7 @@ impl Action {
     }
 
     /// What stands on its button.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         self.words().label
     }
 
@@ -212,8 +212,8 @@ impl Action {
     }
 
     /// Whether it moves money, or gives it up, so that somebody has to say it twice.
-    pub fn is_confirmed(self) -> bool {
-        matches!(self, Action::Pay | Action::Void | Action::MarkUncollectible | Action::Rebill)
+    pub(crate) fn is_confirmed(self) -> bool {
+        matches!(self, Pay | Void | MarkUncollectible | Rebill)
     }
 
     /// The same through the API; none where only the console and the command line can.
@@ -419,7 +419,7 @@ pub fn remedy(kind: &str) -> Option<&'static Remedy> {
 }
 
 /// What to press about an incident of this kind. One that this version does not know can still be closed.
-pub fn actions(kind: &str) -> &'static [Action] {
+pub(crate) fn actions(kind: &str) -> &'static [Action] {
     remedy(kind).map_or(&[Resolve], |remedy| remedy.actions)
 }
 

@@ -17,7 +17,7 @@ use opentab_billing::{
 
 /// A statement, and which versions of which cycles it has seen.
 #[derive(Clone, Debug)]
-pub struct LoadedStatement {
+pub(crate) struct LoadedStatement {
     pub statement: Statement,
     pub cycles: Vec<ChangedCycle>,
     /// Terms by price id, for whoever shows how an amount came about.
@@ -26,7 +26,7 @@ pub struct LoadedStatement {
 
 /// A service as it is stored, read into the terms that billing works with.
 #[derive(Clone, Debug)]
-pub struct Service {
+pub(crate) struct Service {
     pub row: PricedService,
     pub terms: PriceTerms,
     meter: Option<(String, Aggregation, u8, String)>,
@@ -35,7 +35,7 @@ pub struct Service {
 }
 
 /// What the invoice of this cycle should show: the cycle itself, and earlier ones with anything not yet billed.
-pub async fn load_statement(
+pub(crate) async fn load_statement(
     app: &App,
     customer: &Customer,
     cycle: &BillingCycle,
@@ -67,14 +67,14 @@ pub async fn load_statement(
 }
 
 /// Every service of a customer, on the days on which the customer is billed.
-pub async fn load_services(app: &App, customer: &Customer) -> Result<Vec<Service>, WorkflowError> {
+pub(crate) async fn load_services(app: &App, customer: &Customer) -> Result<Vec<Service>, WorkflowError> {
     let rows = app.store.priced_services(&customer.id).await?;
     let services = rows.into_iter().map(|row| read_service(customer, row)).collect::<Result<Vec<_>, _>>()?;
     Ok(services.into_iter().filter_map(|service| service.within_active_days(customer)).collect())
 }
 
 /// What is billed of them in a cycle: nothing, where customer lists decide and none named this customer for it.
-pub async fn billed_in<'s>(
+pub(crate) async fn billed_in<'s>(
     app: &App,
     customer: &Customer,
     cycle: &BillingCycle,
@@ -85,7 +85,7 @@ pub async fn billed_in<'s>(
 }
 
 /// Whether a cycle is billed: always, unless customer lists decide.
-pub async fn is_billed_for(
+pub(crate) async fn is_billed_for(
     app: &App,
     customer: &Customer,
     cycle: &BillingCycle,
@@ -99,7 +99,7 @@ pub async fn is_billed_for(
 }
 
 /// A customer's daily totals of one cycle, by meter id.
-pub async fn load_usage(
+pub(crate) async fn load_usage(
     app: &App,
     customer: &Customer,
     cycle: &BillingCycle,
@@ -142,7 +142,7 @@ impl Service {
     }
 
     /// As billing wants it.
-    pub fn terms(&self) -> ServiceTerms<'_> {
+    pub(crate) fn terms(&self) -> ServiceTerms<'_> {
         ServiceTerms {
             service_id: &self.row.service_id,
             price_id: &self.row.price_id,
@@ -185,7 +185,7 @@ fn read_service(customer: &Customer, row: PricedService) -> Result<Service, Work
 }
 
 /// A local day as the database keeps it.
-pub fn stored_day(customer: &Customer, day: &str) -> Result<NaiveDate, WorkflowError> {
+pub(crate) fn stored_day(customer: &Customer, day: &str) -> Result<NaiveDate, WorkflowError> {
     day.parse().map_err(|_| unbillable(customer, format!("the stored day `{day}` is none")))
 }
 

@@ -21,7 +21,7 @@ use opentab_billing::CollectionMethod;
 use opentab_billing::{DraftItem, Plan, WantedItem, fold, reconcile};
 
 /// The key of the line that carries the smallest ones, where there are more than Stripe takes.
-pub const FOLD_KEY: &str = "folded";
+pub(crate) const FOLD_KEY: &str = "folded";
 /// More rounds than any history needs: opening, planning, closing and the next cycle take one each.
 const ROUNDS: usize = 1_000;
 /// A draft that is still not as it was written after so many looks will not be by itself.
@@ -51,10 +51,10 @@ pub(super) struct Run<'a> {
     pub customer: Customer,
     pub synced: Synced,
     /// Lines in one call: halved where Stripe takes issue.
-    pub lines_per_call: usize,
+    pub(crate) lines_per_call: usize,
     /// How often this draft was read back, and why the last time.
     pub looks: usize,
-    pub looked_because: String,
+    looked_because: String,
 }
 
 /// Brings the customer's draft in step with what they owe, and closes what is due.
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
     }
 
     /// Writes all of them down, then sends one after another. Stops where Stripe's draft is not as we know it.
-    pub async fn carry_out_all(
+    pub(super) async fn carry_out_all(
         &mut self,
         invoice: &Invoice,
         writes: Vec<(Write, Effect)>,
@@ -305,7 +305,11 @@ impl<'a> Run<'a> {
     }
 
     /// A write that belongs to the customer alone, not to the current invoice.
-    pub async fn carry_out_alone(&mut self, write: Write, effect: Effect) -> Result<(), WorkflowError> {
+    pub(super) async fn carry_out_alone(
+        &mut self,
+        write: Write,
+        effect: Effect,
+    ) -> Result<(), WorkflowError> {
         let intents = intend(self.app, self.lease, &self.customer.id, None, vec![(write, effect)]).await?;
         for intent in &intents {
             carry_out(self.app, self.lease, intent, self.app.clock.now_ms()).await?;
@@ -360,14 +364,14 @@ impl<'a> Run<'a> {
 }
 
 /// What the draft should hold.
-pub struct Wanted {
+pub(crate) struct Wanted {
     pub items: Vec<WantedItem>,
     /// What the folded line carries, as JSON `[[item key, amount], …]`; none where nothing is folded.
     pub folded: Option<String>,
 }
 
 /// The statement's lines, within the number that Stripe takes.
-pub fn wanted_items(
+pub(crate) fn wanted_items(
     app: &App,
     customer: &Customer,
     loaded: &LoadedStatement,
@@ -387,7 +391,7 @@ pub fn wanted_items(
 }
 
 /// Acknowledged items as reconcile wants them.
-pub fn on_draft(items: &[Item]) -> Vec<DraftItem> {
+pub(crate) fn on_draft(items: &[Item]) -> Vec<DraftItem> {
     let draft_item = |item: &Item| DraftItem {
         key: item.item_key.clone(),
         amount: item.amount,

@@ -11,22 +11,22 @@ use crate::clock::from_ms;
 use crate::store::{NewIncident, Reach, Tx};
 
 /// Stripe has finalized an invoice, and its lines are in the ledger.
-pub const INVOICE_FINALIZED: &str = "invoice.finalized";
+pub(crate) const INVOICE_FINALIZED: &str = "invoice.finalized";
 /// An invoice is paid, however.
-pub const INVOICE_PAID: &str = "invoice.paid";
+pub(crate) const INVOICE_PAID: &str = "invoice.paid";
 /// An attempt to charge an invoice has failed.
-pub const CHARGE_FAILED: &str = "charge.failed";
+pub(crate) const CHARGE_FAILED: &str = "charge.failed";
 /// A customer is suspended for what is unpaid.
-pub const CUSTOMER_SUSPENDED: &str = "customer.suspended";
+pub(crate) const CUSTOMER_SUSPENDED: &str = "customer.suspended";
 /// A suspended customer has paid what they were suspended for, or it is void.
-pub const CUSTOMER_RESTORED: &str = "customer.restored";
+pub(crate) const CUSTOMER_RESTORED: &str = "customer.restored";
 /// Something that a human should look at.
-pub const INCIDENT_OPENED: &str = "incident.opened";
+const INCIDENT_OPENED: &str = "incident.opened";
 /// Asked for by hand, to see whether it arrives.
-pub const WEBHOOK_TEST: &str = "webhook.test";
+pub(crate) const WEBHOOK_TEST: &str = "webhook.test";
 
 /// Every type of event that an endpoint can hear of.
-pub const EVENTS: &[&str] = &[
+pub(crate) const EVENTS: &[&str] = &[
     INVOICE_FINALIZED,
     INVOICE_PAID,
     CHARGE_FAILED,
@@ -118,7 +118,12 @@ pub async fn application(
 }
 
 /// Tells the user's own application how an invoice stands now.
-pub async fn invoice(app: &App, tx: &mut Tx, kind: &str, invoice_id: &str) -> Result<(), WorkflowError> {
+pub(crate) async fn invoice(
+    app: &App,
+    tx: &mut Tx,
+    kind: &str,
+    invoice_id: &str,
+) -> Result<(), WorkflowError> {
     let Some(invoice) = tx.lock_invoice(invoice_id).await? else { return Ok(()) };
     let data = json!({
         "id": invoice.id,

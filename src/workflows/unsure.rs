@@ -15,19 +15,19 @@ pub(super) struct Unsure(Vec<Effect>);
 
 impl Unsure {
     /// Of one invoice. As a rule there are none.
-    pub async fn of(app: &App, invoice_id: &str) -> Result<Unsure, WorkflowError> {
+    pub(super) async fn of(app: &App, invoice_id: &str) -> Result<Unsure, WorkflowError> {
         let intents = app.store.unsure_intents(invoice_id).await?;
         Ok(Unsure(intents.into_iter().map(|intent| intent.effect).collect()))
     }
 
     /// The item as we wrote it, where such a write explains that Stripe holds this amount under this key.
-    pub fn item(&self, key: &str, amount: i64) -> Option<&Item> {
+    pub(super) fn item(&self, key: &str, amount: i64) -> Option<&Item> {
         let mut items = self.0.iter().flat_map(items_of);
         items.find(|item| item.item_key == key && item.amount == amount)
     }
 
     /// Whether such a write explains that Stripe no longer has this key.
-    pub fn removed(&self, key: &str) -> bool {
+    pub(super) fn removed(&self, key: &str) -> bool {
         let removes = |effect: &Effect| match effect {
             Effect::RemoveLines { item_keys } => item_keys.iter().any(|removed| removed == key),
             _ => false,
@@ -45,18 +45,18 @@ pub(super) struct Unknown<'a> {
 
 impl<'a> Unknown<'a> {
     /// How a write ended.
-    pub fn end_of(intent: &'a Intent) -> Unknown<'a> {
+    pub(super) fn end_of(intent: &'a Intent) -> Unknown<'a> {
         Unknown { customer_id: &intent.customer_id, since: intent.created_at, what: what(&intent.effect) }
     }
 
     /// What a draft holds.
-    pub fn draft(invoice: &'a Invoice) -> Unknown<'a> {
+    pub(super) fn draft(invoice: &'a Invoice) -> Unknown<'a> {
         Unknown { customer_id: &invoice.customer_id, since: invoice.updated_at, what: "read the draft" }
     }
 
     /// Passes on what came of the last attempt to learn it. Where that has failed for long a human is told, and told
     /// again when it is over.
-    pub async fn after<T>(
+    pub(super) async fn after<T>(
         self,
         app: &App,
         lease: &Lease,

@@ -15,13 +15,13 @@ use serde_json::json;
 use crate::process::{Client, Home, STRIPE_KEY, Server, WEBHOOK_SECRET, deliver, options, serve_sandbox};
 
 /// So many tries may be under way.
-pub const AT_ONCE: i64 = 12;
-pub const PAY: &str = "POST /v1/invoices/{invoice}/pay";
+pub(crate) const AT_ONCE: i64 = 12;
+pub(crate) const PAY: &str = "POST /v1/invoices/{invoice}/pay";
 const DAY: i64 = 86_400;
 const AT_A_TIME: usize = 16;
 
 /// What the card of the so-many-eth customer does: eight of ten are good.
-pub fn card(no: usize) -> CardOutcome {
+pub(crate) fn card(no: usize) -> CardOutcome {
     match no % 10 {
         3 => CardOutcome::Declined("insufficient_funds"),
         6 => CardOutcome::Declined(["generic_decline", "lost_card"][no / 10 % 2]),
@@ -31,12 +31,12 @@ pub fn card(no: usize) -> CardOutcome {
 
 /// A request to pay: under which key, and what came of it.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub key: String,
     pub status: u16,
 }
 
-pub struct Company {
+pub(crate) struct Company {
     pub db: Db,
     /// Stripe's id of each customer, in their order, and their card.
     pub cards: Vec<(String, String)>,
@@ -54,7 +54,7 @@ pub struct Company {
 
 impl Company {
     /// Customers, and an invoice for each that is finalized and due tomorrow.
-    pub async fn begin(folder: &Path, database: &str, replicas: usize, customers: usize) -> Company {
+    pub(crate) async fn begin(folder: &Path, database: &str, replicas: usize, customers: usize) -> Company {
         let ahead = Arc::new(AtomicI64::new(0));
         let clock = ahead.clone();
         let now = move || system_ms() + 1_000 * clock.load(Ordering::SeqCst);
@@ -96,12 +96,12 @@ impl Company {
         company
     }
 
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         system_ms() + 1_000 * self.ahead.load(Ordering::SeqCst)
     }
 
     /// The due date passes while nobody runs, and answers begin to be lost.
-    pub async fn due(&self) {
+    pub(crate) async fn due(&self) {
         self.sandbox.create_webhook_endpoint("http://opentab.test/", &["*"], Some(WEBHOOK_SECRET.to_owned()));
         self.sandbox.faults().often(PAY, Fault::LoseAnswer, 20);
         self.sandbox.faults().often("invoice.paid", Fault::WebhookDrop, 500);
@@ -125,12 +125,12 @@ impl Company {
     }
 
     /// What got no answer is tried again.
-    pub async fn a_minute_later(&self) {
+    pub(crate) async fn a_minute_later(&self) {
         self.pass(60).await;
     }
 
     /// Those without funds have been paid their wages, half of them, when it is tried again.
-    pub async fn a_day_later(&self) {
+    pub(crate) async fn a_day_later(&self) {
         self.sandbox.faults().clear();
         for (no, (_, card)) in self.cards.iter().enumerate() {
             if no % 20 == 3 {
@@ -141,7 +141,7 @@ impl Company {
     }
 
     /// Kills a server when there were so many requests to pay: one of them has been carried out, and nobody has told it.
-    pub async fn kill_after(&self, requests: usize) {
+    pub(crate) async fn kill_after(&self, requests: usize) {
         while self.paid.load(Ordering::SeqCst) < requests {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 use crate::company::{Company, card};
 
 /// Looks all the time.
-pub struct Watch {
+pub(crate) struct Watch {
     over: Arc<AtomicBool>,
     task: JoinHandle<i64>,
 }
 
-pub fn watch(company: &Arc<Company>) -> Watch {
+pub(crate) fn watch(company: &Arc<Company>) -> Watch {
     let over = Arc::new(AtomicBool::new(false));
     let (company, done) = (company.clone(), over.clone());
     let task = tokio::spawn(async move {
@@ -34,20 +34,20 @@ pub fn watch(company: &Arc<Company>) -> Watch {
 
 impl Watch {
     /// How many were under way at most.
-    pub async fn most(self) -> i64 {
+    pub(crate) async fn most(self) -> i64 {
         self.over.store(true, Ordering::SeqCst);
         self.task.await.unwrap()
     }
 }
 
 /// Waits until every charge has been tried, and how that ended is known.
-pub async fn nothing_is_under_way(company: &Company) {
+pub(crate) async fn nothing_is_under_way(company: &Company) {
     none(company, both("select count(*) from charge where $1 > 0 and state in ('pending', 'in_progress')"))
         .await;
 }
 
 /// Waits until no charge is due or under way either, or waits for Stripe to answer.
-pub async fn nothing_is_left_to_do(company: &Company) {
+pub(crate) async fn nothing_is_left_to_do(company: &Company) {
     let sql = both(
         "select count(*) from charge
          where state in ('pending', 'in_progress') or (state = 'failed' and reason = 'network')
@@ -67,7 +67,7 @@ async fn none(company: &Company, sql: Sql) {
 }
 
 /// After so many tries of the ladder.
-pub async fn everybody_is_where_their_card_says(company: &Company, tries: usize) {
+pub(crate) async fn everybody_is_where_their_card_says(company: &Company, tries: usize) {
     let sql = both(
         "select cu.stripe_customer_id, ch.state, ch.reason,
                 (select count(*) from charge_attempt a where a.invoice_id = ch.invoice_id and a.outcome = 'paid'),
@@ -93,7 +93,7 @@ pub async fn everybody_is_where_their_card_says(company: &Company, tries: usize)
 
 /// For each invoice one request to pay was carried out. Whatever came after it bore the same key, so that it could not
 /// have been a second charge wherever it went.
-pub fn nobody_was_charged_twice(company: &Company) {
+pub(crate) fn nobody_was_charged_twice(company: &Company) {
     let asked = company.asked.lock().unwrap();
     for (path, requests) in asked.iter() {
         let Some(first) = requests.iter().position(|asked| asked.status == 200) else { continue };

@@ -36,7 +36,7 @@ const TOLD_ONCE: &[(&str, &str)] = &[
 ];
 
 /// Remembers a secret in this text, which was said at this place.
-pub fn look(place: &str, text: &str) {
+pub(crate) fn look(place: &str, text: &str) {
     if let Some(secret) = secret_in(text) {
         let test = std::thread::current().name().unwrap_or_default().to_owned();
         FOUND.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{place} ({test}): {secret}"));
@@ -44,7 +44,7 @@ pub fn look(place: &str, text: &str) {
 }
 
 /// Fails where a secret was found anywhere.
-pub fn complain() {
+pub(crate) fn complain() {
     let found = std::mem::take(&mut *FOUND.lock().unwrap_or_else(PoisonError::into_inner));
     assert!(found.is_empty(), "secrets got out:\n{}", found.join("\n"));
 }
@@ -71,7 +71,7 @@ impl Write for Lines {
 }
 
 /// From now on everything that is logged is looked at.
-pub fn watch_the_log() {
+pub(crate) fn watch_the_log() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         let log = tracing_subscriber::fmt().with_env_filter("debug,opentab=trace").with_writer(|| Lines);
@@ -80,12 +80,12 @@ pub fn watch_the_log() {
 }
 
 /// The product's router, whose every answer is looked at.
-pub fn router(app: App) -> Router {
+pub(crate) fn router(app: App) -> Router {
     watched(http::router(app))
 }
 
 /// The same with limits.
-pub fn router_with(app: App, limits: Limits) -> Router {
+pub(crate) fn router_with(app: App, limits: Limits) -> Router {
     watched(http::router_with(app, limits))
 }
 
@@ -105,7 +105,7 @@ fn watched(router: Router) -> Router {
 }
 
 /// Looks at an answer.
-pub fn look_at_answer(asked: &str, head: &str, body: &str) {
+pub(crate) fn look_at_answer(asked: &str, head: &str, body: &str) {
     for said in [head, body] {
         let is_for_them = |secret: &str| {
             TOLD_ONCE.iter().any(|(path, what)| asked.contains(path) && secret.starts_with(what))
@@ -117,7 +117,7 @@ pub fn look_at_answer(asked: &str, head: &str, body: &str) {
 }
 
 /// Looks at everything that a test's Opentab has written down.
-pub fn look_at_database(db: &Db) {
+pub(crate) fn look_at_database(db: &Db) {
     for table in tables_with_secrets(db) {
         look("the database", &format!("{MARK} or a key in the table {table}"));
     }

@@ -25,14 +25,14 @@ use crate::payday::Payday;
 use crate::tab::{Setup, Tab};
 
 /// What a browser got.
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: String,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
@@ -42,7 +42,7 @@ impl Reply {
 }
 
 /// Somebody at the console, in a browser.
-pub struct Desk<'t> {
+pub(crate) struct Desk<'t> {
     tab: &'t Tab,
     web: axum::Router,
     cookie: String,
@@ -61,7 +61,7 @@ impl<'t> Desk<'t> {
         desk
     }
 
-    pub async fn of(tab: &'t Tab) -> Desk<'t> {
+    pub(crate) async fn of(tab: &'t Tab) -> Desk<'t> {
         Desk::with(tab, &[Scope::Admin]).await
     }
 
@@ -98,13 +98,13 @@ impl<'t> Desk<'t> {
     }
 
     /// Sends a form of a page of ours.
-    pub async fn form(&self, path: &str, form: &str) -> Reply {
+    pub(crate) async fn form(&self, path: &str, form: &str) -> Reply {
         let origin = [("cookie", &*self.cookie), ("sec-fetch-site", "same-origin")];
         self.send("POST", path, &origin, form).await
     }
 
     /// Sends it, and sends the form that asks once more as it is; the page that it leads to.
-    pub async fn form_and_yes(&self, path: &str, form: &str) -> String {
+    pub(crate) async fn form_and_yes(&self, path: &str, form: &str) -> String {
         let asked = self.form(path, form).await;
         assert_eq!(asked.status, 200, "{}", asked.body);
         let fields = asked.body.split("<input type=\"hidden\" name=\"").skip(1).map(|field| {
@@ -119,7 +119,7 @@ impl<'t> Desk<'t> {
     }
 
     /// The text of a page that is there.
-    pub async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         let reply = self.get(path).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.body);
         reply.body

@@ -30,14 +30,14 @@ impl Tab {
         tx.commit().await.unwrap();
     }
 
-    pub async fn emails(&self) -> Vec<StoredEmail> {
+    pub(crate) async fn emails(&self) -> Vec<StoredEmail> {
         let page = Page { limit: 100, after: String::new(), before: String::new() };
         let (mut emails, _) = self.app.store.emails(&page, &EmailFilter::default()).await.unwrap();
         emails.reverse();
         emails
     }
 
-    pub async fn states(&self) -> Vec<String> {
+    pub(crate) async fn states(&self) -> Vec<String> {
         self.emails().await.into_iter().map(|email| email.state).collect()
     }
 

@@ -10,7 +10,7 @@ use opentab_sandbox::CardOutcome;
 use crate::tab::{Setup, Tab, fresh_store};
 
 /// One invoice over 2.00 dollars, finalized in the first hour of December.
-pub struct Payday {
+pub(crate) struct Payday {
     pub t: Tab,
     pub ada: Customer,
     /// Of the payment method on file.
@@ -19,11 +19,11 @@ pub struct Payday {
 
 impl Payday {
     /// Opentab collects, from a card that does this.
-    pub async fn with(card: CardOutcome) -> Payday {
+    pub(crate) async fn with(card: CardOutcome) -> Payday {
         Payday::setup("opentab", Some(card), &[]).await
     }
 
-    pub async fn setup(
+    pub(crate) async fn setup(
         collection: &'static str,
         card: Option<CardOutcome>,
         more: &[(&'static str, &'static str)],
@@ -31,7 +31,7 @@ impl Payday {
         Payday::on(fresh_store().await, collection, card, more).await
     }
 
-    pub async fn on(
+    pub(crate) async fn on(
         store: opentab::internals::store::Store,
         collection: &'static str,
         card: Option<CardOutcome>,
@@ -52,12 +52,12 @@ impl Payday {
         payday
     }
 
-    pub async fn stripe_customer(&self) -> String {
+    pub(crate) async fn stripe_customer(&self) -> String {
         self.t.app.store.customer(&self.ada.id).await.unwrap().unwrap().stripe_customer_id.unwrap()
     }
 
     /// A card on file, which does this from now on. Answers its id.
-    pub async fn gets_a_card(&self, outcome: CardOutcome) -> String {
+    pub(crate) async fn gets_a_card(&self, outcome: CardOutcome) -> String {
         let customer = self.stripe_customer().await;
         let body = format!("customer={customer}");
         let card = self.t.stripe("POST", "/payment_methods/pm_card_visa/attach", &body).await;
@@ -69,24 +69,24 @@ impl Payday {
     }
 
     /// Finalizes, and does what is due at once.
-    pub async fn begins(self) -> Payday {
+    pub(crate) async fn begins(self) -> Payday {
         self.t.settle().await;
         self
     }
 
     /// Our id of the invoice, and Stripe's.
-    pub async fn invoice(&self) -> (String, String) {
+    pub(crate) async fn invoice(&self) -> (String, String) {
         let sealed = self.t.sealed(&self.ada).await.remove(0);
         (sealed.id, sealed.stripe_invoice_id.unwrap())
     }
 
-    pub async fn charge(&self) -> Charge {
+    pub(crate) async fn charge(&self) -> Charge {
         let (id, _) = self.invoice().await;
         self.t.app.store.charge(&id).await.unwrap().unwrap()
     }
 
     /// The state, with the reason of a failure.
-    pub async fn state(&self) -> String {
+    pub(crate) async fn state(&self) -> String {
         let charge = self.charge().await;
         match (charge.state.as_str(), charge.reason) {
             ("failed", Some(reason)) => format!("failed: {reason}"),
@@ -94,24 +94,24 @@ impl Payday {
         }
     }
 
-    pub async fn attempts(&self) -> Vec<Attempt> {
+    pub(crate) async fn attempts(&self) -> Vec<Attempt> {
         self.t.app.store.attempts(&self.invoice().await.0).await.unwrap()
     }
 
-    pub async fn outcomes(&self) -> Vec<String> {
+    pub(crate) async fn outcomes(&self) -> Vec<String> {
         let outcome = |attempt: Attempt| attempt.outcome.unwrap_or_else(|| "?".to_owned());
         self.attempts().await.into_iter().map(outcome).collect()
     }
 
     /// When the charge goes on by itself.
-    pub async fn goes_on_at(&self) -> Option<i64> {
+    pub(crate) async fn goes_on_at(&self) -> Option<i64> {
         let sql = both("select min(run_at) from job where kind = 'charge' and state = 'queued'");
         let (at,): (Option<i64>,) = self.t.app.store.db.one(sql, ()).await.unwrap();
         at
     }
 
     /// Lets time pass until the charge goes on, and does what is due then. None where it rests.
-    pub async fn next(&self) -> Option<Duration> {
+    pub(crate) async fn next(&self) -> Option<Duration> {
         let at = from_ms(self.goes_on_at().await?);
         let waited = at - self.t.clock.now();
         if waited > Duration::zero() {
@@ -125,7 +125,7 @@ impl Payday {
     }
 
     /// Goes on until the charge rests.
-    pub async fn to_the_end(&self) {
+    pub(crate) async fn to_the_end(&self) {
         for _ in 0..200 {
             if self.next().await.is_none() {
                 return;
@@ -135,7 +135,7 @@ impl Payday {
     }
 
     /// Paid once at Stripe and here, with nothing left under way.
-    pub async fn paid_once(&self, story: &str) {
+    pub(crate) async fn paid_once(&self, story: &str) {
         let (_, stripe_id) = self.invoice().await;
         let at_stripe = self.t.stripe("GET", &format!("/invoices/{stripe_id}"), "").await;
         assert_eq!(at_stripe["status"], "paid", "{story}: {:?}", self.charge().await);

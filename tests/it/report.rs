@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use opentab::internals::commands::keys;
-use opentab::internals::sheet;
 use opentab::internals::store::api_keys::Scope;
 use opentab::internals::store::customers::Customer;
 use opentab::internals::store::{LookedUpAmount, NewEmail, ReportFilter, both};
 use opentab::internals::workflows::report::{self, ReportQuery};
 use opentab_billing::CollectionMethod;
+use opentab_input::csv;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -302,12 +302,12 @@ async fn a_file_holds_every_row_and_no_formula() {
     assert!(kind.starts_with("text/csv"), "{kind}");
     assert_eq!(company.ask("month=2026-11&format=csv", "*/*").await.2, text);
     let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut take = |row: &sheet::Row| {
+    let mut take = |row: &csv::Row| {
         assert_eq!(row.fault(), None);
         rows.push(row.fields().map(str::to_owned).collect());
-        Ok::<(), sheet::Unreadable>(())
+        Ok::<(), csv::Unreadable>(())
     };
-    let mut reader = sheet::Reader::default();
+    let mut reader = csv::Reader::default();
     reader.feed(text.as_bytes(), &mut take).unwrap();
     reader.end(&mut take).unwrap();
     assert_eq!(rows.len(), 6);

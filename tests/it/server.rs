@@ -22,7 +22,7 @@ use crate::canaries;
 use crate::secrets::{STRIPE_KEY, WEBHOOK_SECRET};
 
 /// A running server with an empty database and an admin's key.
-pub struct Server {
+pub(crate) struct Server {
     pub app: App,
     pub key: String,
     address: std::net::SocketAddr,
@@ -39,19 +39,19 @@ impl Drop for Server {
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
     /// The last part of the problem's type, after checking that it is a whole problem.
-    pub fn slug(&self) -> String {
+    pub(crate) fn slug(&self) -> String {
         let problem = self.json();
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
         assert_eq!(problem["status"], self.status, "{self:?}");
@@ -61,23 +61,23 @@ impl Reply {
     }
 }
 
-pub fn noon() -> DateTime<Utc> {
+pub(crate) fn noon() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
 }
 
 impl Server {
-    pub async fn start() -> Server {
+    pub(crate) async fn start() -> Server {
         Server::with("2000", Limits::default()).await
     }
 
     /// On PostgreSQL, in a new database, where a server is named.
-    pub async fn start_on_postgres() -> Option<Server> {
+    pub(crate) async fn start_on_postgres() -> Option<Server> {
         let url = std::env::var("TEST_POSTGRES_URL").ok()?;
         Some(Server::on(&fresh_postgres(&url).await, "2000", Limits::default()).await)
     }
 
     /// With a rate of requests a second, and limits.
-    pub async fn with(rate: &str, limits: Limits) -> Server {
+    pub(crate) async fn with(rate: &str, limits: Limits) -> Server {
         Server::on(&Location::Memory, rate, limits).await
     }
 
@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// On a socket of its own, whatever stands behind the app.
-    pub async fn of(app: App, limits: Limits) -> Server {
+    pub(crate) async fn of(app: App, limits: Limits) -> Server {
         canaries::watch_the_log();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Sends a request with the admin's key; a body goes as JSON.
-    pub async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
         let head = match body.is_empty() {
             true => String::new(),
             false => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
@@ -104,16 +104,16 @@ impl Server {
         self.raw(&self.head(method, path, &head), body.as_bytes()).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
         self.send("POST", path, &body.to_string()).await
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, "").await
     }
 
     /// A POST with one more header.
-    pub async fn post_with(&self, path: &str, header: &str, body: Value) -> Reply {
+    pub(crate) async fn post_with(&self, path: &str, header: &str, body: Value) -> Reply {
         let body = body.to_string();
         let head =
             format!("content-type: application/json\r\ncontent-length: {}\r\n{header}\r\n", body.len());
@@ -121,27 +121,27 @@ impl Server {
     }
 
     /// A request without a body and without a key, as a browser or a stranger sends it.
-    pub async fn anonymous(&self, method: &str, path: &str, headers: &str) -> Reply {
+    pub(crate) async fn anonymous(&self, method: &str, path: &str, headers: &str) -> Reply {
         self.raw(&anonymous_head(method, path, headers), b"").await
     }
 
     /// A request without a body, with this key.
-    pub async fn with_key(&self, method: &str, path: &str, key: &str) -> Reply {
+    pub(crate) async fn with_key(&self, method: &str, path: &str, key: &str) -> Reply {
         self.anonymous(method, path, &format!("authorization: Bearer {key}\r\n")).await
     }
 
     /// A request's head with the admin's key.
-    pub fn head(&self, method: &str, path: &str, headers: &str) -> String {
+    pub(crate) fn head(&self, method: &str, path: &str, headers: &str) -> String {
         anonymous_head(method, path, &format!("authorization: Bearer {}\r\n{headers}", self.key))
     }
 
     /// Sends these bytes and reads until the server closes.
-    pub async fn raw(&self, head: &str, body: &[u8]) -> Reply {
+    pub(crate) async fn raw(&self, head: &str, body: &[u8]) -> Reply {
         self.stream(head, std::iter::once(body)).await
     }
 
     /// The same, of a body that comes piece by piece.
-    pub async fn stream(&self, head: &str, pieces: impl Iterator<Item = &[u8]>) -> Reply {
+    pub(crate) async fn stream(&self, head: &str, pieces: impl Iterator<Item = &[u8]>) -> Reply {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut reader, mut writer) = stream.into_split();
         let mut bytes = Vec::new();
@@ -165,7 +165,7 @@ impl Server {
 }
 
 /// A request's head without a key.
-pub fn anonymous_head(method: &str, path: &str, headers: &str) -> String {
+pub(crate) fn anonymous_head(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: opentab.test\r\nconnection: close\r\n{headers}\r\n")
 }
 
@@ -217,7 +217,12 @@ async fn app(location: &Location, rate: &str) -> App {
 }
 
 /// The text of a new key.
-pub async fn new_key(app: &App, scope: Scope, livemode: bool, expires_at: Option<DateTime<Utc>>) -> String {
+pub(crate) async fn new_key(
+    app: &App,
+    scope: Scope,
+    livemode: bool,
+    expires_at: Option<DateTime<Utc>>,
+) -> String {
     let scopes = BTreeSet::from([scope]);
     let now = app.clock.now();
     keys::create(&app.store, &app.ids, now, "test", scopes, livemode, expires_at).await.unwrap().secret

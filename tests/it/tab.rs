@@ -39,7 +39,7 @@ use crate::stripe_spec::SpecChecker;
 
 /// Opentab with its sandbox. When dropped, every exchange with Stripe must have kept to Stripe's specification, and no
 /// secret may have got out.
-pub struct Tab {
+pub(crate) struct Tab {
     pub app: App,
     pub sandbox: Sandbox,
     pub clock: Clock,
@@ -102,12 +102,12 @@ fn stripe_version() -> &'static str {
 }
 
 /// The database to test on: SQLite in memory, or a fresh one on the PostgreSQL server of `TEST_POSTGRES_URL`.
-pub async fn fresh_store() -> Store {
+pub(crate) async fn fresh_store() -> Store {
     store_on(Location::Memory).await
 }
 
 /// The same with a file in this folder: in memory, what a killed run leaves is gone with its connection.
-pub async fn fresh_store_in(folder: &Path) -> Store {
+pub(crate) async fn fresh_store_in(folder: &Path) -> Store {
     store_on(Location::File(folder.join("opentab.db"))).await
 }
 
@@ -155,13 +155,13 @@ fn address_of(server: &str, database: &str) -> String {
     format!("{address}/{database}?{options}")
 }
 
-pub fn time(text: &str) -> DateTime<Utc> {
+pub(crate) fn time(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()
 }
 
 /// What a test may want different.
 #[derive(Default)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub settings: Vec<(&'static str, &'static str)>,
     pub limits: Option<opentab_sandbox::Limits>,
     pub pacer: Option<Pacer>,
@@ -173,15 +173,15 @@ pub struct Setup {
 
 impl Tab {
     /// An empty company at noon on the 1st of November 2026.
-    pub async fn new() -> Tab {
+    pub(crate) async fn new() -> Tab {
         Tab::with(Setup::default()).await
     }
 
-    pub async fn with(setup: Setup) -> Tab {
+    pub(crate) async fn with(setup: Setup) -> Tab {
         Tab::on(fresh_store().await, setup).await
     }
 
-    pub async fn on(store: Store, setup: Setup) -> Tab {
+    pub(crate) async fn on(store: Store, setup: Setup) -> Tab {
         canaries::watch_the_log();
         store.setting_or("link_secret", LINK_SECRET).await.unwrap();
         let clock = Clock::set_at(time("2026-11-01T12:00:00Z"));
@@ -223,20 +223,25 @@ impl Tab {
         Tab { app, sandbox, clock, mail, listener, web: OnceLock::new(), violations }
     }
 
-    pub fn at(&self, text: &str) {
+    pub(crate) fn at(&self, text: &str) {
         self.clock.move_to(time(text));
     }
 
-    pub fn pass(&self, span: Duration) {
+    pub(crate) fn pass(&self, span: Duration) {
         self.clock.move_to(self.clock.now() + span);
     }
 
     /// A customer in dollars, whose cycles are calendar months in UTC.
-    pub async fn customer(&self, name: &str) -> Customer {
+    pub(crate) async fn customer(&self, name: &str) -> Customer {
         self.customer_with(name, "usd", CollectionMethod::ChargeAutomatically).await
     }
 
-    pub async fn customer_with(&self, name: &str, currency: &str, collection: CollectionMethod) -> Customer {
+    pub(crate) async fn customer_with(
+        &self,
+        name: &str,
+        currency: &str,
+        collection: CollectionMethod,
+    ) -> Customer {
         self.customer_like(name, |new| {
             new.currency = Currency::parse(currency).unwrap();
             new.collection_method = collection;
@@ -245,7 +250,7 @@ impl Tab {
     }
 
     /// A customer in dollars and calendar months, but for what is changed.
-    pub async fn customer_like(&self, name: &str, change: impl FnOnce(&mut NewCustomer)) -> Customer {
+    pub(crate) async fn customer_like(&self, name: &str, change: impl FnOnce(&mut NewCustomer)) -> Customer {
         let mut new = NewCustomer {
             name: name.to_owned(),
             email: Some(format!("{}@example.com", name.to_lowercase())),
@@ -266,13 +271,13 @@ impl Tab {
     }
 
     /// Counts `event_name`, and sells it to the customer at so many cents each.
-    pub async fn sells(&self, customer: &Customer, event_name: &str, cents: &str) {
+    pub(crate) async fn sells(&self, customer: &Customer, event_name: &str, cents: &str) {
         self.sells_at(customer, event_name, json!({ "model": "per_unit", "unit_amount_decimal": cents }))
             .await;
     }
 
     /// The same at any price, from the first of the month on.
-    pub async fn sells_at(&self, customer: &Customer, event_name: &str, mut terms: Value) {
+    pub(crate) async fn sells_at(&self, customer: &Customer, event_name: &str, mut terms: Value) {
         terms["currency"] = json!(customer.currency.as_str());
         let terms: PriceTerms = serde_json::from_value(terms).unwrap();
         let meter = self.meter(event_name, Aggregation::Sum).await;
@@ -280,7 +285,7 @@ impl Tab {
         self.serves(customer, &price).await;
     }
 
-    pub async fn meter(&self, event_name: &str, aggregation: Aggregation) -> String {
+    pub(crate) async fn meter(&self, event_name: &str, aggregation: Aggregation) -> String {
         let new = NewMeter {
             event_name: event_name.to_owned(),
             display_name: event_name.to_owned(),
@@ -291,7 +296,7 @@ impl Tab {
         catalog::create_meter(&self.app, new, &By::operator()).await.unwrap().id
     }
 
-    pub async fn price(&self, name: &str, meter: Option<&str>, terms: PriceTerms) -> String {
+    pub(crate) async fn price(&self, name: &str, meter: Option<&str>, terms: PriceTerms) -> String {
         let by = By::operator();
         catalog::create_price(&self.app, name.to_owned(), meter.map(str::to_owned), terms, &by)
             .await
@@ -300,20 +305,20 @@ impl Tab {
     }
 
     /// A flat fee for each cycle.
-    pub async fn flat_fee(&self, customer: &Customer, name: &str, cents: i64) {
+    pub(crate) async fn flat_fee(&self, customer: &Customer, name: &str, cents: i64) {
         let terms = json!({ "currency": customer.currency.as_str(), "model": "flat", "flat_amount": cents });
         let price = self.price(name, None, serde_json::from_value(terms).unwrap()).await;
         self.serves(customer, &price).await;
     }
 
     /// Attaches a price to a customer from the first day of their running cycle on.
-    pub async fn serves(&self, customer: &Customer, price_id: &str) -> String {
+    pub(crate) async fn serves(&self, customer: &Customer, price_id: &str) -> String {
         let from = customer.cycle_rule().cycle_at(self.clock.now()).first_day;
         self.serves_from(customer, price_id, &from.to_string(), None).await
     }
 
     /// Attaches a price to a customer from a day until before another.
-    pub async fn serves_from(
+    pub(crate) async fn serves_from(
         &self,
         customer: &Customer,
         price_id: &str,
@@ -330,13 +335,19 @@ impl Tab {
     }
 
     /// Usage that happens now.
-    pub async fn uses(&self, customer: &Customer, meter: &str, quantity: i64, event_id: &str) -> Outcome {
+    pub(crate) async fn uses(
+        &self,
+        customer: &Customer,
+        meter: &str,
+        quantity: i64,
+        event_id: &str,
+    ) -> Outcome {
         let at = self.clock.now().to_rfc3339();
         self.used(customer, meter, quantity, event_id, &at).await
     }
 
     /// Usage that happened at a time.
-    pub async fn used(
+    pub(crate) async fn used(
         &self,
         customer: &Customer,
         meter: &str,
@@ -356,14 +367,14 @@ impl Tab {
     }
 
     /// What the schedule would do by now: ask for everything that changed or is due, and work until nothing is left.
-    pub async fn work(&self) {
+    pub(crate) async fn work(&self) {
         ask::ask_for_changed(&self.app).await.unwrap();
         ask::ask_for_due(&self.app).await.unwrap();
         jobs::run_due(&self.app).await.unwrap();
     }
 
     /// Works, and carries webhooks, until both rest.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         for _ in 0..20 {
             self.work().await;
             if self.deliver().await == 0 {
@@ -374,7 +385,7 @@ impl Tab {
     }
 
     /// Delivers the webhooks that are due; answers how many.
-    pub async fn deliver(&self) -> usize {
+    pub(crate) async fn deliver(&self) -> usize {
         let due = self.sandbox.deliveries_due();
         for delivery in &due {
             let status = self.post(delivery).await;
@@ -384,7 +395,7 @@ impl Tab {
     }
 
     /// Posts a delivery to our webhook route, as Stripe does.
-    pub async fn post(&self, delivery: &Delivery) -> u16 {
+    pub(crate) async fn post(&self, delivery: &Delivery) -> u16 {
         let mut request = HttpRequest::post("http://opentab.test/webhooks/stripe");
         for (name, value) in &delivery.headers {
             request = request.header(*name, value);
@@ -395,7 +406,7 @@ impl Tab {
     }
 
     /// Asks Stripe as its dashboard would: with nobody of ours in between.
-    pub async fn stripe(&self, method: &'static str, path: &str, body: &str) -> Value {
+    pub(crate) async fn stripe(&self, method: &'static str, path: &str, body: &str) -> Value {
         let request = Request {
             method,
             path: format!("/v1{path}"),
@@ -407,17 +418,17 @@ impl Tab {
     }
 
     /// The customer's current invoice.
-    pub async fn current(&self, customer: &Customer) -> Invoice {
+    pub(crate) async fn current(&self, customer: &Customer) -> Invoice {
         self.app.store.current_invoice(&customer.id).await.unwrap().unwrap()
     }
 
     /// The draft at Stripe, with all of its lines' amounts by item key; foreign lines by their id.
-    pub async fn draft(&self, customer: &Customer) -> BTreeMap<String, i64> {
+    pub(crate) async fn draft(&self, customer: &Customer) -> BTreeMap<String, i64> {
         let id = self.current(customer).await.stripe_invoice_id.expect("no draft at Stripe");
         self.lines_of(&id).await
     }
 
-    pub async fn lines_of(&self, stripe_id: &str) -> BTreeMap<String, i64> {
+    pub(crate) async fn lines_of(&self, stripe_id: &str) -> BTreeMap<String, i64> {
         let lines = self.all(&format!("/invoices/{stripe_id}/lines?limit=100")).await;
         let key = |line: &Value| {
             line["metadata"]["opentab_item"].as_str().or(line["id"].as_str()).unwrap().to_owned()
@@ -429,7 +440,7 @@ impl Tab {
     }
 
     /// Every object of a list at Stripe.
-    pub async fn all(&self, path: &str) -> Vec<Value> {
+    pub(crate) async fn all(&self, path: &str) -> Vec<Value> {
         let mut all: Vec<Value> = Vec::new();
         loop {
             let after = all.last().map(|last| format!("&starting_after={}", last["id"].as_str().unwrap()));
@@ -442,19 +453,19 @@ impl Tab {
     }
 
     /// The lines of the customer's draft at Stripe as `(il_…, amount)`, ours and others'.
-    pub async fn lines_at_stripe(&self, customer: &Customer) -> Vec<(String, i64)> {
+    pub(crate) async fn lines_at_stripe(&self, customer: &Customer) -> Vec<(String, i64)> {
         let id = self.current(customer).await.stripe_invoice_id.expect("no draft at Stripe");
         let lines = self.all(&format!("/invoices/{id}/lines?limit=100")).await;
         lines.iter().map(|l| (l["id"].as_str().unwrap().to_owned(), l["amount"].as_i64().unwrap())).collect()
     }
 
     /// What stands on the draft, in all.
-    pub async fn draft_total(&self, customer: &Customer) -> i64 {
+    pub(crate) async fn draft_total(&self, customer: &Customer) -> i64 {
         self.draft(customer).await.values().sum()
     }
 
     /// Works through pauses until no job waits for another try.
-    pub async fn recover(&self) {
+    pub(crate) async fn recover(&self) {
         for _ in 0..120 {
             self.settle().await;
             let waiting = self.jobs("queued").await;
@@ -467,14 +478,14 @@ impl Tab {
     }
 
     /// Kind, subject and last error of the jobs in a state.
-    pub async fn jobs(&self, state: &str) -> Vec<(String, String, String)> {
+    pub(crate) async fn jobs(&self, state: &str) -> Vec<(String, String, String)> {
         let jobs = self.app.store.jobs_in_state(state, 1_000).await.unwrap();
         jobs.into_iter().map(|job| (job.kind, job.subject, job.last_error.unwrap_or_default())).collect()
     }
 
     /// The promises that hold whenever nothing is under way: the draft is what is owed, at Stripe, here and on the
     /// statement; every write has an end; every state lies on the drawn graph.
-    pub async fn in_step(&self, customer: &Customer) {
+    pub(crate) async fn in_step(&self, customer: &Customer) {
         let store = &self.app.store;
         let customer = store.customer(&customer.id).await.unwrap().unwrap();
         let shown = preview::preview(&self.app, &customer).await.unwrap().expect("no current invoice");
@@ -498,17 +509,17 @@ impl Tab {
     }
 
     /// The way to Stripe.
-    pub fn wire(&self) -> Arc<dyn Transport> {
+    pub(crate) fn wire(&self) -> Arc<dyn Transport> {
         Arc::new(InProcess(self.sandbox.router()))
     }
 
     /// Another replica: the same database, Stripe and time.
-    pub fn replica(&self) -> App {
+    pub(crate) fn replica(&self) -> App {
         self.replica_with(self.app.stripe.clone())
     }
 
     /// The same with another way to Stripe.
-    pub fn replica_through(&self, wire: Arc<dyn Transport>) -> App {
+    pub(crate) fn replica_through(&self, wire: Arc<dyn Transport>) -> App {
         self.replica_with(Stripe::new(wire, Pacer::unlimited()))
     }
 
@@ -521,21 +532,21 @@ impl Tab {
     }
 
     /// Invoices that Stripe has for a customer of ours, drafts and others.
-    pub async fn invoices_at_stripe(&self, customer: &Customer) -> Vec<Value> {
+    pub(crate) async fn invoices_at_stripe(&self, customer: &Customer) -> Vec<Value> {
         let customer = self.app.store.customer(&customer.id).await.unwrap().unwrap();
         let id = customer.stripe_customer_id.expect("Stripe does not know them");
         self.all(&format!("/invoices?customer={id}&limit=100")).await
     }
 
     /// What was written down about a subject.
-    pub async fn audited(&self, action: &str) -> usize {
+    pub(crate) async fn audited(&self, action: &str) -> usize {
         let sql = store::both("select id from audit where action = $1");
         let rows: Vec<(String,)> = self.app.store.db.all(sql, (action,)).await.unwrap();
         rows.len()
     }
 
     /// Every sealed invoice of a customer, oldest first.
-    pub async fn sealed(&self, customer: &Customer) -> Vec<Invoice> {
+    pub(crate) async fn sealed(&self, customer: &Customer) -> Vec<Invoice> {
         let mut all = self.app.store.invoices_of(&customer.id, "~", 1_000).await.unwrap();
         all.retain(|invoice| invoice.sealed_at.is_some());
         all.sort_by(|one, other| {
@@ -545,24 +556,24 @@ impl Tab {
     }
 
     /// Writes to Stripe since the last reset, by operation.
-    pub fn writes(&self) -> Vec<String> {
+    pub(crate) fn writes(&self) -> Vec<String> {
         let calls = self.sandbox.calls();
         calls.into_iter().filter(|call| call.method != "GET").map(|call| call.operation).collect()
     }
 
-    pub fn reads(&self) -> usize {
+    pub(crate) fn reads(&self) -> usize {
         self.sandbox.calls().iter().filter(|call| call.method == "GET").count()
     }
 
     /// Kinds of the incidents that are open.
-    pub async fn incidents(&self) -> Vec<String> {
+    pub(crate) async fn incidents(&self) -> Vec<String> {
         let sql = store::both("select kind from incident where resolved_at is null order by kind");
         let rows: Vec<(String,)> = self.app.store.db.all(sql, ()).await.unwrap();
         rows.into_iter().map(|(kind,)| kind).collect()
     }
 
     /// Everything that a customer was billed on sealed invoices, at Stripe and in our ledger: they have to agree.
-    pub async fn billed(&self, customer: &Customer) -> i64 {
+    pub(crate) async fn billed(&self, customer: &Customer) -> i64 {
         let mut ours = 0;
         let mut theirs = 0;
         for invoice in self.sealed(customer).await {
@@ -576,7 +587,7 @@ impl Tab {
         ours
     }
 
-    pub async fn items(&self, customer: &Customer) -> Vec<Item> {
+    pub(crate) async fn items(&self, customer: &Customer) -> Vec<Item> {
         self.app.store.items(&self.current(customer).await.id).await.unwrap()
     }
 }

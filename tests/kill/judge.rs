@@ -18,7 +18,7 @@ const REST: Duration = Duration::from_secs(90);
 type Lines = BTreeMap<String, i64>;
 
 /// Waits until nothing is left to do, without asking for anything.
-pub async fn come_to_rest(world: &World, db: &Db) {
+pub(crate) async fn come_to_rest(world: &World, db: &Db) {
     let store = Store { db: db.clone() };
     let patience = Instant::now() + REST;
     let mut quiet = 0;
@@ -42,7 +42,7 @@ pub async fn come_to_rest(world: &World, db: &Db) {
 
 /// Every acknowledged event is there once, as it was sent, and nothing is there that nobody sent. Answers how many
 /// there are.
-pub async fn usage_is_there_once(db: &Db, told: &Told) -> usize {
+pub(crate) async fn usage_is_there_once(db: &Db, told: &Told) -> usize {
     let sql = both(
         "select c.external_id, e.event_id, m.event_name, e.quantity, e.at
          from usage_event e join customer c on c.no = e.customer_no join meter m on m.no = e.meter_no",
@@ -75,7 +75,7 @@ async fn totals_are_sums(db: &Db) {
 }
 
 /// Every webhook that was answered is stored, and each has been reacted to.
-pub async fn webhooks_are_there(db: &Db, told: &Told) {
+pub(crate) async fn webhooks_are_there(db: &Db, told: &Told) {
     let rows: Vec<(String, String)> = db.all(both("select id, state from stripe_event"), ()).await.unwrap();
     let stored: BTreeSet<String> = rows.iter().map(|(id, _)| id.clone()).collect();
     let lost: Vec<_> = told.webhooks.difference(&stored).collect();
@@ -85,7 +85,7 @@ pub async fn webhooks_are_there(db: &Db, told: &Told) {
 }
 
 /// Nobody need look at anything but what people did by hand: what the service noticed beside, it has put right.
-pub async fn nobody_is_called(db: &Db) {
+pub(crate) async fn nobody_is_called(db: &Db) {
     let open = both("select kind, message from incident where resolved_at is null");
     let rows: Vec<(String, String)> = db.all(open, ()).await.unwrap();
     let by_hand = ["finalized_early", "finalized_by_hand"];
@@ -101,7 +101,7 @@ struct AtStripe {
 }
 
 /// Stripe's invoices equal the ledger and what is owed, line by line. Answers how many are sealed.
-pub async fn invoices_equal_the_ledger(world: &World, db: &Db) -> usize {
+pub(crate) async fn invoices_equal_the_ledger(world: &World, db: &Db) -> usize {
     let theirs = get(world, "/v1/customers?limit=100").await;
     assert_eq!(
         theirs["data"].as_array().unwrap().len(),

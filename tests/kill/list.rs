@@ -84,7 +84,7 @@ impl List {
 }
 
 /// Kills it at every step, brings the list once more, and judges.
-pub async fn kill_and_bring_again(folder: &Path, database: &str) {
+pub(crate) async fn kill_and_bring_again(folder: &Path, database: &str) {
     let list = List::begin(folder, database).await;
     for step in [Step::Reading, Step::Checking, Step::Applying] {
         let left = list.bring_and_kill_at(step).await;

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(30);
 
 /// A usage event as it was sent.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub meter: &'static str,
     pub quantity: i64,
     /// None: when it came.
@@ -27,11 +27,11 @@ pub struct Sent {
 }
 
 /// A customer's name and an event's id.
-pub type EventKey = (String, String);
+pub(crate) type EventKey = (String, String);
 
 /// What was sent, and what of it was answered.
 #[derive(Default)]
-pub struct Told {
+pub(crate) struct Told {
     pub sent: BTreeMap<EventKey, Sent>,
     pub acknowledged: BTreeSet<EventKey>,
     /// Ids of webhook events that were answered with 200.
@@ -44,10 +44,10 @@ pub struct Told {
     pub wrong: Vec<String>,
 }
 
-pub type Notes = Arc<Mutex<Told>>;
+pub(crate) type Notes = Arc<Mutex<Told>>;
 
 /// Starts everybody. They stop by themselves when the world is over; the deliveries go on.
-pub fn start(world: &Arc<World>, seed: u64) -> (Notes, Vec<tokio::task::JoinHandle<()>>) {
+pub(crate) fn start(world: &Arc<World>, seed: u64) -> (Notes, Vec<tokio::task::JoinHandle<()>>) {
     let notes = Notes::default();
     let mut tasks = Vec::new();
     for no in 0..3 {

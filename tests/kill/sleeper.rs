@@ -24,7 +24,7 @@ const AWAKE: Duration = Duration::from_secs(3);
 type Trap = Arc<Mutex<Option<(Server, &'static str)>>>;
 
 /// Two servers on one database, and one customer with a card.
-pub struct Night {
+pub(crate) struct Night {
     sandbox: Sandbox,
     stripe: String,
     pub db: Db,
@@ -39,7 +39,7 @@ pub struct Night {
 
 impl Night {
     /// The sleeper runs, and has put usage over 3.00 dollars on a draft.
-    pub async fn begin(folder: &Path, database: &str) -> (Night, Server) {
+    pub(crate) async fn begin(folder: &Path, database: &str) -> (Night, Server) {
         let sandbox = Sandbox::new(options());
         let trap = Trap::default();
         let stripe = listen(sandbox.router()).await;
@@ -89,7 +89,7 @@ impl Night {
     }
 
     /// Falls asleep over a line that is new; another one takes over with what was used meanwhile; the first wakes.
-    pub async fn sleeps_over_a_line(&self, server: &Server) {
+    pub(crate) async fn sleeps_over_a_line(&self, server: &Server) {
         self.set_trap(server, "/add_lines");
         self.uses(&self.sleeper, "gigabytes", 10).await;
         self.asleep().await;
@@ -107,7 +107,7 @@ impl Night {
     }
 
     /// Falls asleep over a payment; another one finds out that it is made; the first wakes.
-    pub async fn sleeps_over_a_charge(&self, server: &Server) {
+    pub(crate) async fn sleeps_over_a_charge(&self, server: &Server) {
         self.has_a_card().await;
         self.set_trap(server, "/pay");
         let draft = self.drafts().await.remove(0)["id"].as_str().unwrap().to_owned();
@@ -135,7 +135,7 @@ impl Night {
     }
 
     /// Nothing is under way, and nobody is called but for what was done by hand.
-    pub async fn nothing_is_left(&self) {
+    pub(crate) async fn nothing_is_left(&self) {
         self.one("select count(*) from intent where state = 'open'", 0).await;
         let open = both("select kind from incident where resolved_at is null and kind <> 'finalized_early'");
         let open: Vec<(String,)> = self.db.all(open, ()).await.unwrap();

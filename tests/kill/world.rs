@@ -19,7 +19,7 @@ const CUSTOMERS: [(&str, u32); 8] =
 const DAY: i64 = 86_400;
 
 /// What a customer has: a price for each meter.
-pub struct Customer {
+pub(crate) struct Customer {
     pub name: String,
     pub id: String,
     pub currency: &'static str,
@@ -29,7 +29,7 @@ pub struct Customer {
 }
 
 /// What so much of a meter costs in a cycle, in minor units.
-pub fn cost(meter: &str, quantity: i64) -> i64 {
+pub(crate) fn cost(meter: &str, quantity: i64) -> i64 {
     match meter {
         "calls" => 3 * quantity,
         // Graduated: seven each for the first thousand, then two.
@@ -37,7 +37,7 @@ pub fn cost(meter: &str, quantity: i64) -> i64 {
     }
 }
 
-pub struct World {
+pub(crate) struct World {
     pub homes: Vec<Home>,
     pub sandbox: Sandbox,
     /// Where the sandbox is.
@@ -66,7 +66,7 @@ pub struct World {
 
 impl World {
     /// So many servers on one database, and customers who use what they are sold.
-    pub async fn begin(folder: &Path, database: &str, replicas: usize) -> World {
+    pub(crate) async fn begin(folder: &Path, database: &str, replicas: usize) -> World {
         let stripe_ahead = Arc::new(AtomicI64::new(0));
         let ahead = stripe_ahead.clone();
         let now = move || system_ms() + 1_000 * ahead.load(Ordering::SeqCst);
@@ -104,27 +104,27 @@ impl World {
     }
 
     /// Whether months pass: without the library for it, only Stripe's retries come sooner.
-    pub fn time_passes(&self) -> bool {
+    pub(crate) fn time_passes(&self) -> bool {
         self.servers_follow
     }
 
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         let ahead = if self.servers_follow { self.stripe_ahead.load(Ordering::SeqCst) } else { 0 };
         system_ms() + 1_000 * ahead
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
     /// Any of the servers.
-    pub fn base(&self, chance: &mut StdRng) -> &str {
+    pub(crate) fn base(&self, chance: &mut StdRng) -> &str {
         &self.homes[chance.random_range(0..self.homes.len())].base
     }
 
     /// Kills a server: after some time, or when Stripe has done something and before it can say so. Then time passes,
     /// and the server is started again.
-    pub async fn cycle(&self, chance: &mut StdRng) {
+    pub(crate) async fn cycle(&self, chance: &mut StdRng) {
         let at = chance.random_range(0..self.homes.len());
         let server = self.servers[at].lock().unwrap().clone();
         if chance.random_bool(0.5) {
@@ -163,12 +163,12 @@ impl World {
     }
 
     /// Moves Stripe's clock on; the servers' clocks follow when they are started next.
-    pub fn pass(&self, seconds: i64) {
+    pub(crate) fn pass(&self, seconds: i64) {
         self.stripe_ahead.fetch_add(seconds, Ordering::SeqCst);
     }
 
     /// Ends every server and starts it again, long enough after for Stripe to have tried everything again.
-    pub async fn start_all_again(&self) {
+    pub(crate) async fn start_all_again(&self) {
         for at in 0..self.homes.len() {
             self.servers[at].lock().unwrap().kill();
         }

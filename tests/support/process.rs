@@ -15,11 +15,11 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 #[path = "secrets.rs"]
 mod secrets;
 
-pub use secrets::{STRIPE_KEY, WEBHOOK_SECRET};
+pub(crate) use secrets::{STRIPE_KEY, WEBHOOK_SECRET};
 
 /// Where servers live one after another: a folder, a database, a port, and Stripe.
 #[derive(Clone, Debug)]
-pub struct Home {
+pub(crate) struct Home {
     pub folder: PathBuf,
     /// Where the server answers, without a trailing slash.
     pub base: String,
@@ -27,7 +27,7 @@ pub struct Home {
 }
 
 impl Home {
-    pub fn new(folder: &Path, database: &str, stripe: &str) -> Home {
+    pub(crate) fn new(folder: &Path, database: &str, stripe: &str) -> Home {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let home = Home {
             folder: folder.to_owned(),
@@ -42,26 +42,26 @@ impl Home {
     }
 
     /// On SQLite, in a file of this folder.
-    pub fn on_sqlite(folder: &Path, stripe: &str) -> Home {
+    pub(crate) fn on_sqlite(folder: &Path, stripe: &str) -> Home {
         Home::new(folder, &format!("sqlite:{}", folder.join("opentab.db").display()), stripe)
     }
 
-    pub fn with(mut self, name: &str, value: &str) -> Home {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Home {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn database(&self) -> &str {
+    pub(crate) fn database(&self) -> &str {
         &self.settings[0].1
     }
 
     /// The binary with this home's settings.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         self.command_under(&[])
     }
 
     /// The same, started by another program.
-    pub fn command_under(&self, program: &[&str]) -> Command {
+    pub(crate) fn command_under(&self, program: &[&str]) -> Command {
         let words: Vec<&str> = program.iter().copied().chain([env!("CARGO_BIN_EXE_opentab")]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(&self.folder);
@@ -72,7 +72,7 @@ impl Home {
     }
 
     /// A new API key that may do everything.
-    pub fn create_key(&self) -> String {
+    pub(crate) fn create_key(&self) -> String {
         let made = self.command().args(["keys", "create", "--json"]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let key: Value = serde_json::from_slice(&made.stdout).unwrap();
@@ -81,7 +81,7 @@ impl Home {
 
     /// A server whose clock is so many seconds ahead, which needs [`faketime`] unless it is none. Its log is added to
     /// `server.log` in the folder.
-    pub fn serve(&self, seconds_ahead: i64) -> Server {
+    pub(crate) fn serve(&self, seconds_ahead: i64) -> Server {
         let mut command = self.command();
         if seconds_ahead != 0 {
             command
@@ -92,16 +92,16 @@ impl Home {
         Server::start(command.arg("serve").stderr(self.log()))
     }
 
-    pub fn log(&self) -> File {
+    pub(crate) fn log(&self) -> File {
         File::options().create(true).append(true).open(self.log_path()).unwrap()
     }
 
-    pub fn log_path(&self) -> PathBuf {
+    pub(crate) fn log_path(&self) -> PathBuf {
         self.folder.join("server.log")
     }
 
     /// Waits until the server listens.
-    pub async fn up(&self) {
+    pub(crate) async fn up(&self) {
         let patience = Instant::now() + Duration::from_secs(60);
         let address = self.base.trim_start_matches("http://");
         while tokio::net::TcpStream::connect(address).await.is_err() {
@@ -112,7 +112,7 @@ impl Home {
 }
 
 /// The library that lets a process live at another time, where it is installed.
-pub fn faketime() -> Option<PathBuf> {
+pub(crate) fn faketime() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
     let mut places =
         folders.chain([PathBuf::from("/usr/lib64")]).map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
@@ -121,7 +121,7 @@ pub fn faketime() -> Option<PathBuf> {
 
 /// A running process; killed when the last of its clones is dropped.
 #[derive(Clone)]
-pub struct Server(Arc<Mutex<Running>>);
+pub(crate) struct Server(Arc<Mutex<Running>>);
 
 struct Running {
     process: Child,
@@ -149,50 +149,50 @@ fn no_secret_is_in(folder: &Path) {
 }
 
 impl Server {
-    pub fn start(command: &mut Command) -> Server {
+    pub(crate) fn start(command: &mut Command) -> Server {
         let folder = command.get_current_dir().map(Path::to_owned);
         let process = command.stdout(Stdio::null()).spawn().unwrap();
         Server(Arc::new(Mutex::new(Running { process, folder })))
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.0.lock().unwrap().process.id()
     }
 
     /// SIGKILL: no chance to finish anything. Returns when the process is gone.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let child = &mut self.0.lock().unwrap().process;
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Sends it a signal by name: STOP, and it stands still until CONT.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 
     /// Waits until it ends by itself; answers whether it did so well.
-    pub fn wait(&self) -> bool {
+    pub(crate) fn wait(&self) -> bool {
         self.0.lock().unwrap().process.wait().unwrap().success()
     }
 }
 
 /// What a server answered, or nothing where the connection ended before.
-pub struct Answered {
+pub(crate) struct Answered {
     pub status: u16,
     pub body: Value,
 }
 
 /// Asks a server in a user's name.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     key: String,
 }
 
 impl Client {
-    pub fn new(key: &str) -> Client {
+    pub(crate) fn new(key: &str) -> Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // The server ends idle connections after ten seconds: a request on one of them might cross with that.
         let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5));
@@ -200,24 +200,24 @@ impl Client {
         Client { http, key: key.to_owned() }
     }
 
-    pub async fn get(&self, base: &str, path: &str) -> Option<Answered> {
+    pub(crate) async fn get(&self, base: &str, path: &str) -> Option<Answered> {
         answered(self.http.get(format!("{base}{path}")).bearer_auth(&self.key)).await
     }
 
-    pub async fn post(&self, base: &str, path: &str, body: &Value) -> Option<Answered> {
+    pub(crate) async fn post(&self, base: &str, path: &str, body: &Value) -> Option<Answered> {
         let request = self.http.post(format!("{base}{path}")).bearer_auth(&self.key);
         answered(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
     /// A form, as Stripe takes it.
-    pub async fn post_form(&self, base: &str, path: &str, form: &str) -> Option<Answered> {
+    pub(crate) async fn post_form(&self, base: &str, path: &str, form: &str) -> Option<Answered> {
         let request = self.http.post(format!("{base}{path}")).bearer_auth(&self.key);
         answered(request.header("content-type", "application/x-www-form-urlencoded").body(form.to_owned()))
             .await
     }
 
     /// Creates what has to be there; its answer.
-    pub async fn create(&self, base: &str, path: &str, body: Value) -> Value {
+    pub(crate) async fn create(&self, base: &str, path: &str, body: Value) -> Value {
         let answer = self.post(base, path, &body).await.unwrap();
         assert!((200..300).contains(&answer.status), "{path}: {} {}", answer.status, answer.body);
         answer.body
@@ -232,7 +232,7 @@ async fn answered(request: reqwest::RequestBuilder) -> Option<Answered> {
 }
 
 /// Posts a webhook to a server as Stripe does; the status, or none where no answer came.
-pub async fn deliver(
+pub(crate) async fn deliver(
     http: &reqwest::Client,
     base: &str,
     delivery: &opentab_sandbox::Delivery,
@@ -245,17 +245,17 @@ pub async fn deliver(
 }
 
 /// A sandbox's options, with the key that the servers have.
-pub fn options() -> opentab_sandbox::Options {
+pub(crate) fn options() -> opentab_sandbox::Options {
     opentab_sandbox::Options { api_keys: vec![STRIPE_KEY.to_owned()], ..Default::default() }
 }
 
 /// Serves a sandbox on a port of its own; where it is, without a trailing slash.
-pub async fn serve_sandbox(sandbox: &opentab_sandbox::Sandbox) -> String {
+pub(crate) async fn serve_sandbox(sandbox: &opentab_sandbox::Sandbox) -> String {
     listen(sandbox.router()).await
 }
 
 /// Serves these routes on a port of their own; where they are, without a trailing slash.
-pub async fn listen(router: axum::Router) -> String {
+pub(crate) async fn listen(router: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -263,7 +263,7 @@ pub async fn listen(router: axum::Router) -> String {
 }
 
 /// A new database on this server, whose name begins so; its address.
-pub async fn fresh_postgres(server: &str, prefix: &str) -> String {
+pub(crate) async fn fresh_postgres(server: &str, prefix: &str) -> String {
     let name = format!("{prefix}_{:032x}", rand::random::<u128>());
     let mut admin = PgConnection::connect(server).await.unwrap();
     sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();

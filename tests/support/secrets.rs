@@ -4,13 +4,13 @@
 #![allow(dead_code)]
 
 /// Stands in every secret that a test hands out, and in nothing else.
-pub const MARK: &str = "CANARY";
-pub const STRIPE_KEY: &str = "sk_test_CANARYstripe";
-pub const WEBHOOK_SECRET: &str = "whsec_CANARYwebhook";
-pub const SMTP_URL: &str = "smtp://opentab:CANARYsmtp@127.0.0.1:1";
-pub const LOOKUP_HEADER: &str = "Bearer CANARYlookup";
+pub(super) const MARK: &str = "CANARY";
+pub(crate) const STRIPE_KEY: &str = "sk_test_CANARYstripe";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_CANARYwebhook";
+pub(super) const SMTP_URL: &str = "smtp://opentab:CANARYsmtp@127.0.0.1:1";
+pub(super) const LOOKUP_HEADER: &str = "Bearer CANARYlookup";
 /// What billing links are signed with.
-pub const LINK_SECRET: &str = "CANARYlink";
+pub(super) const LINK_SECRET: &str = "CANARYlink";
 
 /// How secrets begin that the product itself has made. After each stands enough that nobody has written it by hand.
 const MADE: &[(&str, &str)] = &[
@@ -24,7 +24,7 @@ const MADE: &[(&str, &str)] = &[
 const LONG: usize = 24;
 
 /// The first secret in this text: what it is, and what stands around it.
-pub fn secret_in(text: &str) -> Option<String> {
+pub(super) fn secret_in(text: &str) -> Option<String> {
     let made = MADE.iter().filter_map(|(what, begin)| Some((*what, whole(text, begin)?)));
     let marked = text.find(MARK).map(|at| ("a secret of the settings", at));
     marked.into_iter().chain(made).next().map(|(what, at)| format!("{what} in `{}`", around(text, at)))

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 /// Judges exchanges. Clones share what has been compiled.
 #[derive(Clone)]
-pub struct SpecChecker {
+pub(crate) struct SpecChecker {
     shared: Arc<Shared>,
 }
 
@@ -25,7 +25,7 @@ struct Shared {
 
 impl SpecChecker {
     /// The judge, if `STRIPE_OPENAPI_SPEC` names the document; read once for all tests of a process.
-    pub fn from_env() -> Option<Self> {
+    pub(crate) fn from_env() -> Option<Self> {
         static CHECKER: OnceLock<Option<SpecChecker>> = OnceLock::new();
         CHECKER.get_or_init(Self::load).clone()
     }
@@ -43,14 +43,14 @@ impl SpecChecker {
     }
 
     /// What the specification forbids in the request or in the answer; empty if nothing.
-    pub fn check(&self, exchange: &Exchange) -> Vec<String> {
+    pub(crate) fn check(&self, exchange: &Exchange) -> Vec<String> {
         let mut violations = self.check_request(exchange);
         violations.extend(self.check_response(exchange));
         violations
     }
 
     /// What the specification forbids in the request.
-    pub fn check_request(&self, exchange: &Exchange) -> Vec<String> {
+    pub(crate) fn check_request(&self, exchange: &Exchange) -> Vec<String> {
         let Some(operation) = self.operation(exchange) else {
             return vec![format!("{} {}: no such operation", exchange.method, exchange.path)];
         };
@@ -68,7 +68,7 @@ impl SpecChecker {
     }
 
     /// What the specification forbids in the answer.
-    pub fn check_response(&self, exchange: &Exchange) -> Vec<String> {
+    pub(crate) fn check_response(&self, exchange: &Exchange) -> Vec<String> {
         let Some(schema) = self.response_schema(exchange) else {
             return vec![format!("{}: no answer {} is specified", exchange.operation, exchange.status)];
         };
@@ -85,7 +85,7 @@ impl SpecChecker {
     }
 
     /// The names of the form's and the query's parameters of an operation, with the fields of lists of objects.
-    pub fn parameters(&self, method: &str, template: &str) -> Vec<String> {
+    pub(crate) fn parameters(&self, method: &str, template: &str) -> Vec<String> {
         let operation = &self.shared.spec["paths"][template][method.to_ascii_lowercase()];
         let form = &operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"];
         let mut names = Vec::new();

@@ -34,7 +34,7 @@ fn begins() -> DateTime<Utc> {
 }
 
 /// Tells a scenario, with or without one thing that goes wrong.
-pub fn run(
+pub(crate) fn run(
     engine: &Engine,
     scenario: &Scenario,
     shot: Option<Shot>,
@@ -44,7 +44,7 @@ pub fn run(
 }
 
 /// The gates of a scenario in which nothing goes wrong.
-pub fn edges(engine: &Engine, scenario: &Scenario) -> anyhow::Result<(Outcome, Vec<Passed>)> {
+pub(crate) fn edges(engine: &Engine, scenario: &Scenario) -> anyhow::Result<(Outcome, Vec<Passed>)> {
     passed(engine, scenario, None, Trace::Off)
 }
 

@@ -6,14 +6,14 @@ use crate::story::Story;
 use crate::{gates, promises};
 use opentab_sandbox::{CardOutcome, Fault};
 
-pub fn used_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
+pub(super) fn used_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
     with_a_draft(story);
     end_of_cycle(story);
     settle(story, 2);
     Ok(())
 }
 
-pub fn used_twice_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
+pub(super) fn used_twice_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
     with_a_draft(story);
     uses(story, 0, 5);
     end_of_cycle(story);
@@ -22,7 +22,7 @@ pub fn used_twice_and_closed(story: &mut Story<'_>) -> anyhow::Result<()> {
 }
 
 /// Somebody has used something, and the draft shows it: how most scenarios begin.
-pub fn with_a_draft(story: &mut Story<'_>) {
+pub(super) fn with_a_draft(story: &mut Story<'_>) {
     familiar(story, |story| {
         uses(story, 0, 5);
         settle(story, 1);
@@ -30,13 +30,13 @@ pub fn with_a_draft(story: &mut Story<'_>) {
 }
 
 /// The same, and the customer has put a card on file.
-pub fn with_a_card(story: &mut Story<'_>, does: CardOutcome) {
+pub(super) fn with_a_card(story: &mut Story<'_>, does: CardOutcome) {
     with_a_draft(story);
     story.put_a_card(0, does);
 }
 
 /// What happens in another scenario too: nothing more goes wrong at its gates.
-pub fn familiar(story: &mut Story<'_>, tell: impl FnOnce(&mut Story<'_>)) {
+pub(super) fn familiar(story: &mut Story<'_>, tell: impl FnOnce(&mut Story<'_>)) {
     gates::with(|gates| gates.familiar = true);
     tell(story);
     gates::with(|gates| gates.familiar = false);
@@ -44,7 +44,7 @@ pub fn familiar(story: &mut Story<'_>, tell: impl FnOnce(&mut Story<'_>)) {
 
 /// A write takes effect and its process dies before it hears of that, and then something else happens. When the next one
 /// looks, Stripe has forgotten the key.
-pub fn unheard_for_two_days(story: &mut Story<'_>, write: &str, happens: impl FnOnce(&mut Story<'_>)) {
+pub(super) fn unheard_for_two_days(story: &mut Story<'_>, write: &str, happens: impl FnOnce(&mut Story<'_>)) {
     let sent = |story: &Story<'_>| {
         let calls = story.world.sandbox.call_counts();
         calls.iter().filter(|(call, _)| call.starts_with(write)).map(|(_, times)| times).sum::<u64>()
@@ -76,7 +76,7 @@ pub fn unheard_for_two_days(story: &mut Story<'_>, write: &str, happens: impl Fn
 
 /// Tells the same again and again, and each time something happens one gate later, for as long as there is another
 /// gate. After each everything has to be right.
-pub fn at_every_gate(
+pub(super) fn at_every_gate(
     story: &mut Story<'_>,
     tell: impl Fn(&mut Story<'_>, usize) -> bool,
 ) -> anyhow::Result<()> {
@@ -93,7 +93,7 @@ pub fn at_every_gate(
 
 /// A worker passes so many gates of a job of this kind; then something else happens, to its end, and then the worker goes
 /// on. False where the job has not so many gates.
-pub fn meanwhile(
+pub(super) fn meanwhile(
     story: &mut Story<'_>,
     kind: &str,
     gates: usize,
@@ -121,7 +121,7 @@ fn runs(story: &Story<'_>, kind: &str) -> bool {
 }
 
 /// Every webhook that Stripe has for us begins to arrive.
-pub fn hears_all(story: &mut Story<'_>) {
+pub(super) fn hears_all(story: &mut Story<'_>) {
     story.collect_mail();
     for delivery in std::mem::take(&mut story.mail) {
         story.deliver(0, delivery);
@@ -129,7 +129,7 @@ pub fn hears_all(story: &mut Story<'_>) {
 }
 
 /// What somebody took off an invoice that they then finalized is on no other invoice.
-pub fn stays_off(story: &mut Story<'_>, item_key: Option<String>) {
+pub(super) fn stays_off(story: &mut Story<'_>, item_key: Option<String>) {
     let (Some(item_key), Some(customer)) = (item_key, story.stripe_customer(0)) else { return };
     for invoice in story.world.stripe_list(&format!("/invoices?customer={customer}")) {
         let id = invoice["id"].as_str().unwrap_or_default();
@@ -141,7 +141,7 @@ pub fn stays_off(story: &mut Story<'_>, item_key: Option<String>) {
 }
 
 /// A write fails once and for all: whenever it is sent again, it fails the same.
-pub fn fails_and_is_stored(story: &mut Story<'_>, write: &str) {
+pub(super) fn fails_and_is_stored(story: &mut Story<'_>, write: &str) {
     let failure = Fault::Status { status: 500, code: None, stored: true, executed: false };
     familiar(story, |story| {
         story.world.sandbox.faults().next(write, failure);
@@ -150,13 +150,13 @@ pub fn fails_and_is_stored(story: &mut Story<'_>, write: &str) {
     });
 }
 
-pub fn uses(story: &mut Story<'_>, customer: usize, quantity: i64) -> usize {
+pub(super) fn uses(story: &mut Story<'_>, customer: usize, quantity: i64) -> usize {
     let at = story.world.now();
     story.consume(&[(customer, 0, quantity, at)])
 }
 
 /// Ordinary life for a while. Whoever died starts again.
-pub fn settle(story: &mut Story<'_>, rounds: usize) {
+pub(super) fn settle(story: &mut Story<'_>, rounds: usize) {
     for _ in 0..rounds {
         let _ = story.raise();
         story.round(0);
@@ -165,7 +165,7 @@ pub fn settle(story: &mut Story<'_>, rounds: usize) {
     let _ = story.raise();
 }
 
-pub fn settle_without_mail(story: &mut Story<'_>) {
+pub(super) fn settle_without_mail(story: &mut Story<'_>) {
     let _ = story.raise();
     story.tick(0);
     story.run_all();
@@ -175,7 +175,7 @@ pub fn settle_without_mail(story: &mut Story<'_>) {
     let _ = story.raise();
 }
 
-pub fn lose_mail(story: &mut Story<'_>) {
+pub(super) fn lose_mail(story: &mut Story<'_>) {
     story.collect_mail();
     for delivery in std::mem::take(&mut story.mail) {
         story.world.sandbox.delivery_done(&delivery.id, None);
@@ -183,7 +183,7 @@ pub fn lose_mail(story: &mut Story<'_>) {
 }
 
 /// Everybody moves from gate to gate in turn.
-pub fn in_turn(story: &mut Story<'_>) {
+pub(super) fn in_turn(story: &mut Story<'_>) {
     let mut next = 0;
     while story.world.actors() > 0 {
         next = (next + 1) % story.world.actors();
@@ -192,7 +192,7 @@ pub fn in_turn(story: &mut Story<'_>) {
 }
 
 /// To just after the end of the cycle and its grace.
-pub fn end_of_cycle(story: &mut Story<'_>) {
+pub(super) fn end_of_cycle(story: &mut Story<'_>) {
     let now = story.world.now();
     let customer = &story.company.customers[0];
     let end = customer.start_of(customer.next_cycle(customer.cycle_of(customer.day_of(now))));

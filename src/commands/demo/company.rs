@@ -38,7 +38,7 @@ const CUSTOMERS: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// A customer as the story knows it.
-pub struct Buyer {
+pub(super) struct Buyer {
     pub id: String,
     pub name: &'static str,
     /// Opens their billing page.
@@ -47,7 +47,7 @@ pub struct Buyer {
 }
 
 /// The company and its customers.
-pub struct Company {
+pub(super) struct Company {
     pub customers: Vec<Buyer>,
     app: App,
     /// Seeded: every demo tells the same story.
@@ -57,7 +57,7 @@ pub struct Company {
 
 impl Company {
     /// Sets everything up through the API, as a user would.
-    pub async fn found(world: &World) -> anyhow::Result<Company> {
+    pub(super) async fn found(world: &World) -> anyhow::Result<Company> {
         for (event_name, aggregation, decimals, unit) in METERS {
             let meter = json!({
                 "event_name": event_name, "display_name": event_name.replace('_', " "),
@@ -74,7 +74,7 @@ impl Company {
     }
 
     /// Everybody uses maps for a while; the events go to the API in one batch.
-    pub async fn use_maps(
+    pub(super) async fn use_maps(
         &self,
         world: &World,
         from: DateTime<Utc>,
@@ -119,7 +119,7 @@ impl Company {
     }
 
     /// Ids of the invoices that are finalized by now.
-    pub async fn finalized(&self) -> anyhow::Result<BTreeSet<String>> {
+    pub(super) async fn finalized(&self) -> anyhow::Result<BTreeSet<String>> {
         let mut ids = BTreeSet::new();
         for buyer in &self.customers {
             let invoices = self.app.store.invoices_of(&buyer.id, "~", 1_000).await?;
@@ -131,7 +131,7 @@ impl Company {
     }
 
     /// Whether each customer has a finalized invoice by now.
-    pub async fn everybody_billed(&self) -> anyhow::Result<bool> {
+    pub(super) async fn everybody_billed(&self) -> anyhow::Result<bool> {
         for buyer in &self.customers {
             let invoices = self.app.store.invoices_of(&buyer.id, "~", 1_000).await?;
             if invoices.iter().all(|invoice| invoice.sealed_at.is_none()) {
@@ -142,7 +142,7 @@ impl Company {
     }
 
     /// Tells of the invoices that were finalized since; answers whether there were any.
-    pub async fn tell(&self, world: &World, before: &BTreeSet<String>) -> anyhow::Result<bool> {
+    pub(super) async fn tell(&self, world: &World, before: &BTreeSet<String>) -> anyhow::Result<bool> {
         let mut told = false;
         for buyer in &self.customers {
             for invoice in self.app.store.invoices_of(&buyer.id, "~", 3).await? {
@@ -180,7 +180,7 @@ impl Company {
     }
 
     /// One line a day: how much was used, and what stands on the drafts.
-    pub async fn tell_day(&self, world: &World) -> anyhow::Result<()> {
+    pub(super) async fn tell_day(&self, world: &World) -> anyhow::Result<()> {
         let mut tabs = Vec::new();
         for buyer in &self.customers {
             if let Some(invoice) = self.app.store.current_invoice(&buyer.id).await? {
@@ -201,7 +201,7 @@ impl Company {
 }
 
 /// An amount on an invoice, for people.
-pub fn money(invoice: &Invoice, minor_units: i64) -> anyhow::Result<String> {
+pub(super) fn money(invoice: &Invoice, minor_units: i64) -> anyhow::Result<String> {
     Ok(Money::new(minor_units, Currency::parse(&invoice.currency)?).to_string())
 }
 

@@ -16,7 +16,7 @@ use crate::workflows::statement::{load_services, load_usage};
 use opentab_billing::{ServiceTerms, owed};
 
 /// Prints both sides line by line. 0 only if every line and every total agrees to the minor unit.
-pub async fn compare(world: &World, company: &Company) -> anyhow::Result<ExitCode> {
+pub(super) async fn compare(world: &World, company: &Company) -> anyhow::Result<ExitCode> {
     let mut agree = true;
     for buyer in &company.customers {
         let customer = world.app.store.customer(&buyer.id).await?.context("the customer is gone")?;

@@ -24,13 +24,13 @@ const WEBHOOK_SECRET: &str = "whsec_demo";
 const STRIPE_KEY: &str = "sk_test_sandbox";
 
 /// Everything that runs while the demo does.
-pub struct World {
+pub(super) struct World {
     pub app: App,
     pub sandbox: Sandbox,
     /// Where our server is, without a trailing slash.
     pub base: String,
     /// Where the sandbox is, without a trailing slash.
-    pub stripe_base: String,
+    pub(crate) stripe_base: String,
     pub folder: PathBuf,
     /// Webhooks that were delivered, signed, and answered with 200.
     pub webhooks: AtomicUsize,
@@ -41,7 +41,7 @@ pub struct World {
 
 impl World {
     /// Starts both servers on loopback, with an empty database in a fresh folder.
-    pub async fn begin(listen: SocketAddr, at: DateTime<Utc>) -> anyhow::Result<World> {
+    pub(super) async fn begin(listen: SocketAddr, at: DateTime<Utc>) -> anyhow::Result<World> {
         let clock = Clock::set_at(at);
         let listener = match TcpListener::bind(listen).await {
             Ok(listener) => listener,
@@ -79,18 +79,18 @@ impl World {
     }
 
     /// Asks our own API, as a user's program would.
-    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let request = self.client.post(format!("{}{path}", self.base)).bearer_auth(&self.key);
         answer(path, request.header("content-type", "application/json").body(body.to_string())).await
     }
 
     /// Asks the sandbox, as Stripe's dashboard would.
-    pub async fn ask_stripe(&self, path: &str) -> anyhow::Result<Value> {
+    pub(super) async fn ask_stripe(&self, path: &str) -> anyhow::Result<Value> {
         answer(path, self.client.get(format!("{}{path}", self.stripe_base)).bearer_auth(STRIPE_KEY)).await
     }
 
     /// A customer at Stripe with a card that pays.
-    pub async fn customer_with_card(&self, name: &str) -> anyhow::Result<String> {
+    pub(super) async fn customer_with_card(&self, name: &str) -> anyhow::Result<String> {
         let form = [
             ("name", name),
             ("payment_method", "pm_card_visa"),
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// What the schedule and the workers would do by now, webhooks among it, while time stands still.
-    pub async fn work(&self) -> anyhow::Result<()> {
+    pub(super) async fn work(&self) -> anyhow::Result<()> {
         for entry in TICKS {
             tick(&self.app, *entry).await?;
         }

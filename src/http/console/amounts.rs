@@ -27,7 +27,7 @@ const TAB: &str = "/console/amounts";
 
 /// Which amounts; by itself those of the month before this one.
 #[derive(Debug)]
-pub struct AmountsQuery {
+pub(crate) struct AmountsQuery {
     wanted: AmountsWanted,
     page: Page,
     /// So many were just asked for again.
@@ -50,7 +50,7 @@ impl FromQuery for AmountsQuery {
 }
 
 /// Amounts of a month, the latest first.
-pub async fn amounts(
+pub(crate) async fn amounts(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(query): Query<AmountsQuery>,
@@ -74,7 +74,7 @@ pub async fn amounts(
 
 /// A wish to ask again for a month.
 #[derive(Debug)]
-pub struct Again {
+pub(crate) struct Again {
     month: String,
     known_too: bool,
 }
@@ -88,7 +88,7 @@ impl FromQuery for Again {
 }
 
 /// Asks for every amount of a month that is not known, or for all of them.
-pub async fn press_amounts(
+pub(crate) async fn press_amounts(
     State(app): State<App>,
     by: By,
     Form(Again { month, known_too }): Form<Again>,
@@ -99,7 +99,7 @@ pub async fn press_amounts(
 
 /// A wish to take a later answer.
 #[derive(Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     id: String,
     /// The answer that they were shown, in minor units.
     other: Option<i64>,
@@ -116,7 +116,7 @@ impl FromQuery for Accepted {
 
 /// Takes a later answer, once somebody has said yes to it: it moves money. Where yet another one has come, they are asked
 /// anew.
-pub async fn press_amount(
+pub(crate) async fn press_amount(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     by: By,

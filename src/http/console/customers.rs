@@ -26,7 +26,7 @@ const TAB: &str = "/console/customers";
 
 /// Which customers.
 #[derive(Debug)]
-pub struct CustomersQuery {
+pub(crate) struct CustomersQuery {
     search: CustomerSearch,
     page: Page,
     did: Option<Action>,
@@ -44,7 +44,7 @@ impl FromQuery for CustomersQuery {
 }
 
 /// Customers, the latest first.
-pub async fn customers(
+pub(crate) async fn customers(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(query): Query<CustomersQuery>,
@@ -58,7 +58,7 @@ pub async fn customers(
 
 /// What was done on the way to a customer's page.
 #[derive(Debug, Default)]
-pub struct CustomerQuery {
+pub(crate) struct CustomerQuery {
     did: Option<Action>,
     saved: bool,
 }
@@ -70,7 +70,7 @@ impl FromQuery for CustomerQuery {
 }
 
 /// One customer.
-pub async fn customer(
+pub(crate) async fn customer(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Path(id): Path<String>,
@@ -88,7 +88,7 @@ pub async fn customer(
 
 /// The days on which a customer is billed, as the form has them; an empty field is no day.
 #[derive(Debug)]
-pub struct ActiveDays(CustomerChange);
+pub(crate) struct ActiveDays(CustomerChange);
 
 impl FromQuery for ActiveDays {
     fn from_query(pairs: &mut Pairs) -> Result<ActiveDays, Problem> {
@@ -104,7 +104,7 @@ impl FromQuery for ActiveDays {
 }
 
 /// Changes the days on which a customer is billed.
-pub async fn customer_active(
+pub(crate) async fn customer_active(
     State(app): State<App>,
     Path(id): Path<String>,
     by: By,

@@ -29,7 +29,7 @@ const TAB: &str = "/console/emails";
 
 /// Which e-mails; by itself those that brought the invoices of the month before this one.
 #[derive(Debug)]
-pub struct EmailsQuery {
+pub(crate) struct EmailsQuery {
     wanted: EmailsWanted,
     page: Page,
     /// So many were just queued.
@@ -59,7 +59,7 @@ impl FromQuery for EmailsQuery {
 }
 
 /// E-mails of a month, the latest first.
-pub async fn emails(
+pub(crate) async fn emails(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(query): Query<EmailsQuery>,
@@ -88,7 +88,7 @@ pub async fn emails(
 
 /// A wish to send one e-mail again, or all of a month that were not delivered.
 #[derive(Debug)]
-pub struct Again {
+pub(crate) struct Again {
     id: String,
     wanted: EmailsWanted,
     confirmed: bool,
@@ -109,7 +109,7 @@ impl FromQuery for Again {
 }
 
 /// Sends again, once somebody has said yes.
-pub async fn press_emails(
+pub(crate) async fn press_emails(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     by: By,

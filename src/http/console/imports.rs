@@ -33,7 +33,7 @@ const LONGEST_FIELD: usize = 10_000;
 
 /// Which of the lists that were brought.
 #[derive(Debug)]
-pub struct ImportsQuery(Page);
+pub(crate) struct ImportsQuery(Page);
 
 impl FromQuery for ImportsQuery {
     fn from_query(pairs: &mut Pairs) -> Result<ImportsQuery, Problem> {
@@ -42,7 +42,7 @@ impl FromQuery for ImportsQuery {
 }
 
 /// The form, and the lists that were brought.
-pub async fn imports(
+pub(crate) async fn imports(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(ImportsQuery(page)): Query<ImportsQuery>,
@@ -54,7 +54,7 @@ pub async fn imports(
 
 /// Whether what was shown did not hold any more when somebody said yes to it.
 #[derive(Debug)]
-pub struct ImportQuery {
+pub(crate) struct ImportQuery {
     changed: bool,
 }
 
@@ -65,7 +65,7 @@ impl FromQuery for ImportQuery {
 }
 
 /// One list: what it would change, or what became of it.
-pub async fn import(
+pub(crate) async fn import(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Path(id): Path<String>,
@@ -80,7 +80,7 @@ pub async fn import(
 }
 
 /// Takes a file in, checks it, and leads to what it would change. Nothing is changed yet.
-pub async fn upload(
+pub(crate) async fn upload(
     State(app): State<App>,
     by: By,
     Extension(limits): Extension<Limits>,
@@ -196,7 +196,11 @@ fn closing(problem: Problem) -> Problem {
 }
 
 /// Somebody says yes to what they were shown.
-pub async fn apply(State(app): State<App>, Path(id): Path<String>, by: By) -> Result<Response, Problem> {
+pub(crate) async fn apply(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    by: By,
+) -> Result<Response, Problem> {
     expect_id(&id, prefix::IMPORT)?;
     let import = confirm(&app, &id, &by).await?;
     let changed = if import.state == "checked" { "?changed=true" } else { "" };

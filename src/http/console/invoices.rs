@@ -33,7 +33,7 @@ pub(super) fn slice(pairs: &mut Pairs, prefix: &str) -> Result<Page, Problem> {
 
 /// Which invoices. What an empty form field says is any.
 #[derive(Debug)]
-pub struct InvoicesQuery {
+pub(crate) struct InvoicesQuery {
     wanted: Wanted,
     page: Page,
     did: Option<Action>,
@@ -55,7 +55,7 @@ impl FromQuery for InvoicesQuery {
 }
 
 /// Finalized invoices and how getting them paid stands.
-pub async fn invoices(
+pub(crate) async fn invoices(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(query): Query<InvoicesQuery>,
@@ -80,7 +80,7 @@ pub async fn invoices(
 }
 
 /// One invoice.
-pub async fn invoice(
+pub(crate) async fn invoice(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Path(id): Path<String>,

@@ -20,14 +20,14 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-pub use amounts::{amounts, press_amount, press_amounts};
-pub use customers::{customer, customer_active, customers};
-pub use emails::{emails, press_emails};
-pub use imports::{apply, import, imports, upload};
-pub use invoices::{invoice, invoices};
-pub use needs::{needs, press};
-pub use report::{report, report_csv, report_json};
-pub use sign_in::{SignIns, sign_in, sign_out};
+pub(crate) use amounts::{amounts, press_amount, press_amounts};
+pub(crate) use customers::{customer, customer_active, customers};
+pub(crate) use emails::{emails, press_emails};
+pub(crate) use imports::{apply, import, imports, upload};
+pub(crate) use invoices::{invoice, invoices};
+pub(crate) use needs::{needs, press};
+pub(crate) use report::{report, report_csv, report_json};
+pub(crate) use sign_in::{SignIns, sign_in, sign_out};
 
 use super::auth::Caller;
 use super::browser::{self, asset, cookie, html, same_site};
@@ -159,13 +159,13 @@ fn if_known(text: String, known: bool) -> String {
 }
 
 /// The console's style.
-pub async fn style() -> Response {
+pub(crate) async fn style() -> Response {
     asset("text/css; charset=utf-8", pages::CONSOLE_CSS)
 }
 
 /// A page that says only what was pressed on the way to it.
 #[derive(Debug, Default)]
-pub struct Did(pub Option<Action>);
+pub(crate) struct Did(pub Option<Action>);
 
 impl FromQuery for Did {
     fn from_query(pairs: &mut Pairs) -> Result<Did, Problem> {

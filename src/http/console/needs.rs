@@ -21,7 +21,7 @@ use crate::workflows::remedy::Action;
 
 /// Where the first page begins.
 #[derive(Debug)]
-pub struct NeedsQuery {
+pub(crate) struct NeedsQuery {
     after: String,
     did: Option<Action>,
 }
@@ -34,7 +34,7 @@ impl FromQuery for NeedsQuery {
 }
 
 /// What needs a human, and what to press.
-pub async fn needs(
+pub(crate) async fn needs(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(query): Query<NeedsQuery>,
@@ -47,7 +47,7 @@ pub async fn needs(
 
 /// A button that was pressed.
 #[derive(Debug)]
-pub struct Pressed {
+pub(crate) struct Pressed {
     action: Action,
     subject: String,
     /// The page that it stands on.
@@ -71,7 +71,7 @@ impl FromQuery for Pressed {
 }
 
 /// Does what a button says. What moves money is asked for a second time first.
-pub async fn press(
+pub(crate) async fn press(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     by: By,

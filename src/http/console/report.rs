@@ -27,7 +27,7 @@ const MOST_ROWS: i64 = 1_000;
 
 /// Which rows. What an empty form field says is any.
 #[derive(Debug)]
-pub struct ReportPageQuery(ReportWanted);
+pub(crate) struct ReportPageQuery(ReportWanted);
 
 impl FromQuery for ReportPageQuery {
     fn from_query(pairs: &mut Pairs) -> Result<ReportPageQuery, Problem> {
@@ -75,7 +75,7 @@ async fn query(app: &App, wanted: &mut ReportWanted) -> Result<ReportQuery, Prob
 }
 
 /// The report.
-pub async fn report(
+pub(crate) async fn report(
     State(app): State<App>,
     Extension(Caller(key)): Extension<Caller>,
     Query(ReportPageQuery(mut wanted)): Query<ReportPageQuery>,
@@ -92,7 +92,7 @@ pub async fn report(
 }
 
 /// The same rows as a file for spreadsheets.
-pub async fn report_csv(
+pub(crate) async fn report_csv(
     State(app): State<App>,
     Query(ReportPageQuery(mut wanted)): Query<ReportPageQuery>,
 ) -> Result<Response, Problem> {
@@ -101,7 +101,7 @@ pub async fn report_csv(
 }
 
 /// The same rows as a file for programs.
-pub async fn report_json(
+pub(crate) async fn report_json(
     State(app): State<App>,
     Query(ReportPageQuery(mut wanted)): Query<ReportPageQuery>,
 ) -> Result<Response, Problem> {

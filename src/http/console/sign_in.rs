@@ -22,7 +22,7 @@ const PAUSE_MS: i64 = 6_000;
 
 /// How many failed tries there were of late. One per server.
 #[derive(Clone, Debug, Default)]
-pub struct SignIns(Arc<Mutex<i64>>);
+pub(crate) struct SignIns(Arc<Mutex<i64>>);
 
 impl SignIns {
     /// How long nobody may try, in milliseconds.
@@ -40,7 +40,7 @@ impl SignIns {
 
 /// A key, and where to go with it.
 #[derive(Debug)]
-pub struct KeyForm {
+pub(crate) struct KeyForm {
     key: String,
     to: String,
 }
@@ -53,7 +53,7 @@ impl FromQuery for KeyForm {
 }
 
 /// Signs in with an API key.
-pub async fn sign_in(
+pub(crate) async fn sign_in(
     State(app): State<App>,
     Extension(sign_ins): Extension<SignIns>,
     headers: HeaderMap,
@@ -89,7 +89,7 @@ fn too_often(wait_ms: i64, to: &str) -> Response {
 }
 
 /// Ends the session, also for whoever has copied the cookie.
-pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(crate) async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(token) = cookie(&headers, cookie_name(&app)) {
         session::sign_out(&app, token).await?;
     }

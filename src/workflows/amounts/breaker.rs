@@ -13,7 +13,7 @@ const LONGEST_REST_MS: i64 = 900_000;
 const PROBE_MS: i64 = 90_000;
 /// Whoever waits for the one who tries looks again after this.
 const LOOK_AGAIN_MS: i64 = 5_000;
-pub(super) const LOOKUP_DOWN: &str = "lookup_down";
+const LOOKUP_DOWN: &str = "lookup_down";
 
 /// None: ask. Otherwise when to come again.
 pub(super) async fn rest_until(app: &App, lookup: &str) -> Result<Option<i64>, WorkflowError> {

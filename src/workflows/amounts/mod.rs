@@ -21,7 +21,7 @@ use answer::Answer;
 use opentab_billing::{BillingCycle, Model};
 
 /// The kind of the job that asks for one amount; its subject is the amount's id.
-pub const LOOK_UP: &str = "look_up";
+pub(crate) const LOOK_UP: &str = "look_up";
 /// What waits together is not asked for together.
 const STAGGER_MS: i64 = 5_000;
 /// The pause after the first failure; each one after it is twice as long.
@@ -41,7 +41,7 @@ static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn want_amounts(
+pub(crate) async fn want_amounts(
     app: &App,
     customer: &Customer,
     cycle: &BillingCycle,

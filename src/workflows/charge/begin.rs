@@ -90,7 +90,7 @@ pub async fn ask_for_due(app: &App, reason: &str) -> Result<Vec<String>, Workflo
 }
 
 /// Writes down that somebody had charges run, and which.
-pub async fn note_run(
+pub(crate) async fn note_run(
     app: &App,
     what: &str,
     reason: &str,

@@ -9,12 +9,15 @@ mod places;
 mod standing;
 mod truth;
 
-pub use begin::{ask_for_due, ask_for_failed, note_run};
+pub(crate) use begin::note_run;
+pub use begin::{ask_for_due, ask_for_failed};
 pub(super) use begin::{begin, grace_changed, method_changed};
 pub(super) use follow::{Followed, is_about_payments, payment_event, payment_failed};
-pub use manual::{Asked, ManualError, mark_uncollectible, pay, rebill, retry, void};
+pub(crate) use manual::Asked;
+pub use manual::{ManualError, mark_uncollectible, pay, rebill, retry, void};
 pub(super) use outcome::moves_on;
-pub use places::{free, known_before};
+pub(crate) use places::free;
+pub use places::known_before;
 
 use super::WorkflowError;
 use super::lease::as_only_writer;

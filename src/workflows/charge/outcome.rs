@@ -14,7 +14,7 @@ use opentab_billing::dunning::{ChargeState, Reason, Said, Tell, after_failure, c
 /// The incident while Stripe cannot be reached; of the whole service.
 const PROVIDER_DOWN: (&str, &str) = ("provider_down", "stripe");
 /// The incident of a charge that only a human can help.
-pub(super) const NEEDS_ATTENTION: &str = "charge_needs_attention";
+const NEEDS_ATTENTION: &str = "charge_needs_attention";
 
 /// The invoice and its charge, and nobody else changes them until the transaction ends.
 pub(super) async fn lock(tx: &mut Tx, invoice_id: &str) -> Result<(Invoice, Charge), WorkflowError> {

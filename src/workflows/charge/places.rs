@@ -17,7 +17,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn free(app: &App) -> sqlx::Result<usize> {
+pub(crate) async fn free(app: &App) -> sqlx::Result<usize> {
     Ok(left(app, app.store.tries_under_way(known_before(app.clock.now_ms())).await?))
 }
 

@@ -7,7 +7,7 @@ use crate::store::{AmountFilter, LookedUpAmount, Page};
 
 /// An amount in a list.
 #[derive(Clone, Debug)]
-pub struct AmountLine {
+pub(crate) struct AmountLine {
     pub id: String,
     pub customer_id: String,
     pub customer: String,
@@ -19,7 +19,7 @@ pub struct AmountLine {
     /// A later answer that differs.
     pub other: Option<String>,
     /// The same in minor units.
-    pub other_minor_units: Option<i64>,
+    pub(crate) other_minor_units: Option<i64>,
     pub reason: Option<String>,
     pub detail: Option<String>,
     pub attempts: i64,
@@ -28,19 +28,19 @@ pub struct AmountLine {
 
 /// A page of amounts, and how many of the month there are.
 #[derive(Clone, Debug)]
-pub struct AmountSheet {
+pub(crate) struct AmountSheet {
     pub rows: Slice<AmountLine>,
     pub asking: i64,
     pub missing: i64,
     pub known: i64,
-    pub differing: i64,
+    pub(crate) differing: i64,
 }
 
 /// A page of amounts, the latest first.
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn amounts(app: &App, page: &Page, filter: &AmountFilter) -> sqlx::Result<AmountSheet> {
+pub(crate) async fn amounts(app: &App, page: &Page, filter: &AmountFilter) -> sqlx::Result<AmountSheet> {
     let found = app.store.looked_up_amounts(page, filter).await?;
     let Slice { rows, older, newer } = Slice::new(page, found, |amount| amount.id.clone());
     let mut lines = Vec::with_capacity(rows.len());
@@ -62,7 +62,7 @@ pub async fn amounts(app: &App, page: &Page, filter: &AmountFilter) -> sqlx::Res
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn amount(app: &App, id: &str) -> sqlx::Result<Option<AmountLine>> {
+pub(crate) async fn amount(app: &App, id: &str) -> sqlx::Result<Option<AmountLine>> {
     match app.store.looked_up_amount(id).await? {
         Some(amount) => line(app, amount).await.map(Some),
         None => Ok(None),

@@ -8,11 +8,11 @@ use crate::app::App;
 use crate::mailer::KINDS;
 use crate::store::{EmailFilter, Page, StoredEmail};
 
-pub use crate::store::EMAIL_STATES as STATES;
+pub(crate) use crate::store::EMAIL_STATES as STATES;
 
 /// An e-mail in a list.
 #[derive(Clone, Debug)]
-pub struct EmailLine {
+pub(crate) struct EmailLine {
     pub id: String,
     pub kind: String,
     /// Id and name; none of what goes to the operator.
@@ -29,13 +29,13 @@ pub struct EmailLine {
 
 /// A page of e-mails, and how many of the month and kind there are in each state.
 #[derive(Clone, Debug)]
-pub struct EmailSheet {
+pub(crate) struct EmailSheet {
     pub rows: Slice<EmailLine>,
     pub counts: BTreeMap<String, i64>,
 }
 
 /// Every kind of e-mail.
-pub fn kinds() -> impl Iterator<Item = &'static str> {
+pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(name, _)| *name)
 }
 
@@ -43,7 +43,7 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn emails(app: &App, page: &Page, filter: &EmailFilter) -> sqlx::Result<EmailSheet> {
+pub(crate) async fn emails(app: &App, page: &Page, filter: &EmailFilter) -> sqlx::Result<EmailSheet> {
     let counts = app.store.emails_by_state(&filter.month, &filter.kind).await?;
     let found = app.store.emails(page, filter).await?;
     let Slice { rows, older, newer } = Slice::new(page, found, |email| email.id.clone());
@@ -58,7 +58,7 @@ pub async fn emails(app: &App, page: &Page, filter: &EmailFilter) -> sqlx::Resul
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn email(app: &App, id: &str) -> sqlx::Result<Option<EmailLine>> {
+pub(crate) async fn email(app: &App, id: &str) -> sqlx::Result<Option<EmailLine>> {
     match app.store.email(id).await? {
         Some(email) => line(app, email).await.map(Some),
         None => Ok(None),

@@ -10,7 +10,7 @@ use crate::workflows::imports::{Change, report};
 
 /// A list that was brought, in a list of them.
 #[derive(Clone, Debug)]
-pub struct ImportLine {
+pub(crate) struct ImportLine {
     pub id: String,
     pub file_name: String,
     /// Who brought it.
@@ -31,7 +31,7 @@ pub struct ImportLine {
 
 /// One list.
 #[derive(Clone, Debug)]
-pub struct ImportSheet {
+pub(crate) struct ImportSheet {
     pub line: ImportLine,
     /// The first hundred.
     pub faults: Vec<Fault>,
@@ -43,7 +43,7 @@ pub struct ImportSheet {
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn imports(app: &App, page: &Page) -> sqlx::Result<Slice<ImportLine>> {
+pub(crate) async fn imports(app: &App, page: &Page) -> sqlx::Result<Slice<ImportLine>> {
     let rows = app.store.customer_imports(page).await?;
     let mut all = Slice::new(page, rows, |row| row.id.clone()).map(|row| line(app, row));
     for row in &mut all.rows {
@@ -56,7 +56,7 @@ pub async fn imports(app: &App, page: &Page) -> sqlx::Result<Slice<ImportLine>> 
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn import(app: &App, id: &str) -> sqlx::Result<Option<ImportSheet>> {
+pub(crate) async fn import(app: &App, id: &str) -> sqlx::Result<Option<ImportSheet>> {
     let Some(import) = app.store.customer_import(id).await? else { return Ok(None) };
     let told = report(&import);
     let mut line = line(app, import);

@@ -6,7 +6,7 @@ use crate::store::{ChargeFilter, ChargeRow, CustomerFigures, CustomerSearch, Pag
 
 /// One page of a list.
 #[derive(Clone, Debug)]
-pub struct Slice<T> {
+pub(crate) struct Slice<T> {
     pub rows: Vec<T>,
     /// The id after which older rows begin; none where there are none.
     pub older: Option<String>,
@@ -35,7 +35,7 @@ impl<T> Slice<T> {
 
 /// A finalized invoice in a list.
 #[derive(Clone, Debug)]
-pub struct ChargeLine {
+pub(crate) struct ChargeLine {
     pub invoice_id: String,
     pub name: String,
     pub customer_id: String,
@@ -48,12 +48,12 @@ pub struct ChargeLine {
     pub due: When,
     pub next: Option<When>,
     /// Refunded or disputed, in a word or two.
-    pub remark: Option<String>,
+    pub(crate) remark: Option<String>,
 }
 
 /// A customer in a list.
 #[derive(Clone, Debug)]
-pub struct CustomerLine {
+pub(crate) struct CustomerLine {
     pub id: String,
     pub name: String,
     pub email: Option<String>,
@@ -61,11 +61,15 @@ pub struct CustomerLine {
     pub suspended: Option<When>,
     pub gone_at_stripe: bool,
     pub unpaid: i64,
-    pub unpaid_amount: String,
+    pub(crate) unpaid_amount: String,
 }
 
 /// Finalized invoices, the latest first.
-pub async fn charges(app: &App, page: &Page, filter: &ChargeFilter) -> sqlx::Result<Slice<ChargeLine>> {
+pub(crate) async fn charges(
+    app: &App,
+    page: &Page,
+    filter: &ChargeFilter,
+) -> sqlx::Result<Slice<ChargeLine>> {
     let rows = app.store.charge_rows(page, filter).await?;
     Ok(Slice::new(page, rows, |row| row.id.clone()).map(|row| charge_line(app, row)))
 }
@@ -93,7 +97,11 @@ fn charge_line(app: &App, row: ChargeRow) -> ChargeLine {
 }
 
 /// Customers, the latest first.
-pub async fn customers(app: &App, page: &Page, search: &CustomerSearch) -> sqlx::Result<Slice<CustomerLine>> {
+pub(crate) async fn customers(
+    app: &App,
+    page: &Page,
+    search: &CustomerSearch,
+) -> sqlx::Result<Slice<CustomerLine>> {
     let rows = app.store.customer_figures(page, search).await?;
     Ok(Slice::new(page, rows, |row| row.id.clone()).map(|row| customer_line(app, row)))
 }

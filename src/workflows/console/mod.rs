@@ -1,14 +1,14 @@
 //! The operator's console: who is signed in, what needs a human, what came of each invoice, and what a button does.
 
-pub mod amounts;
-pub mod emails;
-pub mod imports;
-pub mod lists;
-pub mod needs;
-pub mod one;
-pub mod press;
-pub mod report;
-pub mod session;
+pub(crate) mod amounts;
+pub(crate) mod emails;
+pub(crate) mod imports;
+pub(crate) mod lists;
+pub(crate) mod needs;
+pub(crate) mod one;
+pub(crate) mod press;
+pub(crate) mod report;
+pub(crate) mod session;
 
 use chrono::{DateTime, Utc};
 
@@ -22,7 +22,7 @@ const STRIPE_API: &str = "https://api.stripe.com/";
 
 /// A time as the console shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct When {
+pub(crate) struct When {
     pub at: DateTime<Utc>,
     /// `21 Nov 2026, 16:04 UTC`
     pub text: String,
@@ -32,7 +32,7 @@ pub struct When {
 
 impl When {
     /// Seen from now.
-    pub fn new(at: DateTime<Utc>, now: DateTime<Utc>) -> When {
+    pub(crate) fn new(at: DateTime<Utc>, now: DateTime<Utc>) -> When {
         let text = at.format("%-d %b %Y, %H:%M UTC").to_string();
         When { at, text, ago: ago((now - at).num_seconds()) }
     }
@@ -59,7 +59,7 @@ fn plural(count: u64, unit: &str) -> String {
 }
 
 /// An amount as people read it.
-pub fn money(currency: &str, minor_units: i64) -> String {
+pub(crate) fn money(currency: &str, minor_units: i64) -> String {
     match Currency::parse(currency) {
         Ok(currency) => currency.show(Decimal::from(minor_units)),
         Err(_) => format!("{minor_units} {currency}"),
@@ -68,7 +68,7 @@ pub fn money(currency: &str, minor_units: i64) -> String {
 
 /// Something that has a page of its own here, or at Stripe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Thing {
+pub(crate) struct Thing {
     /// What it is called.
     pub name: String,
     /// Its page here.
@@ -101,12 +101,12 @@ fn at_stripe(app: &App, kind: &str, id: Option<&str>) -> Option<String> {
 
 /// A button: what it does, and to what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Button {
+pub(crate) struct Button {
     pub action: Action,
     /// The id that the action is about.
     pub subject: String,
     /// Why it cannot be pressed now; none where it can.
-    pub not_now: Option<String>,
+    pub(crate) not_now: Option<String>,
 }
 
 impl Button {

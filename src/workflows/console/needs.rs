@@ -16,11 +16,11 @@ const MOST: i64 = 50;
 /// The incident of an invoice whose customer nobody knows; its events are replayed with it.
 pub(super) const UNKNOWN_CUSTOMER: &str = "unknown_customer";
 /// Why its events are in quarantine.
-pub(super) const CUSTOMER_IS_UNKNOWN: &str = "the invoice's customer is unknown";
+const CUSTOMER_IS_UNKNOWN: &str = "the invoice's customer is unknown";
 
 /// One thing that waits for a human.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
+pub(crate) struct Need {
     /// Of an incident its id; otherwise of what waits.
     pub id: String,
     pub kind: String,
@@ -37,12 +37,12 @@ pub struct Need {
     pub customer: Option<Thing>,
     /// What is open on the invoice that it is about.
     pub amount: Option<String>,
-    pub buttons: Vec<Button>,
+    pub(crate) buttons: Vec<Button>,
 }
 
 /// One page of what needs a human.
 #[derive(Clone, Debug, Default)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// What waits without an incident; on the first page only.
     pub waiting: Vec<Need>,
     pub incidents: Vec<Need>,
@@ -52,13 +52,13 @@ pub struct Needs {
 
 impl Needs {
     /// Whether nobody has to do anything.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.incidents.is_empty()
     }
 }
 
 /// What needs a human, the latest first; `after` is the last incident of the page before, empty for the first page.
-pub async fn needs(app: &App, after: &str) -> Result<Needs, WorkflowError> {
+pub(crate) async fn needs(app: &App, after: &str) -> Result<Needs, WorkflowError> {
     let page = Page { limit: MOST, after: after.to_owned(), before: String::new() };
     let (incidents, has_more) = app.store.open_incidents(&page).await?;
     let mut needs = Needs::default();
@@ -98,7 +98,7 @@ pub(super) async fn of_incident(app: &App, incident: &Incident) -> Result<Need, 
 
 /// A way to act upon an incident outside of the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
+pub(crate) struct Way {
     pub action: Action,
     /// A request of the API.
     pub request: Option<String>,
@@ -106,7 +106,7 @@ pub struct Way {
 }
 
 /// What its kind says to do about an incident, whatever became of what it is about.
-pub fn ways(incident: &Incident) -> Vec<Way> {
+pub(crate) fn ways(incident: &Incident) -> Vec<Way> {
     let customer = incident.subject.starts_with(prefix::CUSTOMER).then_some(incident.subject.as_str());
     let way = |action: &Action| {
         if *action == Action::Sync && incident.subject.starts_with(prefix::INVOICE) {
@@ -121,7 +121,7 @@ pub fn ways(incident: &Incident) -> Vec<Way> {
 
 /// One thing that waits for a human, as programs read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// `incident`, or `waiting` for what waits without one.
     pub object: &'static str,
     /// Of what waits without an incident what one would say; its id and subject are those of what waits.
@@ -158,7 +158,7 @@ impl From<Need> for Listed {
 }
 
 /// One page of all that needs a human, by id: of each kind of thing the newest first. Says whether there is more.
-pub async fn listed(app: &App, page: &Page) -> Result<(Vec<Listed>, bool), WorkflowError> {
+pub(crate) async fn listed(app: &App, page: &Page) -> Result<(Vec<Listed>, bool), WorkflowError> {
     let (incidents, more) = app.store.open_incidents(page).await?;
     let beyond = |need: &Need| {
         (page.after.is_empty() || need.id < page.after) && (page.before.is_empty() || need.id > page.before)

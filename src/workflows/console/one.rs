@@ -16,7 +16,7 @@ const MOST: i64 = 50;
 
 /// One invoice.
 #[derive(Clone, Debug)]
-pub struct InvoiceSheet {
+pub(crate) struct InvoiceSheet {
     pub id: String,
     pub invoice: Thing,
     pub customer: Thing,
@@ -26,22 +26,22 @@ pub struct InvoiceSheet {
     /// What Stripe said last.
     pub message: Option<String>,
     pub total: String,
-    pub facts: Vec<Fact>,
-    pub hosted_url: Option<String>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) hosted_url: Option<String>,
     pub lines: Vec<Line>,
     pub attempts: Vec<Try>,
     /// Refunds, disputes, credit notes, payments elsewhere: a sentence each.
-    pub money_back: Vec<String>,
+    pub(crate) money_back: Vec<String>,
     pub letters: Vec<LetterRow>,
     pub audit: Vec<Noted>,
     pub needs: Vec<Need>,
     /// Every button, also those that cannot be pressed now.
-    pub buttons: Vec<Button>,
+    pub(crate) buttons: Vec<Button>,
 }
 
 /// One customer.
 #[derive(Clone, Debug)]
-pub struct CustomerSheet {
+pub(crate) struct CustomerSheet {
     pub id: String,
     pub customer: Thing,
     pub suspended: Option<When>,
@@ -49,24 +49,24 @@ pub struct CustomerSheet {
     /// The days between which they are billed, as a form field has them; empty for always and never.
     pub active_from: String,
     pub active_until: String,
-    pub facts: Vec<Fact>,
+    pub(crate) facts: Vec<Fact>,
     pub invoices: Vec<InvoiceLine>,
     pub letters: Vec<LetterRow>,
     pub audit: Vec<Noted>,
     pub needs: Vec<Need>,
-    pub buttons: Vec<Button>,
+    pub(crate) buttons: Vec<Button>,
 }
 
 /// A name and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
+pub(crate) struct Fact {
     pub name: &'static str,
     pub value: String,
 }
 
 /// A line of an invoice.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub(crate) struct Line {
     pub description: String,
     /// What we put there.
     pub amount: String,
@@ -78,7 +78,7 @@ pub struct Line {
 
 /// One try to charge, void or write off.
 #[derive(Clone, Debug)]
-pub struct Try {
+pub(crate) struct Try {
     pub when: When,
     pub action: String,
     /// `under way` while nobody knows.
@@ -92,7 +92,7 @@ pub struct Try {
 
 /// An e-mail.
 #[derive(Clone, Debug)]
-pub struct LetterRow {
+pub(crate) struct LetterRow {
     pub kind: String,
     pub recipient: String,
     pub state: String,
@@ -104,7 +104,7 @@ pub struct LetterRow {
 
 /// An audit row.
 #[derive(Clone, Debug)]
-pub struct Noted {
+pub(crate) struct Noted {
     pub when: When,
     pub actor: String,
     pub action: String,
@@ -113,7 +113,7 @@ pub struct Noted {
 
 /// An invoice of a customer, in a list.
 #[derive(Clone, Debug)]
-pub struct InvoiceLine {
+pub(crate) struct InvoiceLine {
     pub id: String,
     pub name: String,
     pub cycle: String,
@@ -145,7 +145,7 @@ pub(super) fn open_amount(invoice: &Invoice) -> Option<String> {
 }
 
 /// Why an action is not for this invoice now; none where it is. Other actions are always for it.
-pub fn not_now(action: Action, invoice: &Invoice, charge: Option<&Charge>) -> Option<String> {
+pub(crate) fn not_now(action: Action, invoice: &Invoice, charge: Option<&Charge>) -> Option<String> {
     let about_money = action.is_confirmed() || action == Action::Retry;
     let Some(charge) = charge else {
         let why = format!("the invoice is {}: it is not finalized", invoice.state);
@@ -167,7 +167,7 @@ pub fn not_now(action: Action, invoice: &Invoice, charge: Option<&Charge>) -> Op
 }
 
 /// Everything about an invoice; none where there is none.
-pub async fn invoice(app: &App, id: &str) -> Result<Option<InvoiceSheet>, WorkflowError> {
+pub(crate) async fn invoice(app: &App, id: &str) -> Result<Option<InvoiceSheet>, WorkflowError> {
     let Some(invoice) = app.store.invoice(id).await? else { return Ok(None) };
     let missing = || WorkflowError::NotFound(format!("customer of {id}"));
     let customer = app.store.customer(&invoice.customer_id).await?.ok_or_else(missing)?;
@@ -335,7 +335,7 @@ fn noted(app: &App, rows: Vec<AuditRow>) -> Vec<Noted> {
 }
 
 /// Everything about a customer; none where there is none.
-pub async fn customer(app: &App, id: &str) -> Result<Option<CustomerSheet>, WorkflowError> {
+pub(crate) async fn customer(app: &App, id: &str) -> Result<Option<CustomerSheet>, WorkflowError> {
     let Some(customer) = app.store.customer(id).await? else { return Ok(None) };
     let mut needs = Vec::new();
     for incident in app.store.incidents_of_customer(id, MOST).await? {
@@ -408,7 +408,11 @@ async fn invoices_of(app: &App, customer: &Customer) -> sqlx::Result<Vec<Invoice
 }
 
 /// The amount, the customer and the invoice that a confirmation is about.
-pub async fn about(app: &App, action: Action, subject: &str) -> Result<Option<Confirmed>, WorkflowError> {
+pub(crate) async fn about(
+    app: &App,
+    action: Action,
+    subject: &str,
+) -> Result<Option<Confirmed>, WorkflowError> {
     let Some(invoice) = app.store.invoice(subject).await? else { return Ok(None) };
     let customer = app.store.customer(&invoice.customer_id).await?;
     let charge = app.store.charge(subject).await?;
@@ -426,10 +430,10 @@ pub async fn about(app: &App, action: Action, subject: &str) -> Result<Option<Co
 
 /// What somebody is asked to confirm.
 #[derive(Clone, Debug)]
-pub struct Confirmed {
+pub(crate) struct Confirmed {
     pub invoice: Thing,
     pub customer: String,
     pub amount: String,
     /// Why it cannot be done at all.
-    pub not_now: Option<String>,
+    pub(crate) not_now: Option<String>,
 }

@@ -61,7 +61,7 @@ impl From<ChangeError> for PressError {
 ///
 /// # Errors
 /// Why not; then nothing has changed.
-pub async fn press(app: &App, action: Action, subject: &str, by: &By) -> Result<(), PressError> {
+pub(crate) async fn press(app: &App, action: Action, subject: &str, by: &By) -> Result<(), PressError> {
     match action {
         Action::Pay => charge::pay(app, subject, by).await.map(drop)?,
         Action::Retry => charge::retry(app, subject, by).await.map(drop)?,
@@ -109,7 +109,7 @@ async fn sync(app: &App, customer_id: &str, by: &By) -> Result<(), PressError> {
 ///
 /// # Errors
 /// It is not there, or does not wait.
-pub async fn retry_job(app: &App, id: &str, by: &By) -> Result<(), PressError> {
+pub(crate) async fn retry_job(app: &App, id: &str, by: &By) -> Result<(), PressError> {
     let job = app.store.job(id).await?.ok_or(PressError::Gone)?;
     let mut tx = app.store.db.begin().await?;
     if !tx.revive_job(id, app.clock.now_ms()).await? {

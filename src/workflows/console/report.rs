@@ -8,7 +8,7 @@ use crate::workflows::report::{self, Counts, ReportQuery, Revenue, Total};
 
 /// What a page of the report shows.
 #[derive(Clone, Debug)]
-pub struct ReportSheet {
+pub(crate) struct ReportSheet {
     /// Such as `November 2026`.
     pub name: String,
     /// The months beside it.
@@ -18,12 +18,12 @@ pub struct ReportSheet {
     /// The row after which the next page begins.
     pub next: Option<String>,
     /// Only where the first page is shown.
-    pub overview: Option<Overview>,
+    pub(crate) overview: Option<Overview>,
 }
 
 /// What stands above the rows.
 #[derive(Clone, Debug)]
-pub struct Overview {
+pub(crate) struct Overview {
     pub counts: Counts,
     pub totals: Vec<CurrencyTotals>,
     pub revenue: Vec<RevenueLine>,
@@ -32,7 +32,7 @@ pub struct Overview {
 
 /// A row as people read it.
 #[derive(Clone, Debug)]
-pub struct ReportLine {
+pub(crate) struct ReportLine {
     pub customer_id: String,
     pub customer: String,
     pub external_id: Option<String>,
@@ -54,7 +54,7 @@ pub struct ReportLine {
 
 /// What the rows of one currency come to.
 #[derive(Clone, Debug)]
-pub struct CurrencyTotals {
+pub(crate) struct CurrencyTotals {
     pub currency: String,
     pub lines: Vec<TotalLine>,
     /// Of what is finalized and not void, where there is any.
@@ -63,7 +63,7 @@ pub struct CurrencyTotals {
 
 /// A sum as people read it.
 #[derive(Clone, Debug)]
-pub struct TotalLine {
+pub(crate) struct TotalLine {
     pub status: String,
     pub invoices: i64,
     pub ledger: String,
@@ -74,7 +74,7 @@ pub struct TotalLine {
 
 /// A year of one currency.
 #[derive(Clone, Debug)]
-pub struct RevenueLine {
+pub(crate) struct RevenueLine {
     pub currency: String,
     /// The oldest first.
     pub months: Vec<MonthLine>,
@@ -86,7 +86,7 @@ pub struct RevenueLine {
 
 /// A month of a year.
 #[derive(Clone, Debug)]
-pub struct MonthLine {
+pub(crate) struct MonthLine {
     pub month: String,
     /// Such as `November 2026`.
     pub name: String,
@@ -96,7 +96,7 @@ pub struct MonthLine {
 
 /// What is expected in one currency, by how long it is overdue.
 #[derive(Clone, Debug)]
-pub struct AgeingLine {
+pub(crate) struct AgeingLine {
     pub currency: String,
     /// Not due, 1 to 30, 31 to 60, 61 to 90 days, more; and all together.
     pub amounts: [String; 6],
@@ -106,7 +106,7 @@ pub struct AgeingLine {
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn sheet(
+pub(crate) async fn sheet(
     app: &App,
     query: &ReportQuery,
     behind: Option<&ReportRow>,

@@ -10,11 +10,11 @@ use crate::store::api_keys::{ApiKey, Scope};
 use crate::workflows::by::By;
 
 /// What it takes to look; pressing anything takes [`Scope::BillingWrite`].
-pub const LOOK: Scope = Scope::BillingRead;
+pub(crate) const LOOK: Scope = Scope::BillingRead;
 
 /// What came of signing in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignIn {
+pub(crate) enum SignIn {
     /// What the browser keeps, and for how many seconds.
     In { token: String, seconds: u64 },
     /// Unknown, revoked, expired, or of the other mode: nobody is told which.
@@ -24,7 +24,7 @@ pub enum SignIn {
 }
 
 /// Signs in by the hash of an API key.
-pub async fn sign_in(app: &App, key_hash: &str) -> sqlx::Result<SignIn> {
+pub(crate) async fn sign_in(app: &App, key_hash: &str) -> sqlx::Result<SignIn> {
     let Some(key) = app.store.api_key_by_hash(key_hash).await?.filter(|key| is_good(app, key)) else {
         return Ok(SignIn::Invalid);
     };
@@ -46,13 +46,13 @@ pub async fn sign_in(app: &App, key_hash: &str) -> sqlx::Result<SignIn> {
 }
 
 /// The key of whoever is signed in. It is looked up at each request: a revoked key ends its sessions at once.
-pub async fn signed_in(app: &App, token: &str) -> sqlx::Result<Option<ApiKey>> {
+pub(crate) async fn signed_in(app: &App, token: &str) -> sqlx::Result<Option<ApiKey>> {
     let key = app.store.api_key_of_session(&hash(token), app.clock.now_ms()).await?;
     Ok(key.filter(|key| is_good(app, key) && key.may(LOOK)))
 }
 
 /// Ends a session; one that is over stays so.
-pub async fn sign_out(app: &App, token: &str) -> sqlx::Result<()> {
+pub(crate) async fn sign_out(app: &App, token: &str) -> sqlx::Result<()> {
     let mut tx = app.store.db.begin().await?;
     tx.end_session(&hash(token)).await?;
     tx.commit().await

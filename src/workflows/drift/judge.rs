@@ -21,7 +21,7 @@ pub(super) enum Verdict {
 }
 
 impl Held {
-    pub async fn load(app: &App, invoice: Invoice) -> sqlx::Result<Held> {
+    pub(super) async fn load(app: &App, invoice: Invoice) -> sqlx::Result<Held> {
         let lines = match invoice.sealed_at {
             None => app.store.items(&invoice.id).await?.into_iter().map(|i| (i.item_key, i.amount)).collect(),
             Some(_) => {
@@ -33,12 +33,12 @@ impl Held {
     }
 
     /// What our lines come to, in minor units.
-    pub fn sum(&self) -> i64 {
+    pub(super) fn sum(&self) -> i64 {
         self.lines.iter().fold(0, |sum, (_, amount)| sum.saturating_add(*amount))
     }
 
     /// Beside Stripe's answer, and all of its lines where somebody has read them.
-    pub fn beside(&self, answer: &InvoiceAnswer, read: Option<&[LineAnswer]>) -> Verdict {
+    pub(super) fn beside(&self, answer: &InvoiceAnswer, read: Option<&[LineAnswer]>) -> Verdict {
         let mut found = self.head(answer);
         match read.or(answer.all_lines()) {
             Some(lines) => found.extend(self.lines(answer, lines)),
@@ -88,7 +88,7 @@ impl Held {
         found
     }
 
-    pub fn is_draft(&self) -> bool {
+    pub(super) fn is_draft(&self) -> bool {
         self.invoice.state == InvoiceState::Draft.as_str()
     }
 }

@@ -15,7 +15,7 @@ use stripe_client_core::StripeRequest;
 
 pub use self::difference::{Difference, Reason};
 use self::judge::{Held, Verdict};
-pub use self::repair::{Repair, Repaired, repair};
+pub use self::repair::{Repair, repair};
 use super::lease::as_only_writer;
 use super::preview::preview;
 use super::reads::{Allowance, Stopped, allowance, read};
@@ -25,9 +25,9 @@ use crate::store::{Invoice, Store};
 use crate::stripe::{self, InvoiceAnswer, LineAnswer, LinesPage, List, PendingItem};
 
 /// The job that compares and repairs because a person asks; its subject is `all`.
-pub const REPAIR: &str = "repair";
+pub(crate) const REPAIR: &str = "repair";
 /// What incidents about differences are called.
-pub const INCIDENT: &str = "drift";
+pub(crate) const INCIDENT: &str = "drift";
 /// Where the last comparison is kept, for the metrics.
 const LAST: &str = "reconciled";
 /// Up to when everything was equal: what was settled before has been compared.
@@ -74,7 +74,7 @@ pub struct Comparison {
 
 /// The last comparison in short, as the metrics show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Unix milliseconds.
     pub at: i64,
     pub differences: usize,
@@ -89,7 +89,7 @@ impl Comparison {
 }
 
 /// How many invoices there are to compare, as far as we know.
-pub async fn extent(app: &App, extent: Extent) -> Result<i64, WorkflowError> {
+pub(crate) async fn extent(app: &App, extent: Extent) -> Result<i64, WorkflowError> {
     Ok(app.store.extent_to_compare(since(&app.store, extent).await?).await?.0)
 }
 
@@ -124,7 +124,7 @@ pub async fn compare(
 }
 
 /// The last comparison that came to its end; none where there was none yet.
-pub async fn last(app: &App) -> Result<Option<Summary>, WorkflowError> {
+pub(crate) async fn last(app: &App) -> Result<Option<Summary>, WorkflowError> {
     let text = app.store.setting(LAST).await?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
@@ -142,7 +142,7 @@ pub async fn watch(app: &App) -> Result<(), WorkflowError> {
 
 /// Compares because a person asks, puts right all that policy allows, and says what is left. The drafts that are synced
 /// for it are under way by then, so that they are no difference any more.
-pub async fn put_right(app: &App) -> Result<(), WorkflowError> {
+pub(crate) async fn put_right(app: &App) -> Result<(), WorkflowError> {
     let found = compare(app, Extent::Recent, &|_| {}).await?;
     let stopped = repair(app, &found.differences, Repair::Delete).await.err().or(found.stopped);
     let mut left = compare(app, Extent::Recent, &|_| {}).await?;

@@ -36,7 +36,7 @@ pub struct Repaired {
 
 impl Repaired {
     /// Whether this difference is gone because Stripe's word was taken for it.
-    pub fn has_learned(&self, difference: &Difference) -> bool {
+    pub(crate) fn has_learned(&self, difference: &Difference) -> bool {
         let about_the_whole = matches!(difference.reason, Reason::State | Reason::Amounts);
         about_the_whole && difference.invoice_id.as_ref().is_some_and(|id| self.learned.contains(id))
     }

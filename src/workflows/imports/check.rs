@@ -33,14 +33,14 @@ pub(super) struct Found {
 
 impl Found {
     /// A fault that leaves nothing else to be told.
-    pub fn only(fault: Fault) -> Found {
+    pub(super) fn only(fault: Fault) -> Found {
         let mut found = Found::default();
         found.faults(vec![fault]);
         found
     }
 
     /// All faults of one line.
-    pub fn faults(&mut self, faults: Vec<Fault>) {
+    pub(super) fn faults(&mut self, faults: Vec<Fault>) {
         self.errors += 1;
         let room = MOST_SHOWN.saturating_sub(self.report.faults.len());
         self.report.faults.extend(faults.into_iter().take(room));
@@ -97,7 +97,7 @@ impl Found {
     ///
     /// # Errors
     /// The database did not answer, or the import has been given up meanwhile; `Busy` where another list is being applied.
-    pub async fn decide(
+    pub(super) async fn decide(
         self,
         app: &App,
         mut import: CustomerImport,
@@ -154,7 +154,7 @@ pub(super) async fn check(
 ///
 /// # Errors
 /// `NotFound` where it is no such dry run, or not any more.
-pub async fn confirm(app: &App, import_id: &str, by: &By) -> Result<CustomerImport, WorkflowError> {
+pub(crate) async fn confirm(app: &App, import_id: &str, by: &By) -> Result<CustomerImport, WorkflowError> {
     let mut tx = app.store.db.begin().await?;
     // Only one of two who press at once goes on.
     if !tx.confirm_import(import_id, &by.actor, app.clock.now_ms()).await? {

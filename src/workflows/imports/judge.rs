@@ -41,7 +41,7 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// `created`, `updated` or `unchanged`.
-    pub fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> &'static str {
         match &self.before {
             None => "created",
             Some(before) if *before != self.after || !self.services.is_empty() => "updated",
@@ -50,7 +50,7 @@ impl Verdict {
     }
 
     /// What differs; of a new customer nothing is listed.
-    pub fn fields(&self) -> Vec<&'static str> {
+    pub(super) fn fields(&self) -> Vec<&'static str> {
         let mut fields =
             self.before.as_ref().map_or(Vec::new(), |before| changed_fields(before, &self.after));
         if !self.services.is_empty() {
@@ -60,7 +60,7 @@ impl Verdict {
     }
 
     /// What differs, with what it was and what it becomes; of a new customer what is not as usual.
-    pub fn values(&self) -> Vec<FieldChange> {
+    pub(super) fn values(&self) -> Vec<FieldChange> {
         let after = values_of(&self.after);
         let before = self.before.as_ref().map_or_else(usual, values_of);
         let find = |all: &[(String, String)], name: &str| {

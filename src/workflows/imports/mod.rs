@@ -14,18 +14,18 @@ use opentab_input::customer_list::Fault;
 use crate::clock::from_ms;
 use crate::store::CustomerImport;
 pub use apply::{apply_import, carry_on};
-pub use check::confirm;
+pub(crate) use check::confirm;
 use opentab_billing::cycle::month_span;
 pub use upload::Upload;
 
 /// The kind of the job that goes on with an import; its subject is the import's id.
-pub const IMPORT: &str = "import";
+pub(crate) const IMPORT: &str = "import";
 /// The most rows of one file.
-pub const MOST_ROWS: i64 = 1_000_000;
+pub(crate) const MOST_ROWS: i64 = 1_000_000;
 /// The code of the one fault that is told of a file with more rows.
-pub const TOO_MANY_ROWS: &str = "too_many_rows";
+pub(crate) const TOO_MANY_ROWS: &str = "too_many_rows";
 /// Faults, and changes, that are kept to be shown; all are counted.
-pub const MOST_SHOWN: usize = 100;
+pub(crate) const MOST_SHOWN: usize = 100;
 /// Rows that are set down, and looked at, at once.
 const STAGED: usize = 1_000;
 
@@ -86,6 +86,6 @@ pub fn report(import: &CustomerImport) -> Report {
 }
 
 /// The first day of a month such as 2026-11.
-pub fn first_of(month: &str) -> Option<NaiveDate> {
+pub(crate) fn first_of(month: &str) -> Option<NaiveDate> {
     month_span(month).map(|(start, _)| from_ms(start).date_naive())
 }

@@ -131,7 +131,7 @@ impl<'a> Upload<'a> {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn give_up(self) -> Result<(), WorkflowError> {
+    pub(crate) async fn give_up(self) -> Result<(), WorkflowError> {
         let mut tx = self.app.store.db.begin().await?;
         tx.give_up_import(&self.import.id, self.app.clock.now_ms()).await?;
         tx.drop_import_rows(&self.import.id).await?;

@@ -18,7 +18,7 @@ const MOST_NAMES: usize = 200_000;
 
 /// Names that have been looked up.
 #[derive(Debug, Default)]
-pub struct Directory(RwLock<Names>);
+pub(super) struct Directory(RwLock<Names>);
 
 #[derive(Debug, Default)]
 struct Names {
@@ -30,7 +30,7 @@ struct Names {
 
 impl Directory {
     /// Finds what each event names; asks the database for what was not asked before, all at once.
-    pub async fn look_up(
+    pub(super) async fn look_up(
         &self,
         store: &Store,
         events: &[NewEvent<'_>],

@@ -101,7 +101,7 @@ impl Ingest {
     }
 
     /// Refuses what comes from now on and waits until everything that was taken is stored and answered.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.0.stop.cancel();
         self.0.writers.wait().await;
     }

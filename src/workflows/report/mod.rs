@@ -1,7 +1,7 @@
 //! Report: what the invoices of a month come to, for whom an amount, an e-mail or money is still awaited, and how months
 //! compare.
 
-pub mod file;
+pub(crate) mod file;
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
 use serde::Serialize;
@@ -14,9 +14,9 @@ use crate::store::{Ageing, ReportCounts, ReportFilter, ReportRow, ReportSort, Re
 use opentab_billing::InvoiceState;
 
 /// The status of a customer for whom an amount is awaited, and who has no invoice for the month.
-pub const NOT_INVOICED: &str = "not_invoiced";
+const NOT_INVOICED: &str = "not_invoiced";
 /// Months on the chart.
-pub const MONTHS: u32 = 12;
+pub(crate) const MONTHS: u32 = 12;
 
 /// Which rows, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct ReportQuery {
 /// units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = InvoiceReportRow)]
-pub struct Row {
+pub(crate) struct Row {
     /// The invoice's id; without one, the customer's.
     #[schema(example = "ot_inv_01JD3Z8V6Q9C2R5T7W1X4Y6Z8A")]
     pub id: String,
@@ -49,10 +49,10 @@ pub struct Row {
     pub status: String,
     /// How getting it paid stands, once it is finalized.
     #[schema(example = "failed")]
-    pub charge_status: Option<String>,
+    pub(crate) charge_status: Option<String>,
     /// Why the last try failed.
     #[schema(example = "insufficient_funds")]
-    pub charge_reason: Option<String>,
+    pub(crate) charge_reason: Option<String>,
     /// What we have put there: what the ledger holds, or what Stripe has acknowledged on a draft.
     pub amount: i64,
     /// What Stripe last said, and so below.
@@ -148,7 +148,7 @@ pub struct Counts {
 
 impl Counts {
     /// Whether nothing waits.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         Counts { uncollectible: 0, ..*self } == Counts::default()
     }
 }
@@ -169,7 +169,7 @@ pub struct Revenue {
 }
 
 /// Every status that a row can have, in the order of a life.
-pub fn statuses() -> impl Iterator<Item = &'static str> {
+pub(crate) fn statuses() -> impl Iterator<Item = &'static str> {
     let states = InvoiceState::ALL.into_iter().filter(|state| *state != InvoiceState::Deleted);
     std::iter::once(NOT_INVOICED).chain(states.map(InvoiceState::as_str))
 }
@@ -255,7 +255,7 @@ fn months_until(month: &str) -> Vec<String> {
 }
 
 /// The month before, and the month after.
-pub fn beside(month: &str) -> (Option<String>, Option<String>) {
+pub(crate) fn beside(month: &str) -> (Option<String>, Option<String>) {
     let Some(first) = first_of(month) else { return (None, None) };
     let usual = |day: NaiveDate| Some(day).filter(|day| (1970..=9999).contains(&day.year())).map(month_of);
     let one = Months::new(1);
@@ -263,7 +263,7 @@ pub fn beside(month: &str) -> (Option<String>, Option<String>) {
 }
 
 /// A day's month, such as 2026-11.
-pub fn month_of(day: NaiveDate) -> String {
+pub(crate) fn month_of(day: NaiveDate) -> String {
     day.format("%Y-%m").to_string()
 }
 
