@@ -121,14 +121,20 @@ pub mod prefix {
     pub(crate) const API_KEY: &str = "ot_key_";
     pub(crate) const ATTEMPT: &str = "ot_att_";
     pub(crate) const AUDIT: &str = "ot_aud_";
+    /// Begins the id of a charge: the collection of one sealed invoice.
     pub const CHARGE: &str = "ot_chg_";
+    /// Begins the id of a customer; Stripe's own begin with `cus_`.
     pub const CUSTOMER: &str = "ot_cus_";
     pub(crate) const DELIVERY: &str = "ot_whd_";
+    /// Begins the id of an e-mail, and with it the local part of its Message-ID.
     pub const EMAIL: &str = "ot_eml_";
+    /// Begins the id of a webhook endpoint of the user's own application.
     pub const ENDPOINT: &str = "ot_whe_";
     pub(crate) const IMPORT: &str = "ot_imp_";
+    /// Begins the id of an incident.
     pub const INCIDENT: &str = "ot_inc_";
     pub(crate) const INTENT: &str = "ot_int_";
+    /// Begins the id of an invoice; Stripe's own begin with `in_`.
     pub const INVOICE: &str = "ot_inv_";
     pub(crate) const JOB: &str = "ot_job_";
     pub(crate) const METER: &str = "ot_mtr_";

@@ -166,16 +166,20 @@ pub const SETTINGS: &[Setting] = &[
 /// The settings, read and checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The database that `DATABASE_URL` names.
     pub database: Location,
     /// None until somebody sets it; `serve` will not start without.
     pub stripe_secret_key: Option<Secret>,
     pub(crate) stripe_webhook_secrets: Option<Secrets>,
     /// With a trailing slash.
     pub(crate) stripe_api_base: String,
+    /// Address and port on which `opentab serve` accepts HTTP requests.
     pub listen: SocketAddr,
     /// Without a trailing slash.
     pub(crate) public_url: String,
+    /// How often the schedule writes changed drafts to Stripe.
     pub sync_every: Duration,
+    /// How long after its end a billing cycle still takes usage before its invoice is finalized.
     pub grace: Duration,
     /// Calls a second, all endpoints together.
     pub(crate) stripe_rate: u32,
@@ -198,16 +202,19 @@ pub struct Config {
     pub(crate) lookups: Vec<Lookup>,
     /// After its grace, how long an invoice waits for such amounts.
     pub(crate) lookup_wait: Duration,
+    /// How many jobs one process runs at once, charges aside.
     pub workers: usize,
     pub(crate) ingest_writers: usize,
     pub(crate) requests_per_second: u32,
     pub(crate) link_lifetime: Duration,
     /// How long a session of the console lasts at most.
     pub(crate) console_session: Duration,
+    /// The mail server, its addresses, and who e-mails invoices.
     pub mail: MailSettings,
     /// Hosts that outgoing requests may reach in a private network or without https, in lower case.
     pub webhook_allow: Vec<String>,
     pub(crate) billed_customers: BilledCustomers,
+    /// The log filter, such as `info` or `opentab=debug`.
     pub log: String,
     pub(crate) log_json: bool,
 }

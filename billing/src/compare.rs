@@ -6,13 +6,37 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LineDifference {
     /// We know it, and Stripe does not have it.
-    Missing { key: String, ours: i64 },
+    Missing {
+        /// The item key, `<cycle>/<service>/<price>`.
+        key: String,
+        /// What our records say we put on the line.
+        ours: i64,
+    },
     /// Both have it, with other amounts.
-    Amount { key: String, ours: i64, at_stripe: i64 },
+    Amount {
+        /// The item key, `<cycle>/<service>/<price>`.
+        key: String,
+        /// What our records say we put on the line.
+        ours: i64,
+        /// What Stripe's line with this key holds.
+        at_stripe: i64,
+    },
     /// Stripe has it under a key of ours, and we do not know it.
-    Unknown { key: String, at_stripe: i64 },
+    Unknown {
+        /// The item key that Stripe's line names in its metadata.
+        key: String,
+        /// What Stripe's line with this key holds.
+        at_stripe: i64,
+    },
     /// Stripe has more than one line of this key: `at_stripe` is their sum.
-    Twice { key: String, ours: i64, at_stripe: i64 },
+    Twice {
+        /// The item key, `<cycle>/<service>/<price>`.
+        key: String,
+        /// What our records say we put on the line; 0 if they have no such line.
+        ours: i64,
+        /// The sum of Stripe's lines with this key.
+        at_stripe: i64,
+    },
 }
 
 /// Every line that differs, by key. A line of nothing on either side is as good as none.

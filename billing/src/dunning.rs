@@ -237,11 +237,17 @@ impl fmt::Display for ChargeState {
 /// What Stripe said when it refused to charge.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Said<'a> {
+    /// The HTTP status of Stripe's answer; 402 means that the payment was declined.
     pub status: u16,
+    /// Stripe's error code, such as `card_declined`; None if Stripe gave none.
     pub code: Option<&'a str>,
+    /// The issuer's reason as Stripe names it, such as `insufficient_funds`; None if no issuer declined.
     pub decline_code: Option<&'a str>,
+    /// What the card network advises, such as `do_not_try_again`; None if it advises nothing.
     pub advice_code: Option<&'a str>,
+    /// The request parameter that Stripe objects to, such as `customer`; None if it names none.
     pub param: Option<&'a str>,
+    /// Stripe's sentence for people, the only hint to a missing payment method if `code` is None.
     pub message: Option<&'a str>,
 }
 
@@ -322,8 +328,11 @@ const DAY: i64 = 24 * HOUR;
 /// Who hears of a failure, once for each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tell {
+    /// Neither the customer nor the operator is notified.
     Nobody,
+    /// The customer gets an e-mail.
     Customer,
+    /// The operator sees an incident about the invoice.
     Operator,
 }
 
@@ -369,9 +378,11 @@ pub struct Strategy {
     pub retry_after: Vec<i64>,
     /// After those, again and again with this wait; none for no further try.
     pub then_every: Option<i64>,
+    /// Who is notified of a failure with this reason.
     pub tell: Tell,
     /// After so many tries in a row the operator hears that the provider is down; 0 for never.
     pub provider_down_after: u32,
+    /// What happens to the charge once no further attempt follows.
     pub finally: Finally,
 }
 
@@ -445,6 +456,7 @@ impl Strategies {
 /// What follows one failure. Times in unix milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct After {
+    /// The state of the charge from now on: `Failed`, or `NeedsAttention` once the ladder ends there.
     pub state: ChargeState,
     /// When it is tried again by itself.
     pub next_attempt_at: Option<i64>,
@@ -495,11 +507,13 @@ pub fn jittered(wait: i64, jitter: i64) -> i64 {
 /// What is known of a charge when its turn comes. Times in unix milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
+    /// The state of the charge as the database holds it.
     pub state: ChargeState,
     /// Opentab charges it; otherwise Stripe does, and we only look.
     pub ours: bool,
     /// A try is written down whose end is not.
     pub under_way: bool,
+    /// When the next attempt is due or, during an attempt, the next check of it; None if none is planned.
     pub next_attempt_at: Option<i64>,
     /// Of a suspension that has not been carried out.
     pub suspend_at: Option<i64>,
@@ -514,7 +528,9 @@ pub enum Step {
     Wait(i64),
     /// Ask Stripe how a try has ended.
     Look,
+    /// Ask Stripe to charge the invoice.
     Pay,
+    /// Suspend the customer: `suspend_at` has passed and the invoice is unpaid.
     Suspend,
 }
 

@@ -57,24 +57,36 @@ impl Fault {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wanted {
+    /// What invoices and pages call the customer, at most 200 characters on one line.
     pub name: Option<String>,
     /// Some(None) removes it, here and below.
     #[serde(with = "twice")]
     pub email: Option<Option<String>>,
+    /// The currency of all amounts; the file may write it in capitals.
     pub currency: Option<Currency>,
+    /// The IANA time zone whose midnights begin the customer's days and billing cycles.
     pub time_zone: Option<Tz>,
+    /// The day of the month on which a billing cycle begins, 1 to 31.
     pub anchor_day: Option<u8>,
+    /// Whether Stripe charges the customer or sends an invoice to pay.
     pub collection_method: Option<CollectionMethod>,
+    /// Days until a sent invoice is due, 0 to 365.
     pub days_until_due: Option<i64>,
+    /// The customer's id at Stripe, `cus_…`, if Stripe already has them.
     pub stripe_customer_id: Option<String>,
+    /// The language of e-mails and pages for the customer, such as `de` or `pt-BR`.
     pub locale: Option<String>,
+    /// The first local day on which the customer is billed; Some(None) sets no first day.
     #[serde(with = "twice")]
     pub active_from: Option<Option<NaiveDate>>,
+    /// The first local day on which the customer is no longer billed; Some(None) means no end.
     #[serde(with = "twice")]
     pub active_until: Option<Option<NaiveDate>>,
     /// Ids or names of prices that the customer pays.
     pub prices: Vec<String>,
+    /// The local day on which services for new `prices` begin; None means today.
     pub services_from: Option<NaiveDate>,
+    /// The cells of `metadata.KEY` columns by key; an empty value removes the key.
     pub metadata: BTreeMap<String, String>,
 }
 

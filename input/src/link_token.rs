@@ -32,7 +32,9 @@ impl Purpose {
 /// A customer who looks at their page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// Our id of the customer whose page the token opens, `ot_cus_…`.
     pub customer_id: String,
+    /// From this instant on the token opens nothing.
     pub expires_at: DateTime<Utc>,
 }
 

@@ -283,9 +283,11 @@ pub struct Customer {
 /// A local day of a customer, and how long it and its cycle last (unix milliseconds, half-open).
 #[derive(Debug)]
 pub struct Day {
+    /// The customer, the day and its billing cycle, as usage rows name them.
     pub on: Arc<CustomerDay>,
     start: i64,
     end: i64,
+    /// The first instant after the billing cycle, in unix milliseconds; from then on an event is late.
     pub cycle_end: i64,
 }
 
@@ -294,7 +296,9 @@ pub struct Day {
 pub struct Meter {
     /// Its row number.
     pub no: i64,
+    /// How a day's or cycle's quantity follows from the events, such as a sum or a maximum.
     pub aggregation: Aggregation,
+    /// Decimals that a quantity may have, 0 to 9; the smallest unit is 10^-decimals.
     pub decimals: u8,
 }
 
@@ -338,7 +342,9 @@ impl Customer {
 /// Whom and what one event names; none where there is no such thing.
 #[derive(Clone, Debug)]
 pub struct Known {
+    /// The customer that the event names; None if no such customer exists.
     pub customer: Option<Arc<Customer>>,
+    /// The meter that the event names; None if no such meter exists.
     pub meter: Option<Meter>,
 }
 

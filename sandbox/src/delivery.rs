@@ -37,14 +37,19 @@ const REPLAYED_AFTER_S: i64 = 301;
 /// One webhook to post; the caller answers with [`super::Sandbox::delivery_done`].
 #[derive(Debug, Clone)]
 pub struct Delivery {
+    /// The id of this delivery, `whd_…`, which `delivery_done` takes.
     pub id: String,
+    /// The webhook endpoint that receives it, `we_…`.
     pub endpoint_id: String,
+    /// The address to post to, as the endpoint had it when this attempt was signed.
     pub url: String,
     /// `Stripe-Signature` and `Content-Type`.
     pub headers: Vec<(&'static str, String)>,
     /// The exact bytes that were signed.
     pub body: String,
+    /// The id of the event in the body; every retry carries the same one.
     pub event_id: String,
+    /// The type of the event in the body, such as `invoice.finalized`.
     pub event_type: String,
 }
 

@@ -12,17 +12,42 @@ pub enum Fault {
     /// Executed, and the connection drops in the middle of the answer.
     CutAnswer,
     /// No answer for as long as the client waits. `executed`: it took effect all the same.
-    TimeOut { executed: bool },
+    TimeOut {
+        /// Whether Stripe executes the request although no answer arrives.
+        executed: bool,
+    },
     /// No answer for as long as the client waits, and it takes effect only `for_ms` later. Until then its key is in use
     /// and its invoice locked.
-    Slow { for_ms: i64 },
+    Slow {
+        /// How long after the request it takes effect, in milliseconds.
+        for_ms: i64,
+    },
     /// An error instead of the answer. `stored`: replayed under its idempotency key; `executed`: it took effect.
-    Status { status: u16, code: Option<String>, stored: bool, executed: bool },
+    Status {
+        /// The HTTP status of the error.
+        status: u16,
+        /// Stripe's error code; None for an error without one.
+        code: Option<String>,
+        /// Whether a retry with the same idempotency key gets this error again.
+        stored: bool,
+        /// Whether the request takes effect despite the error.
+        executed: bool,
+    },
     /// An error with the headers that tell a client what to do; nothing is executed. Only a 5xx that says not to retry is
     /// replayed under its key: that is why Stripe says so.
-    Advice { status: u16, should_retry: Option<bool>, retry_after_s: Option<u32> },
+    Advice {
+        /// The HTTP status of the error.
+        status: u16,
+        /// The value of `Stripe-Should-Retry`; None omits the header.
+        should_retry: Option<bool>,
+        /// The value of `Retry-After`, in seconds; None omits the header.
+        retry_after_s: Option<u32>,
+    },
     /// 429, with the reason header if there is one.
-    RateLimited { reason: Option<String> },
+    RateLimited {
+        /// The value of `Stripe-Rate-Limited-Reason`, such as `global-rate`; None omits the header.
+        reason: Option<String>,
+    },
     /// 429 `lock_timeout`, without a request id; nothing was executed.
     LockTimeout,
     /// 409 `idempotency_key_in_use`; nothing was executed.
@@ -30,7 +55,10 @@ pub enum Fault {
     /// Every answer that is stored under an idempotency key is forgotten; then the request goes on.
     PruneKeys,
     /// The charge is declined with this code.
-    Decline { code: &'static str },
+    Decline {
+        /// The decline code that Stripe gives, such as `insufficient_funds`.
+        code: &'static str,
+    },
     /// Somebody deletes the object that the request is about, just before.
     DeleteFirst,
     /// Behind this page of a list a new object turns up before the next page is asked for.
@@ -40,7 +68,10 @@ pub enum Fault {
     /// Search shows what was true an hour ago.
     StaleSearch,
     /// Wherever this field is in the answer, its value is one that nobody has heard of.
-    UnknownValue { field: &'static str },
+    UnknownValue {
+        /// The name of the JSON field, such as `status`.
+        field: &'static str,
+    },
     /// The answer has fields that nobody has heard of.
     UnknownField,
     /// Executed and answered 200 with a body that is no JSON.
@@ -56,7 +87,10 @@ pub enum Fault {
     /// The webhook waits for [`super::Sandbox::release_held_webhooks`], which lets the last one go first.
     WebhookHold,
     /// The webhook comes so much later.
-    WebhookLate { by_ms: i64 },
+    WebhookLate {
+        /// How long the webhook is delayed, in milliseconds.
+        by_ms: i64,
+    },
     /// Somebody without the secret posts an event like it, with an id and amounts of their own; the true one comes too.
     WebhookForge,
     /// Somebody who has seen the webhook posts it again with its old signature; the true one comes too.

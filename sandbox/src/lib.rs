@@ -104,13 +104,19 @@ fn system_now_ms() -> i64 {
 pub struct Exchange {
     /// The method and the path as Stripe's specification writes it, `POST /v1/invoices/{invoice}/add_lines`.
     pub operation: String,
+    /// The HTTP method in capitals.
     pub method: String,
+    /// The path with the actual ids in it and without the query.
     pub path: String,
+    /// The query string without its question mark; empty if the request had none.
     pub query: String,
+    /// The `Idempotency-Key` header; None if the client sent none.
     pub idempotency_key: Option<String>,
+    /// The `Stripe-Version` header, the API version that the client asked for; None if it sent none.
     pub stripe_version: Option<String>,
     /// The form, as it was sent.
     pub request_body: String,
+    /// The HTTP status of the answer, even if the connection dropped before the client got it.
     pub status: u16,
     /// The answer as it was executed, even where the connection dropped.
     pub response: Value,
@@ -119,12 +125,17 @@ pub struct Exchange {
 /// A request that came in, for counting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
+    /// The method and the path as Stripe's specification writes it, so that ids do not matter.
     pub operation: String,
+    /// The HTTP method in capitals.
     pub method: String,
+    /// The path with the actual ids in it and without the query.
     pub path: String,
     /// 0 where the connection dropped.
     pub status: u16,
+    /// The `Idempotency-Key` header; None if the client sent none.
     pub idempotency_key: Option<String>,
+    /// When the sandbox recorded the call by its own clock, in unix milliseconds.
     pub at_ms: i64,
 }
 

@@ -13,6 +13,7 @@ use super::state::{State, token};
 /// What a charge of a card comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CardOutcome {
+    /// The charge is paid at once.
     Succeeds,
     /// `card_declined` with this decline code.
     Declined(&'static str),

@@ -8,12 +8,14 @@ use crate::commands::out::say;
 use crate::config::{Collection, Config};
 use opentab_billing::{Reason, Strategy};
 
+/// Look at what follows a charge that failed
 #[derive(Debug, Subcommand)]
 pub enum DunningCommand {
     /// Show the ladder of each reason, as the settings have it
     Show,
 }
 
+/// Prints each reason's retry ladder, and a warning if Stripe collects and the ladders have no effect.
 pub fn dunning(config: &Config, command: &DunningCommand) -> ExitCode {
     match command {
         DunningCommand::Show => {

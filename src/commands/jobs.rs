@@ -9,6 +9,7 @@ use crate::clock::from_ms;
 use crate::commands::out::say;
 use crate::config::Config;
 
+/// List jobs, and run a failed one again
 #[derive(Debug, Subcommand)]
 pub enum JobsCommand {
     /// List jobs, newest first
@@ -27,6 +28,7 @@ pub enum JobsCommand {
     },
 }
 
+/// Lists jobs, or queues a failed one again for the workers of a running server.
 pub async fn jobs(config: Config, command: JobsCommand) -> anyhow::Result<ExitCode> {
     let app = open::for_a_command(config).await?;
     match command {

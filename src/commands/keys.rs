@@ -16,6 +16,7 @@ use crate::store::{Store, Tx};
 pub struct NewKey {
     /// `ot_sk_test_…` or `ot_sk_live_…`
     pub secret: String,
+    /// The stored key without its secret; its fields stand beside `secret` in JSON.
     #[serde(flatten)]
     pub key: ApiKey,
 }

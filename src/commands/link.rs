@@ -13,6 +13,7 @@ use crate::config::{Config, duration};
 use crate::workflows::billing_links::{self, NewLink};
 use crate::workflows::by::{By, ChangeError};
 
+/// Make a link to a customer's billing page
 #[derive(Debug, Args)]
 pub struct LinkArgs {
     /// ot_cus_…, or your own id

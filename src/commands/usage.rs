@@ -96,6 +96,7 @@ pub enum UsageCommand {
     Import(ImportArgs),
 }
 
+/// Import usage events from a CSV or JSON lines file; importing a file again counts no event again
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// FILE.csv, with a header line of id,customer,meter,quantity,timestamp,value,correction; FILE.jsonl, with the

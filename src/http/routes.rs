@@ -37,6 +37,7 @@ pub struct RouteInfo {
     pub method: &'static str,
     /// With parameters in braces.
     pub path: String,
+    /// Who may call the route, and with which scope.
     pub access: Access,
 }
 

@@ -27,15 +27,22 @@ pub(crate) use templates::{Rendered, Templates};
 /// One e-mail to one address, ready to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
+    /// The sender, as OPENTAB_EMAIL_FROM sets it.
     pub from: Mailbox,
     pub(crate) reply_to: Option<Mailbox>,
+    /// The only recipient: a customer or the operator.
     pub to: Mailbox,
+    /// The subject line, rendered from the template.
     pub subject: String,
+    /// The plain-text version of the message.
     pub text: String,
+    /// The HTML version of the message; the mail program chooses between it and `text`.
     pub html: String,
     /// Without its angle brackets. The same whenever this e-mail is sent again, so that a mailbox can tell.
     pub message_id: String,
+    /// What the `Date` header says.
     pub date: DateTime<Utc>,
+    /// The invoice as a PDF; None for an e-mail without a file.
     pub attachment: Option<Attachment>,
     /// What stands in `List-Unsubscribe`; none for no such header.
     pub unsubscribe: Option<String>,

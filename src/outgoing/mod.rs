@@ -19,8 +19,11 @@ pub use listener::Listener;
 /// A request to somebody else's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Post {
+    /// The address that the user named; the guard checks it before a connection opens.
     pub url: String,
+    /// Names and values of the headers; for a webhook, the signature is among them.
     pub headers: Vec<(&'static str, String)>,
+    /// The exact bytes to send, as they were signed.
     pub body: String,
 }
 

@@ -8,7 +8,9 @@ use super::{Store, Tx, both, split};
 pub struct LookedUpAmount {
     /// `ot_amt_…`
     pub id: String,
+    /// The service that the amount is for, `ot_svc_…`.
     pub service_id: String,
+    /// The customer who has the service, `ot_cus_…`.
     pub customer_id: String,
     /// Its first local day.
     pub cycle: String,
@@ -22,9 +24,13 @@ pub struct LookedUpAmount {
     pub other_amount: Option<i64>,
     /// Why there is none, or not yet; of one that is known, what a later answer said.
     pub reason: Option<String>,
+    /// What went wrong with the last answer, for people; None if `reason` says enough.
     pub detail: Option<String>,
+    /// How often Opentab has asked the API since a person last requested a retry.
     pub attempts: i64,
+    /// When Opentab recorded that it needs this amount, in unix milliseconds.
     pub created_at: i64,
+    /// When this row last changed, in unix milliseconds.
     pub updated_at: i64,
 }
 

@@ -11,7 +11,9 @@ use opentab_billing::dunning::{ChargeState, Known, Reason};
 pub struct Charge {
     /// `ot_chg_…`
     pub id: String,
+    /// The sealed invoice to be paid, `ot_inv_…`; an invoice has one charge.
     pub invoice_id: String,
+    /// The customer who owes the invoice, `ot_cus_…`.
     pub customer_id: String,
     /// `stripe` or `opentab`: who tries.
     pub collection: String,
@@ -25,6 +27,7 @@ pub struct Charge {
     pub looks: i64,
     /// What Stripe said, for people.
     pub message: Option<String>,
+    /// When payment is due: Stripe's due date or, without one, when the invoice was finalized.
     pub due_at: i64,
     /// The next try; of a try under way, the next look at it.
     pub next_attempt_at: Option<i64>,
@@ -32,12 +35,17 @@ pub struct Charge {
     pub suspend_at: Option<i64>,
     /// `pi_…`, where it was paid through Stripe.
     pub stripe_payment_id: Option<String>,
+    /// When Opentab recorded the payment; None until then.
     pub paid_at: Option<i64>,
+    /// How much of the payment was refunded in all; the charge stays `paid`.
     pub refunded_amount: i64,
+    /// The sum of the invoice's credit notes that are not void.
     pub credited_amount: i64,
     /// Stripe's word for where a dispute is; none where there is none.
     pub dispute: Option<String>,
+    /// When the invoice was sealed and this charge began.
     pub created_at: i64,
+    /// When this row last changed.
     pub updated_at: i64,
 }
 
@@ -118,13 +126,21 @@ impl Charge {
 /// A charge to begin, with its invoice.
 #[derive(Clone, Debug)]
 pub struct NewCharge<'a> {
+    /// The new charge's id, `ot_chg_…`.
     pub id: &'a str,
+    /// The invoice that is being sealed, `ot_inv_…`.
     pub invoice_id: &'a str,
+    /// The customer who owes the invoice, `ot_cus_…`.
     pub customer_id: &'a str,
+    /// `stripe` or `opentab`: who attempts the payment.
     pub collection: &'a str,
+    /// The state that follows from the invoice, such as `Paid` if nothing is left to pay.
     pub state: ChargeState,
+    /// When payment is due, in unix milliseconds.
     pub due_at: i64,
+    /// When Opentab first attempts it, in unix milliseconds; None if Stripe collects or nothing is owed.
     pub next_attempt_at: Option<i64>,
+    /// When the row is created, in unix milliseconds.
     pub now: i64,
 }
 
@@ -133,18 +149,23 @@ pub struct NewCharge<'a> {
 pub struct Attempt {
     /// `ot_att_…`
     pub id: String,
+    /// The invoice that the attempt is about, `ot_inv_…`.
     pub invoice_id: String,
     /// `pay`, `void` or `mark_uncollectible`.
     pub action: String,
+    /// The key sent to Stripe; a retry of an unanswered attempt repeats the earlier key.
     pub idempotency_key: String,
     /// Without `/v1`.
     pub path: String,
+    /// The form-encoded request body, exactly as it is sent.
     pub body: String,
     /// Who asked: an API key's id, `operator`, or `charge` for the schedule.
     pub actor: String,
     /// `paid`, `done`, `failed`, `refused`, `no_answer`, `not_started`, `overtaken`; none while nobody knows.
     pub outcome: Option<String>,
+    /// Why it failed, as a name of [`Reason`]; None unless the outcome is `failed` or `refused`.
     pub reason: Option<String>,
+    /// What Stripe said about the outcome, for people; None if it said nothing.
     pub message: Option<String>,
     /// What failed at Stripe, `ch_…`, where it came to that.
     pub(crate) stripe_charge_id: Option<String>,
@@ -152,8 +173,11 @@ pub struct Attempt {
     pub(crate) key_spent: i64,
     /// Whether Stripe was still at work on an earlier request under this key.
     pub(crate) key_in_use: i64,
+    /// The term of the writer's lease under which the attempt was recorded.
     pub lease_token: i64,
+    /// When the attempt was recorded, just before the request to Stripe, in unix milliseconds.
     pub begun_at: i64,
+    /// When its outcome was recorded, in unix milliseconds; None while the attempt is under way.
     pub settled_at: Option<i64>,
 }
 

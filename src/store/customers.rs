@@ -21,7 +21,9 @@ pub struct Customer {
     pub id: String,
     /// The user's own id for this customer.
     pub external_id: Option<String>,
+    /// What invoices and pages call them.
     pub name: String,
+    /// Where their e-mails go; None if they have no address.
     pub email: Option<String>,
     /// An address of theirs from which e-mail came back for good.
     pub bounced_email: Option<String>,
@@ -31,11 +33,13 @@ pub struct Customer {
     pub time_zone: Tz,
     /// The day of the month on which a cycle begins, 1 to 31, for ever.
     pub anchor_day: u8,
+    /// Whether their invoices are charged automatically or sent to be paid.
     pub collection_method: CollectionMethod,
     /// Days until a sent invoice is due.
     pub days_until_due: i64,
     /// None until Stripe has this customer.
     pub stripe_customer_id: Option<String>,
+    /// Whether they still exist at Stripe; Opentab syncs nothing for a customer deleted there.
     pub state: CustomerState,
     /// Since when they are suspended for not paying.
     pub suspended_at: Option<DateTime<Utc>>,
@@ -49,8 +53,11 @@ pub struct Customer {
     pub active_until: Option<NaiveDate>,
     /// When a customer list that names them was last imported.
     pub last_imported_at: Option<DateTime<Utc>>,
+    /// The user's own keys and values, which do not affect billing.
     pub metadata: BTreeMap<String, String>,
+    /// When Opentab created them.
     pub created_at: DateTime<Utc>,
+    /// When their data last changed.
     pub updated_at: DateTime<Utc>,
 }
 

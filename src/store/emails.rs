@@ -8,25 +8,35 @@ use super::{Store, Tx, both};
 pub struct StoredEmail {
     /// `ot_eml_…`
     pub id: String,
+    /// Which template it renders, one of [`crate::mailer::KINDS`].
     pub kind: String,
     /// The id of whom or what it is about.
     pub subject: String,
     /// What made it necessary; the same cause makes no second one.
     pub cause: String,
+    /// The customer it goes to, `ot_cus_…`; None if it goes to the operator.
     pub customer_id: Option<String>,
+    /// The invoice it is about, `ot_inv_…`; None if it is about no invoice.
     pub invoice_id: Option<String>,
+    /// The address it goes to; empty if the customer has no usable address.
     pub recipient: String,
+    /// The Message-ID without angle brackets, the same for every attempt.
     pub message_id: String,
     /// `2026-11`: of the invoice's cycle, or of the day on which it was queued.
     pub month: String,
     /// One of [`STATES`].
     pub state: String,
+    /// How many attempts began since it was last queued anew.
     pub attempts: i64,
     /// Of the last attempt, so that a sender who slept through another's changes nothing.
     pub token: i64,
+    /// Why the last attempt failed, or why the e-mail was canceled or bounced; None if nothing went wrong.
     pub last_error: Option<String>,
+    /// When it was recorded.
     pub created_at: i64,
+    /// When this row last changed.
     pub updated_at: i64,
+    /// When the mail server or Stripe accepted it; None until then.
     pub sent_at: Option<i64>,
     /// `smtp` or `stripe`.
     pub carrier: String,
@@ -67,19 +77,29 @@ pub(crate) const STATES: [&str; 7] =
 /// An e-mail to queue.
 #[derive(Clone, Debug)]
 pub struct NewEmail<'a> {
+    /// The new e-mail's id, `ot_eml_…`.
     pub id: &'a str,
+    /// Which template it renders, one of [`crate::mailer::KINDS`].
     pub kind: &'a str,
+    /// The id of the customer, invoice or incident that it is about.
     pub subject: &'a str,
+    /// What made it necessary; a subject gets one e-mail per kind and cause.
     pub cause: &'a str,
+    /// The customer it goes to, `ot_cus_…`; None if it goes to the operator.
     pub customer_id: Option<&'a str>,
+    /// The invoice it is about, `ot_inv_…`; None if it is about no invoice.
     pub invoice_id: Option<&'a str>,
+    /// The address it goes to; empty if the customer has no usable address.
     pub recipient: &'a str,
+    /// The Message-ID without angle brackets.
     pub message_id: &'a str,
+    /// `2026-11`: the month of the invoice's cycle or, without an invoice, of the day it is queued.
     pub month: &'a str,
     /// `smtp` or `stripe`.
     pub carrier: &'a str,
     /// Why it cannot go out as it is: it begins as failed then.
     pub refused: Option<&'a str>,
+    /// When it is recorded, in unix milliseconds.
     pub now: i64,
 }
 
@@ -97,10 +117,13 @@ pub(crate) enum Reach {
 /// Which e-mails a list shows; an empty text is any.
 #[derive(Clone, Debug, Default)]
 pub struct EmailFilter {
+    /// One of [`STATES`].
     pub state: String,
+    /// One of [`crate::mailer::KINDS`].
     pub kind: String,
     /// `2026-11`
     pub month: String,
+    /// The customer it goes to, `ot_cus_…`.
     pub customer_id: String,
 }
 

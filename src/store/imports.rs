@@ -12,24 +12,32 @@ use super::{NewInvoice, Store, Tx, both, split};
 pub struct CustomerImport {
     /// `ot_imp_…`
     pub id: String,
+    /// What the uploader called the file; only for people.
     pub file_name: String,
     /// Who brought it.
     pub actor: String,
     /// YYYY-MM; empty for the cycle that is running for each customer.
     pub month: String,
+    /// Whether the list is only checked and nothing is applied.
     pub dry_run: bool,
     /// `reading`, `applying`, `done`, `checked` (a dry run), `refused` or `abandoned`.
     pub state: String,
     pub(crate) row_count: i64,
+    /// Lines that create a customer, as the check found.
     pub created_count: i64,
+    /// Lines that change a customer or their services, as the check found.
     pub updated_count: i64,
+    /// Lines that change nothing, as the check found.
     pub unchanged_count: i64,
+    /// Lines with an error; one such line rejects the whole list.
     pub error_count: i64,
     /// Rows that are applied.
     pub applied_count: i64,
     /// JSON: the first faults and changes.
     pub report: String,
+    /// When the upload began, in unix milliseconds.
     pub created_at: i64,
+    /// When this row last changed, in unix milliseconds.
     pub updated_at: i64,
     pub(crate) finished_at: Option<i64>,
 }

@@ -9,6 +9,7 @@ use crate::clock::from_ms;
 /// A cause to report.
 #[derive(Clone, Debug)]
 pub struct NewIncident<'a> {
+    /// The id, `ot_inc_…`, if the incident opens; an incident already open keeps its own.
     pub id: &'a str,
     /// Such as `draft_deleted`.
     pub kind: &'a str,
@@ -16,6 +17,7 @@ pub struct NewIncident<'a> {
     pub subject: &'a str,
     /// What happened and what to do, for the operator.
     pub message: &'a str,
+    /// When the cause was seen, in unix milliseconds.
     pub now: i64,
 }
 

@@ -7,36 +7,54 @@ use super::{Store, Tx, both};
 /// One invoice of a customer. Times in unix milliseconds, amounts in minor units.
 #[derive(Clone, Debug)]
 pub struct Invoice {
+    /// Ours, `ot_inv_…`.
     pub id: String,
+    /// The customer who is billed, `ot_cus_…`.
     pub customer_id: String,
+    /// Stripe's id, `in_…`; None until Stripe has acknowledged the draft.
     pub stripe_invoice_id: Option<String>,
     /// The first local day of the billing cycle that it closes.
     pub cycle: String,
+    /// The first instant of the billing cycle.
     pub period_start: i64,
+    /// The first instant after the billing cycle.
     pub period_end: i64,
     /// When the final sync is due: the cycle's end plus grace.
     pub close_at: i64,
+    /// The customer's currency as a lower-case code, such as `eur`.
     pub currency: String,
+    /// `charge_automatically` or `send_invoice`: how the customer pays this invoice.
     pub collection_method: String,
     /// A state of `billing::InvoiceState`.
     pub state: String,
+    /// The invoice number that Stripe prints; None until Stripe has assigned one.
     pub number: Option<String>,
+    /// Stripe's page on which the customer can pay; None until the invoice is finalized.
     pub hosted_invoice_url: Option<String>,
+    /// The address of Stripe's PDF; None until the invoice is finalized.
     pub invoice_pdf: Option<String>,
     /// What Stripe last said.
     pub total: i64,
+    /// What Stripe last reported as due on the invoice.
     pub amount_due: i64,
+    /// What Stripe last reported as already paid.
     pub amount_paid: i64,
+    /// What Stripe last reported as still to pay.
     pub amount_remaining: i64,
+    /// The due date that Stripe holds; None if it holds none.
     pub due_at: Option<i64>,
     /// The sum of lines on the draft that are not ours.
     pub foreign_amount: i64,
     /// Somebody else may have changed the draft.
     pub read_back: bool,
     pub(crate) synced_at: Option<i64>,
+    /// When Stripe finalized it; None while it is a draft.
     pub finalized_at: Option<i64>,
+    /// When its lines entered the ledger, after which they count as billed; None until then.
     pub sealed_at: Option<i64>,
+    /// When Opentab began this invoice, before Stripe had it.
     pub created_at: i64,
+    /// When this row last changed.
     pub updated_at: i64,
 }
 
@@ -99,10 +117,15 @@ pub(crate) struct Seen<'a> {
 /// A line that Stripe has acknowledged on a draft. Serialized where an intent says what it will put there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
+    /// What the line bills: `<cycle>/<service>/<price>`, unique on an invoice.
     pub item_key: String,
+    /// What the line holds at Stripe, in minor units; 0 for a line that was removed there.
     pub amount: i64,
+    /// The text of the line, as the customer reads it.
     pub description: String,
+    /// The first instant that the line bills, in unix milliseconds.
     pub period_start: i64,
+    /// The first instant that the line no longer bills, in unix milliseconds.
     pub period_end: i64,
     /// The smaller lines that it carries, as JSON `[[item key, amount], …]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

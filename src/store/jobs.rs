@@ -5,20 +5,27 @@ use super::{Store, Tx, both, split};
 /// A thing to do.
 #[derive(Clone, Debug)]
 pub struct Job {
+    /// `ot_job_…`
     pub id: String,
+    /// Which work to do, such as `sync` or `charge`; the worker's dispatch lists all kinds.
     pub kind: String,
+    /// What the work is about: an id such as a customer's or invoice's, or `all`.
     pub subject: String,
     /// `queued`, `running`, `done` or `failed` (out of attempts: waits for a human).
     pub state: String,
+    /// The earliest time at which a worker claims it, in unix milliseconds.
     pub run_at: i64,
     /// Nearest first, in unix milliseconds.
     pub deadline: i64,
+    /// Attempts in a row that ended in the same error, the current one included; 0 before the first claim.
     pub attempts: i64,
     /// How often it was asked for; what grows while it runs makes it run once more.
     pub asked: i64,
     /// Of the claim, so that a worker that slept through its lease changes nothing.
     pub token: i64,
+    /// Why the last run failed; None once a run succeeds or the job is enqueued anew.
     pub last_error: Option<String>,
+    /// When it was first enqueued, in unix milliseconds.
     pub created_at: i64,
     pub(crate) finished_at: Option<i64>,
 }
@@ -121,11 +128,17 @@ macro_rules! job_columns {
 /// A job to enqueue. Times in unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct NewJob<'a> {
+    /// The id, `ot_job_…`, if no live job of this kind and subject exists.
     pub id: &'a str,
+    /// Which work to do, such as `sync` or `charge`.
     pub kind: &'a str,
+    /// What the work is about: an id such as a customer's or invoice's, or `all`.
     pub subject: &'a str,
+    /// The earliest time at which a worker may claim it.
     pub run_at: i64,
+    /// Workers claim due jobs with the nearest deadline first; a missed deadline cancels nothing.
     pub deadline: i64,
+    /// When it is enqueued.
     pub now: i64,
 }
 

@@ -10,7 +10,9 @@ pub struct ReportFilter {
     pub month: String,
     /// A state of an invoice, or `not_invoiced`.
     pub status: String,
+    /// A lower-case currency code, such as `eur`.
     pub currency: String,
+    /// Our id of the customer, `ot_cus_…`.
     pub customer_id: String,
     /// Only where the user's own API owes an amount.
     pub not_looked_up: bool,

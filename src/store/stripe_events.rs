@@ -27,16 +27,23 @@ from_row!(StripeEvent { id, kind, object_id, livemode, created_at, received_at, 
 /// An event to store.
 #[derive(Clone, Debug)]
 pub struct NewStripeEvent<'a> {
+    /// Stripe's id, `evt_…`; Opentab stores an event with the same id only once.
     pub id: &'a str,
+    /// The event type, such as `invoice.finalized`.
     pub kind: &'a str,
+    /// The object that it is about, such as `in_…` or `cus_…`; None if the event names none.
     pub object_id: Option<&'a str>,
+    /// False for an event of test mode or a sandbox.
     pub livemode: bool,
+    /// When it happened at Stripe, in unix seconds.
     pub created_at: i64,
+    /// The whole event as JSON, as it was received.
     pub payload: &'a str,
     /// Stored as ignored, for this reason, where nobody reacts to it.
     pub ignored: Option<&'a str>,
     /// Found by asking for it, not heard as a webhook.
     pub polled: bool,
+    /// When Opentab received it, in unix milliseconds.
     pub now: i64,
 }
 

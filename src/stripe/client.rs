@@ -113,6 +113,7 @@ pub struct Stripe {
 }
 
 impl Stripe {
+    /// Builds the client of one Stripe account; no observer is told of its calls.
     pub fn new(transport: Arc<dyn Transport>, pacer: Pacer) -> Stripe {
         Stripe { transport, pacer: Arc::new(pacer), observer: None }
     }

@@ -25,6 +25,7 @@ pub(super) const OWNER_KEY: &str = "opentab_id";
 /// How a write is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// Sent with an idempotency key, so that a retry has no second effect.
     Post,
     /// Idempotent by itself: Stripe ignores keys here.
     Delete,
@@ -48,8 +49,11 @@ impl Method {
 /// A write as it goes over the wire. The path is without `/v1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
+    /// `POST` or `DELETE`; reads are not writes.
     pub method: Method,
+    /// The path without `/v1`, such as `/invoices/in_…/finalize`.
     pub path: String,
+    /// The form-encoded body; empty for a request without parameters.
     pub body: String,
 }
 

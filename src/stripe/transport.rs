@@ -16,20 +16,26 @@ pub struct Request {
     pub method: &'static str,
     /// Such as `/v1/invoices`, with the query behind a question mark.
     pub path: String,
+    /// The form; None for a request without one, such as a `GET`.
     pub body: Option<String>,
+    /// The `Idempotency-Key` header, by which Stripe recognizes a retry; None sends no header.
     pub idempotency_key: Option<String>,
 }
 
 /// What Stripe answered, the headers that tell a client what to do among it.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
+    /// The HTTP status.
     pub status: u16,
+    /// The JSON that Stripe sent, not yet parsed.
     pub body: Bytes,
+    /// Stripe's `Request-Id`, for its support and our logs; None if the header is missing.
     pub request_id: Option<String>,
     /// `Stripe-Should-Retry` overrides what the status says.
     pub should_retry: Option<bool>,
     /// `Stripe-Rate-Limited-Reason` of a 429; without it, another request held the object's lock.
     pub limited_reason: Option<String>,
+    /// The wait that `Retry-After` asks for; None if the header is missing or is no number of seconds.
     pub retry_after: Option<Duration>,
     /// The `Date` header, in unix seconds.
     pub sent_at: Option<i64>,

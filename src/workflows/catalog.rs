@@ -12,10 +12,15 @@ use opentab_billing::{Aggregation, PriceTerms};
 /// A meter that is not there yet.
 #[derive(Clone, Debug)]
 pub struct NewMeter {
+    /// What usage events call it; unique, and fixed from then on.
     pub event_name: String,
+    /// What people call it; can be changed later.
     pub display_name: String,
+    /// How quantities of a day and cycle combine; fixed from then on.
     pub aggregation: Aggregation,
+    /// Decimals that a quantity may have, 0 to 9; fixed from then on.
     pub decimals: u8,
+    /// What one unit is called on pages; may be empty, and can be changed later.
     pub unit_label: String,
 }
 

@@ -20,14 +20,23 @@ use opentab_billing::Currency;
 /// A customer who is not there yet.
 #[derive(Clone, Debug)]
 pub struct NewCustomer {
+    /// What invoices and pages call them.
     pub name: String,
+    /// Where their e-mails go; None if they get none.
     pub email: Option<String>,
+    /// The user's own id for them, unique; None if the user has none.
     pub external_id: Option<String>,
+    /// The currency of every amount of theirs, permanently.
     pub currency: Currency,
+    /// The time zone whose midnights begin their days and billing cycles, permanently.
     pub time_zone: Tz,
+    /// The day of the month on which a billing cycle begins, 1 to 31, permanently.
     pub anchor_day: u8,
+    /// Whether Stripe charges them or sends an invoice to pay.
     pub collection_method: CollectionMethod,
+    /// Days until a sent invoice is due, 0 to 365.
     pub days_until_due: i64,
+    /// Their id at Stripe, `cus_…`; None lets Opentab create the customer there.
     pub stripe_customer_id: Option<String>,
     /// The language in which they are written to; English where it is absent.
     pub locale: Option<String>,
@@ -35,23 +44,28 @@ pub struct NewCustomer {
     pub active_from: Option<NaiveDate>,
     /// The first day on which they are no longer billed; never where it is absent.
     pub active_until: Option<NaiveDate>,
+    /// The user's own keys and values, which do not affect billing.
     pub metadata: BTreeMap<String, String>,
 }
 
 /// What may change of a customer; what is absent stays.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerChange {
+    /// What invoices and pages call them.
     pub name: Option<String>,
     /// Some(None) removes it.
     pub email: Option<Option<String>>,
     /// Some(None) removes it.
     pub external_id: Option<Option<String>>,
+    /// Whether invoices from now on are charged automatically or sent to be paid.
     pub collection_method: Option<CollectionMethod>,
+    /// Days until a sent invoice is due, 0 to 365.
     pub days_until_due: Option<i64>,
     /// Some(None) for what holds for all.
     pub suspension_grace_days: Option<Option<i64>>,
     /// Only while the customer has none.
     pub stripe_customer_id: Option<String>,
+    /// The language in which they are written to, such as `de` or `pt-BR`.
     pub locale: Option<String>,
     /// Some(None) for always.
     pub active_from: Option<Option<NaiveDate>>,

@@ -34,17 +34,22 @@ pub struct Generated {
 /// What generating a month would make for one customer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Planned {
+    /// Our id of the customer, `ot_cus_…`.
     pub customer: String,
+    /// What invoices and pages call the customer.
     pub customer_name: String,
+    /// The user's own id for the customer; None if there is none.
     pub external_id: Option<String>,
     /// The first local day of the billing cycle.
     pub cycle: String,
+    /// The lower-case currency code of every amount here, such as `eur`.
     pub currency: String,
     /// Why they are not billed for it: `gone_at_stripe`, `not_begun`, `not_active`, `no_service`, `not_imported` or
     /// `unbillable`; none where they are.
     pub left_out: Option<&'static str>,
     /// What they owe for the cycle by now, in minor units, whatever of it is billed already.
     pub owed: i64,
+    /// One line per service that is active in the cycle; empty if `left_out` is set.
     pub lines: Vec<PlannedLine>,
     /// Amounts from outside that are not known yet: they are nought in the sum.
     pub awaited: usize,

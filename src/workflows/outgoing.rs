@@ -47,7 +47,9 @@ const DISABLED: &str = "webhook_endpoint_disabled";
 /// An endpoint that is not there yet.
 #[derive(Clone, Debug)]
 pub struct NewEndpoint {
+    /// Where Opentab posts events.
     pub url: String,
+    /// What the endpoint is for, in the user's words; may be empty.
     pub description: String,
     /// Of [`tell::EVENTS`]; or `*`.
     pub events: Vec<String>,

@@ -18,7 +18,12 @@ pub enum Stopped {
         "{used} of the {allowed} reads that Stripe allows in 30 days are used up; go on later, or raise OPENTAB_STRIPE_READS \
          where Stripe allows more"
     )]
-    ReadsUsedUp { used: i64, allowed: i64 },
+    ReadsUsedUp {
+        /// Reads of the last 30 days.
+        used: i64,
+        /// Reads that Stripe allows in 30 days, or OPENTAB_STRIPE_READS.
+        allowed: i64,
+    },
     /// Whatever stops every workflow.
     #[error(transparent)]
     Failed(#[from] WorkflowError),

@@ -18,10 +18,13 @@ const FURTHEST_BACK: u32 = 36;
 /// A service that is not there yet.
 #[derive(Clone, Debug)]
 pub struct NewService {
+    /// The customer who gets the service, `ot_cus_…`.
     pub customer_id: String,
+    /// The price it is billed by, `ot_prc_…`, in the customer's currency and not archived.
     pub price_id: String,
     /// A local day of the customer; today where it is absent.
     pub from: Option<NaiveDate>,
+    /// The first local day without the service; None means no end.
     pub until: Option<NaiveDate>,
 }
 

@@ -56,7 +56,12 @@ pub enum EventError {
     NotText,
     /// The body is not one JSON object, or names something twice.
     #[error("the body is not a JSON object: line {line}, column {column}")]
-    NotJson { line: usize, column: usize },
+    NotJson {
+        /// The line at which parsing stopped, from 1.
+        line: usize,
+        /// The column in that line.
+        column: usize,
+    },
     /// It is an object, but not a snapshot event: perhaps a thin event notification, which holds only ids.
     #[error("the body is not a snapshot event: its `object` is not \"event\"")]
     NotAnEvent,
@@ -68,7 +73,12 @@ pub enum EventError {
     NotAnInvoice,
     /// The invoice lacks what every invoice has; the place is counted from the start of `data.object`.
     #[error("the event's invoice is not usable: line {line}, column {column} of `data.object`")]
-    Invoice { line: usize, column: usize },
+    Invoice {
+        /// The line at which parsing stopped, from 1.
+        line: usize,
+        /// The column in that line.
+        column: usize,
+    },
 }
 
 /// Reads the envelope and looks into the object no further than its id, kind and customer, so the cost is one

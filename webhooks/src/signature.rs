@@ -58,10 +58,16 @@ impl fmt::Debug for Secrets {
 pub enum BadSecret {
     /// Nothing, or only spaces, where a secret should be.
     #[error("webhook signing secret number {place} is blank")]
-    Blank { place: usize },
+    Blank {
+        /// The position of the blank secret in the list, from 1.
+        place: usize,
+    },
     /// Space inside a secret: two pasted together, or a broken line.
     #[error("webhook signing secret number {place} has white space inside")]
-    Whitespace { place: usize },
+    Whitespace {
+        /// The position of the secret in the list, from 1.
+        place: usize,
+    },
 }
 
 /// Why a delivery is refused; each variant is one `slug` of a problem answer.
@@ -75,7 +81,10 @@ pub enum SignatureError {
     Invalid(&'static str),
     /// Rightly signed, but `seconds` ago: perhaps a recorded delivery, sent again by somebody else.
     #[error("the delivery was signed {seconds} seconds ago, more than {TOLERANCE_SECONDS}")]
-    TooOld { seconds: i64 },
+    TooOld {
+        /// How many seconds ago Stripe signed the delivery.
+        seconds: i64,
+    },
 }
 
 impl SignatureError {

@@ -17,6 +17,7 @@ use world::World;
 /// How far time goes in one step.
 const STEP: TimeDelta = TimeDelta::hours(6);
 
+/// Watch the main job on a made-up company, with the sandbox standing in for Stripe
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Run one billing cycle as fast as it goes, compare every invoice with its statement, and exit: 0 only if they agree

@@ -16,8 +16,10 @@ use opentab_billing::dunning::ChargeState;
 /// Why a person does not get what they asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ManualError {
+    /// Opentab has no invoice with this id.
     #[error("there is no such invoice")]
     Gone,
+    /// The invoice is paid, so Opentab does not charge it, void it or mark it uncollectible.
     #[error("the invoice is paid already")]
     AlreadyPaid,
     /// Which state it is in, and what would be needed.
@@ -28,6 +30,7 @@ pub enum ManualError {
         "as many charges are under way as OPENTAB_CHARGES_AT_ONCE allows: nothing was sent; ask again in a moment"
     )]
     NoPlace,
+    /// The database or Stripe did not answer, or another workflow error stopped the action.
     #[error(transparent)]
     Workflow(#[from] WorkflowError),
 }

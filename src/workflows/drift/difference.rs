@@ -12,17 +12,23 @@ use opentab_billing::LineDifference;
 pub enum Reason {
     /// What is owed is not on the draft, though the draft counts as in step.
     Behind,
+    /// The ledger or the draft's items have a line that Stripe does not have.
     LineMissing,
+    /// Stripe holds another amount for one of our lines.
     LineAmount,
+    /// Stripe has a line with our item key that is not recorded here.
     LineUnknown,
+    /// Stripe has more than one line with the same item key.
     LineTwice,
     /// What stands beside our lines is not what we have seen there.
     ForeignLines,
     /// Total, paid or remaining amount.
     Amounts,
+    /// Stripe holds the invoice in another state, such as paid; `detail` names both.
     State,
     /// Our id is not written on it.
     Metadata,
+    /// Stripe does not have the invoice that we recorded.
     MissingAtStripe,
     /// A draft with our mark that we do not know.
     OrphanDraft,
@@ -56,15 +62,21 @@ impl Reason {
 /// One thing that differs. Amounts in minor units of `currency`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
+    /// What kind of difference it is, and so what a repair may do.
     pub reason: Reason,
+    /// Our id of the customer, `ot_cus_…`; None if it is not known.
     pub customer_id: Option<String>,
     /// Ours, where we know the invoice.
     pub invoice_id: Option<String>,
     /// Of the invoice or the pending item.
     pub stripe_id: Option<String>,
+    /// The line, `<cycle>/<service>/<price>`; None if the difference is not about one line.
     pub item_key: Option<String>,
+    /// The lower-case currency code of both amounts; empty if Stripe gave none.
     pub currency: String,
+    /// The amount by our records; None if they have none or no amount differs.
     pub ours: Option<i64>,
+    /// The amount at Stripe; None if Stripe has none or no amount differs.
     pub at_stripe: Option<i64>,
     /// What stands on either side, where that is no amount.
     pub detail: Option<String>,

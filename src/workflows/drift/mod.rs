@@ -67,6 +67,7 @@ pub struct Comparison {
     pub under_way: usize,
     /// By currency.
     pub value: BTreeMap<String, Value>,
+    /// Stripe reads used in the last 30 days, this comparison included, and how many are allowed.
     pub reads: Allowance,
     /// Why it did not come to its end; what is above was found until then.
     pub stopped: Option<Stopped>,

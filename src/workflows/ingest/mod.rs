@@ -14,7 +14,10 @@ use crate::store::usage::Recorded;
 pub enum Outcome {
     /// Stored and counted, durably. `late`: its billing cycle had ended before it came, so the difference shows up on
     /// the current draft.
-    Accepted { late: bool },
+    Accepted {
+        /// Whether the event's billing cycle had ended when the event arrived.
+        late: bool,
+    },
     /// The same event was stored before; nothing changed.
     Duplicate,
     /// Another event with this id was stored before, and stands.

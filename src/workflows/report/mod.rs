@@ -21,8 +21,11 @@ pub(crate) const MONTHS: u32 = 12;
 /// Which rows, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportQuery {
+    /// Which rows the report shows.
     pub filter: ReportFilter,
+    /// Which column orders the rows.
     pub sort: ReportSort,
+    /// Whether the order runs from the last to the first, such as the largest amount first.
     pub descending: bool,
 }
 
