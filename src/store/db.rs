@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use sqlx::encode::Encode;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
@@ -123,58 +124,157 @@ pub enum Tx {
     Lite(sqlx::Transaction<'static, Sqlite>),
 }
 
-fn encode<T>(arguments: Result<T, BoxDynError>) -> sqlx::Result<T> {
-    arguments.map_err(sqlx::Error::Encode)
+// Futures that talk to a database are boxed: each caller would otherwise hold a copy of theirs in its own.
+
+/// A statement with its arguments, for one of the databases. Generic code ends here: what talks to a database is compiled
+/// once, not once for every combination of arguments and rows.
+enum Statement {
+    Pg(&'static str, PgArguments),
+    Lite(&'static str, SqliteArguments),
 }
+
+impl Statement {
+    fn pg<'t>(sql: Sql, args: impl Args<'t>) -> sqlx::Result<Statement> {
+        Ok(Statement::Pg(sql.pg, args.pg().map_err(sqlx::Error::Encode)?))
+    }
+
+    fn lite<'t>(sql: Sql, args: impl Args<'t>) -> sqlx::Result<Statement> {
+        Ok(Statement::Lite(sql.lite, args.lite().map_err(sqlx::Error::Encode)?))
+    }
+}
+
+/// The rows of one of the databases, not read yet.
+enum Rows {
+    Pg(Vec<PgRow>),
+    Lite(Vec<SqliteRow>),
+}
+
+impl Rows {
+    fn read<R: Row>(&self) -> sqlx::Result<Vec<R>> {
+        match self {
+            Rows::Pg(rows) => rows.iter().map(R::from_row).collect(),
+            Rows::Lite(rows) => rows.iter().map(R::from_row).collect(),
+        }
+    }
+
+    /// The first row; a statement that is asked for one row returns no more.
+    fn read_first<R: Row>(&self) -> sqlx::Result<Option<R>> {
+        match self {
+            Rows::Pg(rows) => rows.first().map(R::from_row).transpose(),
+            Rows::Lite(rows) => rows.first().map(R::from_row).transpose(),
+        }
+    }
+}
+
+/// How many rows the caller reads.
+#[derive(Clone, Copy)]
+enum Wanted {
+    All,
+    First,
+}
+
+/// Runs a statement on something of PostgreSQL and answers its rows.
+async fn fetch_pg<'c, E>(on: E, sql: &'static str, args: PgArguments, wanted: Wanted) -> sqlx::Result<Rows>
+where
+    E: sqlx::Executor<'c, Database = Postgres>,
+{
+    let query = sqlx::query_with(sql, args);
+    Ok(Rows::Pg(match wanted {
+        Wanted::All => query.fetch_all(on).await?,
+        Wanted::First => query.fetch_optional(on).await?.into_iter().collect(),
+    }))
+}
+
+/// Runs a statement on something of SQLite and answers its rows.
+async fn fetch_lite<'c, E>(
+    on: E,
+    sql: &'static str,
+    args: SqliteArguments,
+    wanted: Wanted,
+) -> sqlx::Result<Rows>
+where
+    E: sqlx::Executor<'c, Database = Sqlite>,
+{
+    let query = sqlx::query_with(sql, args);
+    Ok(Rows::Lite(match wanted {
+        Wanted::All => query.fetch_all(on).await?,
+        Wanted::First => query.fetch_optional(on).await?.into_iter().collect(),
+    }))
+}
+
+const OTHER_DATABASE: &str = "a statement is made for the database that runs it";
 
 impl Db {
     /// Every row, as of the last commit.
     pub async fn all<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
-        failpoint::pass(Failpoint::Read).await?;
-        match self {
-            Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(pool).await,
-            Db::Lite { read, .. } => {
-                sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_all(read).await
-            }
-        }
+        let statement = self.statement(sql, args)?;
+        self.fetch(statement, Wanted::All).await?.read()
     }
 
     /// The one row, where there is one.
     pub async fn opt<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
-        failpoint::pass(Failpoint::Read).await?;
-        match self {
-            Db::Pg(pool) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(pool).await,
-            Db::Lite { read, .. } => {
-                sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(read).await
-            }
-        }
+        let statement = self.statement(sql, args)?;
+        self.fetch(statement, Wanted::First).await?.read_first()
     }
 
     /// The one row that there always is, such as a count.
     pub async fn one<'t, R: Row>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<R> {
-        self.opt(sql, args).await?.ok_or(sqlx::Error::RowNotFound)
+        let statement = self.statement(sql, args)?;
+        self.fetch(statement, Wanted::First).await?.read_first()?.ok_or(sqlx::Error::RowNotFound)
     }
 
     /// One statement in a transaction of its own; answers how many rows it changed.
     pub async fn run<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
-        failpoint::pass(Failpoint::Begin).await?;
-        let changed = match self {
-            Db::Pg(pool) => sqlx::query_with(sql.pg, encode(args.pg())?).execute(pool).await?.rows_affected(),
-            Db::Lite { write, .. } => {
-                sqlx::query_with(sql.lite, encode(args.lite())?).execute(write).await?.rows_affected()
+        let statement = self.statement(sql, args)?;
+        self.execute(statement).await
+    }
+
+    fn statement<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Statement> {
+        match self {
+            Db::Pg(_) => Statement::pg(sql, args),
+            Db::Lite { .. } => Statement::lite(sql, args),
+        }
+    }
+
+    fn fetch(&self, statement: Statement, wanted: Wanted) -> BoxFuture<'_, sqlx::Result<Rows>> {
+        Box::pin(async move {
+            failpoint::pass(Failpoint::Read).await?;
+            match (self, statement) {
+                (Db::Pg(pool), Statement::Pg(sql, args)) => fetch_pg(pool, sql, args, wanted).await,
+                (Db::Lite { read, .. }, Statement::Lite(sql, args)) => {
+                    fetch_lite(read, sql, args, wanted).await
+                }
+                _ => unreachable!("{OTHER_DATABASE}"),
             }
-        };
-        failpoint::pass(Failpoint::Committed).await?;
-        Ok(changed)
+        })
+    }
+
+    fn execute(&self, statement: Statement) -> BoxFuture<'_, sqlx::Result<u64>> {
+        Box::pin(async move {
+            failpoint::pass(Failpoint::Begin).await?;
+            let changed = match (self, statement) {
+                (Db::Pg(pool), Statement::Pg(sql, args)) => {
+                    sqlx::query_with(sql, args).execute(pool).await?.rows_affected()
+                }
+                (Db::Lite { write, .. }, Statement::Lite(sql, args)) => {
+                    sqlx::query_with(sql, args).execute(write).await?.rows_affected()
+                }
+                _ => unreachable!("{OTHER_DATABASE}"),
+            };
+            failpoint::pass(Failpoint::Committed).await?;
+            Ok(changed)
+        })
     }
 
     /// Begins a transaction that may write.
-    pub async fn begin(&self) -> sqlx::Result<Tx> {
-        failpoint::pass(Failpoint::Begin).await?;
-        match self {
-            Db::Pg(pool) => Ok(Tx::Pg(pool.begin().await?)),
-            Db::Lite { write, .. } => Ok(Tx::Lite(begin_on(write).await?)),
-        }
+    pub fn begin(&self) -> BoxFuture<'_, sqlx::Result<Tx>> {
+        Box::pin(async move {
+            failpoint::pass(Failpoint::Begin).await?;
+            match self {
+                Db::Pg(pool) => Ok(Tx::Pg(pool.begin().await?)),
+                Db::Lite { write, .. } => Ok(Tx::Lite(begin_on(write).await?)),
+            }
+        })
     }
 }
 
@@ -196,47 +296,69 @@ async fn begin_on(write: &SqlitePool) -> sqlx::Result<sqlx::Transaction<'static,
 impl Tx {
     /// Every row, this transaction's own changes among them.
     pub async fn all<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Vec<R>> {
-        match self {
-            Tx::Pg(tx) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_all(&mut **tx).await,
-            Tx::Lite(tx) => sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_all(&mut **tx).await,
-        }
+        let statement = self.statement(sql, args)?;
+        self.fetch(statement, Wanted::All).await?.read()
     }
 
     /// The one row, where there is one.
     pub async fn opt<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Option<R>> {
-        match self {
-            Tx::Pg(tx) => sqlx::query_as_with(sql.pg, encode(args.pg())?).fetch_optional(&mut **tx).await,
-            Tx::Lite(tx) => {
-                sqlx::query_as_with(sql.lite, encode(args.lite())?).fetch_optional(&mut **tx).await
-            }
-        }
+        let statement = self.statement(sql, args)?;
+        self.fetch(statement, Wanted::First).await?.read_first()
     }
 
     /// The one row that there always is.
     pub async fn one<'t, R: Row>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<R> {
-        self.opt(sql, args).await?.ok_or(sqlx::Error::RowNotFound)
+        let statement = self.statement(sql, args)?;
+        self.fetch(statement, Wanted::First).await?.read_first()?.ok_or(sqlx::Error::RowNotFound)
     }
 
     /// One statement; answers how many rows it changed.
     pub async fn run<'t>(&mut self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<u64> {
+        let statement = self.statement(sql, args)?;
+        self.execute(statement).await
+    }
+
+    fn statement<'t>(&self, sql: Sql, args: impl Args<'t>) -> sqlx::Result<Statement> {
         match self {
-            Tx::Pg(tx) => {
-                Ok(sqlx::query_with(sql.pg, encode(args.pg())?).execute(&mut **tx).await?.rows_affected())
-            }
-            Tx::Lite(tx) => {
-                Ok(sqlx::query_with(sql.lite, encode(args.lite())?).execute(&mut **tx).await?.rows_affected())
-            }
+            Tx::Pg(_) => Statement::pg(sql, args),
+            Tx::Lite(_) => Statement::lite(sql, args),
         }
     }
 
+    fn fetch(&mut self, statement: Statement, wanted: Wanted) -> BoxFuture<'_, sqlx::Result<Rows>> {
+        Box::pin(async move {
+            match (self, statement) {
+                (Tx::Pg(tx), Statement::Pg(sql, args)) => fetch_pg(&mut **tx, sql, args, wanted).await,
+                (Tx::Lite(tx), Statement::Lite(sql, args)) => fetch_lite(&mut **tx, sql, args, wanted).await,
+                _ => unreachable!("{OTHER_DATABASE}"),
+            }
+        })
+    }
+
+    fn execute(&mut self, statement: Statement) -> BoxFuture<'_, sqlx::Result<u64>> {
+        Box::pin(async move {
+            match (self, statement) {
+                (Tx::Pg(tx), Statement::Pg(sql, args)) => {
+                    Ok(sqlx::query_with(sql, args).execute(&mut **tx).await?.rows_affected())
+                }
+                (Tx::Lite(tx), Statement::Lite(sql, args)) => {
+                    Ok(sqlx::query_with(sql, args).execute(&mut **tx).await?.rows_affected())
+                }
+                _ => unreachable!("{OTHER_DATABASE}"),
+            }
+        })
+    }
+
     /// Makes it durable: on both databases this returns after the disk has it.
-    pub async fn commit(self) -> sqlx::Result<()> {
-        failpoint::pass(Failpoint::Commit).await?;
-        match self {
-            Tx::Pg(tx) => tx.commit().await?,
-            Tx::Lite(tx) => tx.commit().await?,
-        }
-        failpoint::pass(Failpoint::Committed).await
+    pub fn commit(self) -> BoxFuture<'static, sqlx::Result<()>> {
+        Box::pin(async move {
+            failpoint::pass(Failpoint::Commit).await?;
+            match self {
+                Tx::Pg(tx) => tx.commit().await?,
+                Tx::Lite(tx) => tx.commit().await?,
+            }
+            failpoint::pass(Failpoint::Committed).await
+        })
     }
 }
 
@@ -279,21 +401,25 @@ impl FromStr for Location {
 
 impl Db {
     /// Opens the database without touching its schema.
-    pub async fn open(location: &Location) -> sqlx::Result<Db> {
-        match location {
-            Location::Postgres(url) => Ok(Db::Pg(postgres_options().connect(url).await?)),
-            Location::File(path) => open_file(path).await,
-            Location::Memory => open_memory().await,
-        }
+    pub fn open(location: &Location) -> BoxFuture<'_, sqlx::Result<Db>> {
+        Box::pin(async move {
+            match location {
+                Location::Postgres(url) => Ok(Db::Pg(postgres_options().connect(url).await?)),
+                Location::File(path) => open_file(path).await,
+                Location::Memory => open_memory().await,
+            }
+        })
     }
 
     /// Brings the schema up to this binary. On PostgreSQL replicas take turns (advisory lock); on SQLite the caller
     /// holds the file lock.
-    pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        match self {
-            Db::Pg(pool) => schema::POSTGRES.run(pool).await,
-            Db::Lite { write, .. } => schema::SQLITE.run(write).await,
-        }
+    pub fn migrate(&self) -> BoxFuture<'_, Result<(), sqlx::migrate::MigrateError>> {
+        Box::pin(async move {
+            match self {
+                Db::Pg(pool) => schema::POSTGRES.run(pool).await,
+                Db::Lite { write, .. } => schema::SQLITE.run(write).await,
+            }
+        })
     }
 
     /// How many migrations of this binary the database has not seen.
