@@ -68,17 +68,6 @@ pub enum EventError {
     /// A field that every event has is missing, or one is not what Stripe says it is.
     #[error("the event's `{0}` is missing or not usable")]
     Field(&'static str),
-    /// The event is about something else.
-    #[error("the event's object is not an invoice")]
-    NotAnInvoice,
-    /// The invoice lacks what every invoice has; the place is counted from the start of `data.object`.
-    #[error("the event's invoice is not usable: line {line}, column {column} of `data.object`")]
-    Invoice {
-        /// The line at which parsing stopped, from 1.
-        line: usize,
-        /// The column in that line.
-        column: usize,
-    },
 }
 
 /// Reads the envelope and looks into the object no further than its id, kind and customer, so the cost is one

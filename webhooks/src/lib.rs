@@ -1,7 +1,6 @@
 //! Verify a Stripe webhook signature and read the event. Pure: no I/O, and `now` is an argument.
 //!
-//! The order matters: [`verify`] the raw bytes of the body first, [`read`] them after, and [`invoice`] only where
-//! the whole invoice is of interest.
+//! The order matters: [`verify`] the raw bytes of the body first, and [`read`] them after.
 //!
 //! ```
 //! use opentab_webhooks::{Secrets, read, sign, verify};
@@ -18,9 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod event;
-mod invoice;
 mod signature;
 
 pub use event::{Event, EventError, read};
-pub use invoice::{FinalizationError, InvoiceSnapshot, LinesCount, StatusTransitions, invoice};
 pub use signature::{BadSecret, Secrets, SignatureError, TOLERANCE_SECONDS, sign, verify};

@@ -1,6 +1,6 @@
 //! Properties: what holds for every header and body, and not only for those that somebody thought of.
 
-use opentab_webhooks::{EventError, Secrets, SignatureError, invoice, read, sign, verify};
+use opentab_webhooks::{EventError, Secrets, SignatureError, read, sign, verify};
 use proptest::prelude::*;
 
 const FIXTURES: [&str; 2] =
@@ -59,7 +59,6 @@ fn use_body(body: &[u8]) {
         for text in [&event.account, &event.object_id, &event.customer].into_iter().flatten() {
             assert!(!text.contains('\0'));
         }
-        let _ = invoice(&event);
     }
 }
 
