@@ -3,6 +3,7 @@
 //! `cargo bench --bench ingest`, with names of parts to run only those: sqlite postgres commit totals http.
 //! `BENCH_BATCHES` batches per client (25), `BENCH_IDS=random` for ids without an order, `BENCH_EVENTS` the larger
 //! history for totals (1000000), `TEST_POSTGRES_URL` a server on which databases may be created.
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -211,11 +212,10 @@ async fn check(store: &Store, events: usize) -> Result<()> {
         .db
         .one(both("select cast(sum(events) as bigint), cast(sum(quantity) as bigint) from usage_total"), ())
         .await?;
-    match (stored, quantity) == (counted, total) && stored == events as i64 {
-        true => Ok(()),
-        false => {
-            Err(format!("{events} sent: {stored} events of {quantity}, totals {counted} of {total}").into())
-        }
+    if (stored, quantity) == (counted, total) && stored == events as i64 {
+        Ok(())
+    } else {
+        Err(format!("{events} sent: {stored} events of {quantity}, totals {counted} of {total}").into())
     }
 }
 

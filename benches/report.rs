@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench report`. `BENCH_ROWS` the larger of the two (100000); eleven months before have as many invoices. On
 //! SQLite in a file; with `TEST_POSTGRES_URL` on that server as well, in databases of its own.
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::time::Instant;
 

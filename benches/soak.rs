@@ -4,6 +4,7 @@
 //! `cargo bench --bench soak -- --minutes 30`; 2 without. After the first minute memory may grow by 5 %,
 //! file handles stay, and every answer and every line of the log has to be of a kind that was expected; otherwise it exits
 //! with 1. `--rate` says how many times the usual load is sent (1).
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 #[path = "../tests/support/process.rs"]
 mod process;
@@ -123,9 +124,10 @@ async fn main() -> ExitCode {
     while users.join_next().await.is_some() {}
     let failed = soak.failed_by_the_server().await;
     let log = std::fs::read_to_string(home.log_path()).unwrap();
-    match soak.report(&samples, stored_events(&home).await, failed, &log) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    if soak.report(&samples, stored_events(&home).await, failed, &log) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench sync` counts calls at the sandbox, over HTTP, and then syncs SYNC_BENCH_CUSTOMERS (400) changed
 //! customers against limits of 100 calls a second for the account and 25 for each endpoint.
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

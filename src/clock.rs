@@ -1,4 +1,5 @@
 //! The only reader of the time, and the only maker of ids.
+#![allow(clippy::disallowed_methods, reason = "here is where the time, ids and chance come from")]
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};

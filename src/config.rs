@@ -486,9 +486,10 @@ impl Values {
     /// An http or https URL, without its trailing slash.
     fn url(&self, name: &str) -> Result<String, ConfigError> {
         let text = self.text(name).trim_end_matches('/');
-        match text.starts_with("http://") || text.starts_with("https://") {
-            true => Ok(text.to_owned()),
-            false => bad(name, "must start with http:// or https://"),
+        if text.starts_with("http://") || text.starts_with("https://") {
+            Ok(text.to_owned())
+        } else {
+            bad(name, "must start with http:// or https://")
         }
     }
 }

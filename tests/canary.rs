@@ -1,5 +1,9 @@
 //! Canaries: the real binary, with secrets that are easy to find, logging everything it can: none of them turns up in
 //! logs, answers, pages, metrics, the database or what commands print.
+#![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
+
+#[path = "support/binary.rs"]
+mod binary;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -77,7 +81,7 @@ impl Nest {
     }
 
     fn binary(&self, format: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_opentab"));
+        let mut command = Command::new(binary::opentab());
         command
             .current_dir(self.folder.path())
             .env("DATABASE_URL", format!("sqlite:{}", self.path("opentab.db").display()))

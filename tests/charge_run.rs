@@ -2,6 +2,7 @@
 //! lost and the process is killed in the middle. Each invoice is paid once, or is where its ladder says.
 //!
 //! `CHARGE_RUN_INVOICES` says how many (300), `CHARGE_RUN_KILLS` how often a process is killed (4).
+#![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
 #[path = "charge_run/company.rs"]
 mod company;

@@ -1,4 +1,5 @@
 //! The real binary under strace: nothing is acknowledged, and nothing is sent to Stripe, before the disk has it.
+#![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
 #[path = "support/process.rs"]
 mod process;

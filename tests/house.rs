@@ -14,60 +14,38 @@ use opentab::internals::store::{Db, Location, Store};
 use opentab::internals::stripe::{Pacer, Request, SendFuture, Stripe, Transport};
 use opentab::internals::workflows::remedy::remedy;
 
-/// Each room, and the rooms that it may know beside itself.
+/// Each room, and the rooms that it may know beside itself. Crates hold the arrows to `billing`, `input`, `sandbox` and
+/// `webhooks`.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("billing", &[]),
-    ("sandbox", &[]),
     ("clock", &[]),
-    // Where a simulation stops a process; without that feature it knows nobody.
-    ("gate", &["simulation"]),
-    ("planted", &[]),
-    ("sheet", &[]),
+    ("failpoint", &[]),
+    ("mutant", &[]),
     ("metrics", &["store", "stripe"]),
-    // `DATABASE_URL` is read into the store's own type, and what follows a failed charge into billing's.
-    ("config", &["billing", "store"]),
-    ("store", &["billing", "clock", "gate", "planted"]),
-    ("stripe", &["billing", "clock", "config"]),
-    ("mailer", &["billing", "clock", "config"]),
+    // `DATABASE_URL` is read into the store's own type.
+    ("config", &["store"]),
+    ("store", &["clock", "failpoint", "mutant"]),
+    ("stripe", &["clock", "config"]),
+    ("mailer", &["clock", "config"]),
     ("outgoing", &["clock", "config"]),
     ("app", &["clock", "config", "mailer", "metrics", "outgoing", "store", "stripe", "workflows"]),
-    (
-        "workflows",
-        &[
-            "app", "billing", "clock", "config", "mailer", "metrics", "outgoing", "planted", "sheet",
-            "store", "stripe",
-        ],
-    ),
-    ("jobs", &["app", "billing", "clock", "config", "metrics", "planted", "store", "stripe", "workflows"]),
+    ("workflows", &["app", "clock", "config", "mailer", "metrics", "mutant", "outgoing", "store", "stripe"]),
+    ("jobs", &["app", "clock", "config", "metrics", "store", "stripe", "workflows"]),
     // What a page shows is what a workflow has put together.
-    ("pages", &["billing", "workflows"]),
-    ("http", &["app", "billing", "clock", "config", "metrics", "pages", "store", "stripe", "workflows"]),
+    ("pages", &["workflows"]),
+    ("http", &["app", "clock", "config", "metrics", "pages", "store", "stripe", "workflows"]),
 ];
 
 /// Rooms at the end of every arrow: they may know all others.
-const ENDS: &[&str] = &["commands", "lib", "main", "simulation"];
+const ENDS: &[&str] = &["commands", "internals", "lib", "main"];
 
 /// Crates that a room has no use for: it would do more than its one thing.
 const STRANGERS: &[(&str, &[&str])] = &[
-    ("billing", &["tokio", "sqlx", "axum", "tracing", "reqwest", "rand", "hyper"]),
     ("store", &["axum", "reqwest", "stripe_client_core", "stripe_billing", "stripe_core", "hyper"]),
     ("stripe", &["sqlx", "axum"]),
     ("mailer", &["sqlx", "axum", "reqwest"]),
     ("outgoing", &["sqlx", "axum", "lettre"]),
-    ("sandbox", &["sqlx", "opentab_webhooks", "stripe_client_core", "stripe_billing", "stripe_core"]),
     ("pages", &["sqlx", "tokio", "reqwest"]),
     ("http", &["reqwest"]),
-];
-
-/// Who reads a clock beside `clock.rs`, and why that is right.
-const OTHER_CLOCKS: &[(&str, &str)] = &[
-    ("src/commands/simulate.rs", "how long all the histories took is a person's time, not theirs"),
-    (
-        "src/sandbox/mod.rs",
-        "the sandbox knows none of the house, so it brings a clock that its users replace",
-    ),
-    ("src/stripe/pacing.rs", "a pace is kept in the runtime's time, which tests stop and move"),
-    ("src/workflows/ask.rs", "a person waits for an answer, in the runtime's time"),
 ];
 
 /// What anybody may ask for without a key: nothing here shows anybody's data.
@@ -89,7 +67,7 @@ const FOR_TESTS: &[&str] =
     &["OPENTAB_SIGNATURE_VECTORS", "STRIPE_OPENAPI_SPEC", "TEST_DATABASE", "TEST_POSTGRES_URL"];
 
 /// What holds a line of the README's table beside a test: thousands of histories, each from a seed.
-const BESIDE_TESTS: &[&str] = &["opentab simulate"];
+const BESIDE_TESTS: &[&str] = &["simulate"];
 
 /// One source file.
 struct Source {
@@ -249,41 +227,6 @@ fn a_room_has_only_the_crates_that_its_one_thing_needs() {
 }
 
 #[test]
-fn the_webhooks_crate_is_pure() {
-    let manifest = read("webhooks/Cargo.toml");
-    let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
-    for io in ["opentab", "tokio", "sqlx", "reqwest", "axum", "chrono"] {
-        assert!(!dependencies.lines().any(|line| line.split([' ', '=', '.']).next() == Some(io)), "{io}");
-    }
-    for source in sources(&["webhooks/src"]) {
-        for io in ["std::fs", "std::net", "std::env", "SystemTime", "Instant"] {
-            assert!(!names(&source.product(), io), "{}: {io}", source.path);
-        }
-    }
-}
-
-#[test]
-fn only_the_clock_reads_the_time() {
-    let reads = |source: &Source| {
-        let text = source.product();
-        ["Utc::now", "Local::now", "SystemTime::now", "Instant::now"].iter().any(|name| names(&text, name))
-    };
-    let found: Vec<String> =
-        sources(&["src", "webhooks/src"]).iter().filter(|s| reads(s)).map(|s| s.path.clone()).collect();
-    let mut expected: Vec<&str> = OTHER_CLOCKS.iter().map(|(path, _)| *path).collect();
-    expected.push("src/clock.rs");
-    expected.sort();
-    assert_eq!(found, expected);
-}
-
-#[test]
-fn only_the_clocks_file_makes_ids() {
-    let makes = |source: &Source| names(&source.product(), "ulid") || names(&source.product(), "Ulid");
-    let found: Vec<String> = sources(&["src"]).iter().filter(|s| makes(s)).map(|s| s.path.clone()).collect();
-    assert_eq!(found, ["src/clock.rs"]);
-}
-
-#[test]
 fn sql_is_written_only_in_the_store() {
     const SIGNS: &[&str] = &[
         "sqlx::query",
@@ -296,9 +239,7 @@ fn sql_is_written_only_in_the_store() {
         "\"pragma ",
     ];
     let mut wrong = Vec::new();
-    // The simulation asks the database what the product has done, and must not ask the product.
-    let may = ["store", "simulation"];
-    for source in sources(&["src"]).iter().filter(|source| !may.contains(&source.room())) {
+    for source in sources(&["src"]).iter().filter(|source| source.room() != "store") {
         let text = source.product();
         let signs = SIGNS.iter().filter(|sign| text.contains(*sign));
         wrong.extend(signs.map(|sign| format!("{}: {sign}", source.path)));
@@ -326,7 +267,7 @@ fn no_statement_is_prepared_anew_for_every_limit() {
 
 #[test]
 fn every_file_says_first_what_its_one_subject_is() {
-    let all = sources(&["src", "tests", "benches", "webhooks/src", "webhooks/tests", "tests/fuzz"]);
+    let all = sources(&["src", "tests", "benches", "billing", "input", "sandbox", "simulation", "webhooks"]);
     let silent = all.iter().filter(|source| !source.text.starts_with("//! "));
     none_of(silent.map(|source| source.path.clone()).collect());
 }
@@ -334,67 +275,11 @@ fn every_file_says_first_what_its_one_subject_is() {
 #[test]
 fn no_float_comes_near_money() {
     let mut wrong = Vec::new();
-    for source in sources(&["src/billing", "src/store", "src/workflows"]) {
+    for source in sources(&["billing/src", "src/store", "src/workflows"]) {
         let floats = ["f32", "f64"].into_iter().filter(|float| names(&source.code(), float));
         wrong.extend(floats.map(|float| format!("{}: {float}", source.path)));
     }
     none_of(wrong);
-}
-
-/// Table or index name to what it says, in one database's words or the other's.
-type Schema = BTreeMap<String, Vec<String>>;
-
-fn schema(folder: &str) -> Schema {
-    let mut schema = Schema::new();
-    for file in migrations(folder) {
-        let text = read(&format!("migrations/{folder}/{file}"));
-        let lines = text.lines().map(|line| line.split("--").next().unwrap_or(""));
-        let text = lines.collect::<Vec<_>>().join(" ");
-        for statement in text.split(';').map(plain).filter(|statement| !statement.is_empty()) {
-            let (name, parts) = read_statement(&statement);
-            schema.entry(name).or_default().extend(parts);
-        }
-    }
-    schema
-}
-
-/// The name of a table, and its columns and constraints; any other statement says what it says.
-fn read_statement(statement: &str) -> (String, Vec<String>) {
-    match statement.strip_prefix("create table ").and_then(|rest| rest.split_once(" (")) {
-        Some((name, columns)) => (name.to_owned(), split_outside(columns, ',')),
-        None => (statement.to_owned(), Vec::new()),
-    }
-}
-
-/// In the words that both databases share: of what one of them spells otherwise, SQLite's.
-fn plain(statement: &str) -> String {
-    let words = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    let other_words = [
-        ("bigint generated always as identity primary key", "integer primary key autoincrement"),
-        (" collate \"C\"", ""),
-        (" bigint", " integer"),
-        (" boolean", " integer"),
-        (" default false", " default 0"),
-        (" bytea", " blob"),
-    ];
-    other_words.iter().fold(words, |text, (theirs, ours)| text.replace(theirs, ours))
-}
-
-fn migrations(folder: &str) -> BTreeSet<String> {
-    let entries = fs::read_dir(root().join("migrations").join(folder)).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-#[test]
-fn both_databases_have_the_same_schema() {
-    assert_eq!(migrations("sqlite"), migrations("postgres"));
-    let (lite, pg) = (schema("sqlite"), schema("postgres"));
-    assert!(lite.len() > 15 && lite.values().any(|columns| columns.len() > 5), "nothing was read");
-    let names = |schema: &Schema| schema.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&lite), names(&pg));
-    for (name, columns) in &lite {
-        assert_eq!(columns, &pg[name], "{name}");
-    }
 }
 
 #[test]
@@ -428,7 +313,7 @@ fn rows_below(heading: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn each_line_of_what_happens_when_names_the_tests_that_hold_it() {
-    let all = sources(&["src", "tests"]);
+    let all = sources(&["src", "tests", "billing", "input", "sandbox", "simulation", "webhooks"]);
     let tests: BTreeSet<String> = all.iter().flat_map(tests_of).collect();
     let rows = rows_below("What happens when");
     assert!(rows.len() > 30 && tests.len() > 300, "{} rows, {} tests", rows.len(), tests.len());

@@ -2,6 +2,7 @@
 //! once, what was begun goes on, and Stripe's invoices equal the ledger. So is the command that brings a customer list.
 //!
 //! `KILL_CYCLES` says how often it is killed (10), `KILL_SEED` which history it is.
+#![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
 #[path = "kill/judge.rs"]
 mod judge;

@@ -1,4 +1,5 @@
 //! SMTP: the real mailer and a real mail server, which takes, puts off, refuses and falls silent as the address says.
+#![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
 #[path = "smtp/kills.rs"]
 mod kills;

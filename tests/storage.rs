@@ -1,5 +1,6 @@
 //! Storage that fails under the real binary: a full disk, a disk that errs, a lock that another program holds, a disk that
 //! may not be written. It is said clearly, nothing that was acknowledged is lost, and it goes on when it can.
+#![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
 #[path = "support/process.rs"]
 mod process;

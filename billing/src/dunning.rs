@@ -488,9 +488,10 @@ pub fn after_failure(
     let wait = strategy.wait_after(tries);
     let over = wait.is_none();
     After {
-        state: match over && strategy.finally == Finally::NeedsAttention {
-            true => NeedsAttention,
-            false => Failed(reason),
+        state: if over && strategy.finally == Finally::NeedsAttention {
+            NeedsAttention
+        } else {
+            Failed(reason)
         },
         next_attempt_at: wait.map(|wait| now.saturating_add(jittered(wait, jitter))),
         suspend_at: (over && strategy.finally == Finally::Suspend).then_some(grace_until.max(now)),

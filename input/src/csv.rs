@@ -259,26 +259,23 @@ pub fn write_text(out: &mut String, text: &str) {
     if calculates {
         out.push('\'');
     }
-    match quoted {
-        true => {
-            let mut before = None;
-            for character in text.chars() {
-                // Where `;` or a tab parts cells, quotes in the middle of a line hold nothing together.
-                if before.is_some_and(|before| PARTS.contains(&before)) && SIGNS.contains(&character) {
-                    out.push('\'');
-                }
-                out.push(character);
-                if character == '"' {
-                    out.push('"');
-                }
-                before = Some(character);
+    if quoted {
+        let mut before = None;
+        for character in text.chars() {
+            // Where `;` or a tab parts cells, quotes in the middle of a line hold nothing together.
+            if before.is_some_and(|before| PARTS.contains(&before)) && SIGNS.contains(&character) {
+                out.push('\'');
             }
-            *out += "\",";
+            out.push(character);
+            if character == '"' {
+                out.push('"');
+            }
+            before = Some(character);
         }
-        false => {
-            *out += text;
-            out.push(',');
-        }
+        *out += "\",";
+    } else {
+        *out += text;
+        out.push(',');
     }
 }
 

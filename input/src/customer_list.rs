@@ -146,9 +146,10 @@ pub fn mapping(text: &str) -> Result<(String, String), String> {
         return Err(format!("`{text}` must look like \"E-mail=email\""));
     };
     let ours = plain(ours);
-    match ours.is_empty() || known(&ours).is_some() || ours.starts_with(METADATA) {
-        true => Ok((plain(theirs), ours)),
-        false => Err(format!("there is no column `{ours}`; the columns are {}", names())),
+    if ours.is_empty() || known(&ours).is_some() || ours.starts_with(METADATA) {
+        Ok((plain(theirs), ours))
+    } else {
+        Err(format!("there is no column `{ours}`; the columns are {}", names()))
     }
 }
 
@@ -187,13 +188,14 @@ impl Header {
             }
             columns.push(column);
         }
-        match columns.contains(&Column::Known("external_id")) {
-            true => Ok(Header(columns)),
-            false => fault(
+        if columns.contains(&Column::Known("external_id")) {
+            Ok(Header(columns))
+        } else {
+            fault(
                 Some("external_id"),
                 "missing_column",
                 "the first line must name the columns, your own id of each customer among them".to_owned(),
-            ),
+            )
         }
     }
 
@@ -225,10 +227,7 @@ impl Header {
                 faults.push(Fault::new(row.line, Some(column.name()), code, detail));
             }
         }
-        match faults.is_empty() {
-            true => Ok((external_id, wanted)),
-            false => Err(faults),
-        }
+        if faults.is_empty() { Ok((external_id, wanted)) } else { Err(faults) }
     }
 }
 
@@ -277,13 +276,12 @@ fn own_id(text: &str) -> Result<String, (&'static str, String)> {
 
 fn metadata(key: &str, text: &str, wanted: &mut Wanted) -> Said {
     sound(text)?;
-    match text.chars().count() > 500 {
-        true => Err(("too_long", "may have at most 500 characters".to_owned())),
-        false => {
-            let value = if text == REMOVE { "" } else { text };
-            wanted.metadata.insert(key.to_owned(), value.to_owned());
-            Ok(())
-        }
+    if text.chars().count() > 500 {
+        Err(("too_long", "may have at most 500 characters".to_owned()))
+    } else {
+        let value = if text == REMOVE { "" } else { text };
+        wanted.metadata.insert(key.to_owned(), value.to_owned());
+        Ok(())
     }
 }
 
@@ -298,9 +296,10 @@ fn line_of(text: &str, most: usize) -> Result<String, (&'static str, String)> {
     if text.contains(['\n', '\r', '\t']) {
         return Err(("invalid_characters", "must be one line".to_owned()));
     }
-    match text.chars().count() > most {
-        true => Err(("too_long", format!("may have at most {most} characters"))),
-        false => Ok(text.to_owned()),
+    if text.chars().count() > most {
+        Err(("too_long", format!("may have at most {most} characters")))
+    } else {
+        Ok(text.to_owned())
     }
 }
 
@@ -347,9 +346,10 @@ impl Wanted {
 
 fn email(text: &str) -> Result<String, (&'static str, String)> {
     sound(text)?;
-    match fields::is_email(text) {
-        true => Ok(text.to_owned()),
-        false => Err(("invalid_email", format!("`{}` is not an e-mail address", shown(text)))),
+    if fields::is_email(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(("invalid_email", format!("`{}` is not an e-mail address", shown(text))))
     }
 }
 
@@ -365,16 +365,18 @@ fn time_zone(text: &str) -> Result<Tz, (&'static str, String)> {
 }
 
 fn stripe_id(text: &str) -> Result<String, (&'static str, String)> {
-    match text.starts_with("cus_") && fields::is_id(text) {
-        true => Ok(text.to_owned()),
-        false => Err(("invalid_id", "Stripe's customer ids begin with cus_".to_owned())),
+    if text.starts_with("cus_") && fields::is_id(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(("invalid_id", "Stripe's customer ids begin with cus_".to_owned()))
     }
 }
 
 fn locale(text: &str) -> Result<String, (&'static str, String)> {
-    match fields::is_locale(text) {
-        true => Ok(text.to_owned()),
-        false => Err(("invalid_locale", format!("`{}` is not a language such as de or pt-BR", shown(text)))),
+    if fields::is_locale(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(("invalid_locale", format!("`{}` is not a language such as de or pt-BR", shown(text))))
     }
 }
 
@@ -387,10 +389,7 @@ fn prices(text: &str) -> Result<Vec<String>, (&'static str, String)> {
             prices.push(name);
         }
     }
-    match prices.len() > 50 {
-        true => Err(("too_many", "may name at most 50 prices".to_owned())),
-        false => Ok(prices),
-    }
+    if prices.len() > 50 { Err(("too_many", "may name at most 50 prices".to_owned())) } else { Ok(prices) }
 }
 
 #[cfg(test)]

@@ -73,10 +73,7 @@ pub fn verify(
     now: DateTime<Utc>,
 ) -> Result<Session, TokenError> {
     let session = read(secret, purpose, token).ok_or(TokenError::Invalid)?;
-    match now < session.expires_at {
-        true => Ok(session),
-        false => Err(TokenError::Expired),
-    }
+    if now < session.expires_at { Ok(session) } else { Err(TokenError::Expired) }
 }
 
 /// What a token says, after its hash has been checked in constant time.

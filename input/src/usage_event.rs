@@ -189,6 +189,7 @@ impl Rejection {
     ];
 
     fn new(code: &'static str, detail: impl Into<String>) -> Rejection {
+        debug_assert!(Rejection::CODES.contains(&code), "{code} is not listed, so no test asks for its page");
         Rejection { code, detail: detail.into() }
     }
 
@@ -444,11 +445,10 @@ fn unknown(code: &'static str, field: &str, name: &str) -> Rejection {
 
 fn check_id(id: &str) -> Result<(), Rejection> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
-    match !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(plain) {
-        true => Ok(()),
-        false => {
-            Err(Rejection::new("invalid-id", "id: must be 1 to 128 of the characters A-Z a-z 0-9 _ . : -"))
-        }
+    if !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(Rejection::new("invalid-id", "id: must be 1 to 128 of the characters A-Z a-z 0-9 _ . : -"))
     }
 }
 
@@ -492,12 +492,10 @@ fn instant(text: &str, now: i64) -> Result<i64, Rejection> {
             "timestamp: must be RFC 3339 with a zone, from the year 2000 on, such as 2026-11-21T09:30:00Z";
         return Err(Rejection::new("invalid-timestamp", detail));
     };
-    match at > now + FUTURE_MS {
-        true => Err(Rejection::new(
-            "timestamp-in-future",
-            "timestamp: is more than 5 minutes ahead of the server",
-        )),
-        false => Ok(at),
+    if at > now + FUTURE_MS {
+        Err(Rejection::new("timestamp-in-future", "timestamp: is more than 5 minutes ahead of the server"))
+    } else {
+        Ok(at)
     }
 }
 

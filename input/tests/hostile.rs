@@ -49,10 +49,7 @@ fn damaged(mut bytes: Vec<u8>, changes: &[(Index, u8)], from: Index, to: Index, 
     }
     let (one, other) = (from.index(bytes.len()), to.index(bytes.len()));
     let (from, to) = (one.min(other), one.max(other));
-    match twice {
-        true => [&bytes[..to], &bytes[from..]].concat(),
-        false => [&bytes[..from], &bytes[to..]].concat(),
-    }
+    if twice { [&bytes[..to], &bytes[from..]].concat() } else { [&bytes[..from], &bytes[to..]].concat() }
 }
 
 fn try_target(name: &str, random: &[u8], which: Index, changes: &[(Index, u8)], cut: (Index, Index, bool)) {

@@ -94,6 +94,7 @@ impl Default for Options {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "the default of an option that tests and simulations set")]
 fn system_now_ms() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)

@@ -259,9 +259,10 @@ fn decimal(text: String, path: &str) -> Result<Value, ApiError> {
 
 fn currency(text: &str, path: &str) -> Result<Value, ApiError> {
     let code = text.to_ascii_lowercase();
-    match super::currencies::is_known(&code) {
-        true => Ok(Value::String(code)),
-        false => Err(ApiError::invalid(format!("Invalid currency: {text}.")).param(path)),
+    if super::currencies::is_known(&code) {
+        Ok(Value::String(code))
+    } else {
+        Err(ApiError::invalid(format!("Invalid currency: {text}.")).param(path))
     }
 }
 

@@ -17,7 +17,12 @@ pub enum Case {
     /// Everything by chance, from this seed.
     Random(u64),
     /// A scenario, and what goes wrong at one of its gates.
-    Scenario { name: &'static str, at: Option<(u64, &'static str)> },
+    Scenario {
+        /// The scenario's name.
+        name: &'static str,
+        /// The gate, counted from 0, and the name of what goes wrong there.
+        at: Option<(u64, &'static str)>,
+    },
 }
 
 /// As it is written into the list of kept cases and typed at the command line.

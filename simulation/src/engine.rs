@@ -9,7 +9,9 @@ use opentab::internals::store::{Db, Location, Store};
 
 /// What histories share on one thread. Starting it costs more than many a history.
 pub struct Engine {
+    /// The runtime of this thread.
     pub runtime: Runtime,
+    /// The empty database.
     pub store: Store,
     tables: Vec<String>,
 }

@@ -1,4 +1,8 @@
 //! `simulate`: histories in which everything goes wrong, and whether every promise held.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how long all histories take is the operator's time, not theirs"
+)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -235,18 +239,6 @@ fn line(hunt: &Hunt) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn run(line: &str) -> ExitCode {
-        simulate(&Args::parse_from(std::iter::once("simulate").chain(line.split_whitespace()))).unwrap()
-    }
-
-    #[test]
-    fn histories_that_were_asked_for_and_not_run_are_a_failure() {
-        let failed = |line: &str| format!("{:?}", run(line)) == format!("{:?}", ExitCode::FAILURE);
-        assert!(failed("--schedules 2 --minutes 0"));
-        assert!(!failed("--exhaustive --minutes 0"));
-        assert!(!failed("--schedules 1"));
-    }
 
     #[test]
     fn every_case_comes_once_wherever_a_run_begins() {

@@ -11,6 +11,7 @@ use opentab::internals::{Mutant, activate};
 /// What became of one mutant.
 #[derive(Clone, Debug)]
 pub struct Hunt {
+    /// The mutant.
     pub mutant: Mutant,
     /// The case that found it, and how many histories that took.
     pub found: Option<(Failure, u64)>,

@@ -186,9 +186,10 @@ fn turn(story: &mut Story<'_>, temper: &Temper) -> anyhow::Result<()> {
     threshold += temper.kill;
     if draw < threshold {
         let (no, gently) = story.world.chance(|chance| (chance.index(processes), chance.hits(300_000)));
-        match gently {
-            true => story.stop(no),
-            false => story.kill(no),
+        if gently {
+            story.stop(no)
+        } else {
+            story.kill(no)
         }
         return Ok(());
     }
@@ -214,9 +215,10 @@ fn turn(story: &mut Story<'_>, temper: &Temper) -> anyhow::Result<()> {
         87..92 => moment(story),
         92..95 => {
             let customer = story.world.chance(|chance| chance.index(story.company.customers.len()));
-            match story.world.charges() && story.world.chance(|chance| chance.hits(300_000)) {
-                true => story.ask_for_payment(process, customer),
-                false => story.ask_for_sync(process, customer),
+            if story.world.charges() && story.world.chance(|chance| chance.hits(300_000)) {
+                story.ask_for_payment(process, customer)
+            } else {
+                story.ask_for_sync(process, customer)
             }
         }
         95..98 => {

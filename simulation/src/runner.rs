@@ -20,17 +20,24 @@ const STACK: usize = 64 << 20;
 /// A case in which a promise was broken.
 #[derive(Clone, Debug)]
 pub struct Failure {
+    /// The case.
     pub case: Case,
+    /// Each broken promise, as text.
     pub wrong: Vec<String>,
 }
 
 /// What many cases came to.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// How many cases were run.
     pub cases: u64,
+    /// How many gates were passed.
     pub gates: u64,
+    /// How much simulated time passed.
     pub simulated: Duration,
+    /// How often each fault was injected and each human act happened.
     pub injected: BTreeMap<&'static str, u64>,
+    /// The cases that broke a promise.
     pub failures: Vec<Failure>,
 }
 

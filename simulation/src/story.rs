@@ -113,9 +113,10 @@ impl<'e> Story<'e> {
                     currency: Currency::parse(plan.currency).map_err(|error| anyhow::anyhow!("{error}"))?,
                     time_zone: plan.zone,
                     anchor_day: plan.anchor,
-                    collection_method: match plan.send_invoice {
-                        true => CollectionMethod::SendInvoice,
-                        false => CollectionMethod::ChargeAutomatically,
+                    collection_method: if plan.send_invoice {
+                        CollectionMethod::SendInvoice
+                    } else {
+                        CollectionMethod::ChargeAutomatically
                     },
                     days_until_due: 30,
                     locale: None,

@@ -15,6 +15,7 @@ pub enum Trace {
 }
 
 impl Trace {
+    /// Notes a line, whose text is made only if it is needed.
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         match self {
             Trace::Off => {}

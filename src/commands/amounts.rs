@@ -74,11 +74,12 @@ pub(super) async fn amounts(config: Config, command: AmountsCommand) -> anyhow::
         }
         AmountsCommand::Retry { month, known_too, json } => {
             let asked = amounts::ask_again(&app, &month, known_too, &By::operator()).await?;
-            match json {
-                true => say!("{}", serde_json::json!({ "asked": asked })),
-                false => say!(
+            if json {
+                say!("{}", serde_json::json!({ "asked": asked }))
+            } else {
+                say!(
                     "{asked} amounts are asked for by a running server; `opentab amounts list` shows what comes of it."
-                ),
+                )
             }
         }
         AmountsCommand::Accept { id, amount, json } => {

@@ -80,11 +80,10 @@ fn show(checks: &[Check], json: bool) {
             Verdict::Warning => ("warn", "warning"),
             Verdict::Wrong => ("FAIL", "wrong"),
         };
-        match json {
-            true => {
-                say!("{}", serde_json::json!({ "check": check.name, "verdict": word, "text": check.text }))
-            }
-            false => say!("{mark}  {:<16} {}", check.name, check.text),
+        if json {
+            say!("{}", serde_json::json!({ "check": check.name, "verdict": word, "text": check.text }))
+        } else {
+            say!("{mark}  {:<16} {}", check.name, check.text)
         }
     }
 }
@@ -141,12 +140,13 @@ async fn webhook_mode(app: &App) -> Option<Check> {
         Ok(events) => events.into_iter().next()?,
         Err(error) => return Some(wrong("webhook mode", error.to_string())),
     };
-    Some(match event.livemode == app.config.livemode() {
-        true => fine("webhook mode", "the newest webhook is of the key's mode"),
-        false => wrong(
+    Some(if event.livemode == app.config.livemode() {
+        fine("webhook mode", "the newest webhook is of the key's mode")
+    } else {
+        wrong(
             "webhook mode",
             "the newest webhook is of the other mode than STRIPE_SECRET_KEY: STRIPE_WEBHOOK_SECRET belongs to another endpoint",
-        ),
+        )
     })
 }
 
@@ -230,11 +230,10 @@ async fn stripe(app: &App) -> Vec<Check> {
         Ok(Some(their_time)) => {
             let skew = (their_time - began.timestamp()).abs();
             let text = format!("{skew} s from Stripe's");
-            let clock = match skew > SKEW_SECONDS {
-                true => {
-                    wrong("clock", text + ": webhooks will be refused as too old; set this machine's clock")
-                }
-                false => fine("clock", text),
+            let clock = if skew > SKEW_SECONDS {
+                wrong("clock", text + ": webhooks will be refused as too old; set this machine's clock")
+            } else {
+                fine("clock", text)
             };
             vec![fine("stripe", format!("{} answers", app.config.stripe_api_base)), clock]
         }

@@ -124,9 +124,10 @@ pub(super) async fn emails(config: Config, command: EmailsCommand) -> anyhow::Re
             let undelivered = Undelivered::of_state(status.as_deref().unwrap_or_default());
             let filter = which.filter(status);
             let queued = email::resend_all(&app, &filter, undelivered, &By::operator()).await?;
-            match json {
-                true => say!("{}", serde_json::json!({ "queued": queued })),
-                false => say!("{queued} e-mails are queued; a running server sends them."),
+            if json {
+                say!("{}", serde_json::json!({ "queued": queued }))
+            } else {
+                say!("{queued} e-mails are queued; a running server sends them.")
             }
         }
         EmailsCommand::Preview { kind, customer, invoice, html } => {
@@ -139,12 +140,11 @@ pub(super) async fn emails(config: Config, command: EmailsCommand) -> anyhow::Re
 async fn send(app: &App, month: &str, json: bool) -> anyhow::Result<ExitCode> {
     with_workers(app, &[email::SEND], until_none_is_due(app, &[email::SEND], "e-mails")).await?;
     let states: BTreeMap<String, i64> = app.store.emails_by_state(month, "").await?.into_iter().collect();
-    match json {
-        true => say!("{}", serde_json::json!(states)),
-        false => {
-            let each: Vec<String> = states.iter().map(|(state, times)| format!("{times} {state}")).collect();
-            say!("E-mails: {}", if each.is_empty() { "none".to_owned() } else { each.join(", ") });
-        }
+    if json {
+        say!("{}", serde_json::json!(states))
+    } else {
+        let each: Vec<String> = states.iter().map(|(state, times)| format!("{times} {state}")).collect();
+        say!("E-mails: {}", if each.is_empty() { "none".to_owned() } else { each.join(", ") });
     }
     let all_sent = states.keys().all(|state| matches!(state.as_str(), "sent" | "canceled"));
     Ok(if all_sent { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -171,9 +171,10 @@ async fn preview(
         None => newest(app, &customer.id).await?,
     };
     let said = email::preview(app, kind, &customer, invoice.as_ref()).await.map_err(anyhow::Error::msg)?;
-    match html {
-        true => say!("{}", said.html),
-        false => say!("Subject: {}\n\n{}", said.subject, said.text.trim_end()),
+    if html {
+        say!("{}", said.html)
+    } else {
+        say!("Subject: {}\n\n{}", said.subject, said.text.trim_end())
     }
     Ok(())
 }

@@ -119,9 +119,10 @@ struct Which {
 }
 
 fn status(text: &str) -> Result<String, String> {
-    match ChargeState::NAMES.contains(&text) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("must be one of {}", ChargeState::NAMES.join(", "))),
+    if ChargeState::NAMES.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be one of {}", ChargeState::NAMES.join(", ")))
     }
 }
 
@@ -184,11 +185,10 @@ async fn finalize(app: &App, json: bool) -> anyhow::Result<ExitCode> {
         waiting += usize::from(waits_for_amounts(app, customer_id).await?);
     }
     let (done, left) = (due.saturating_sub(left.len()), left.len());
-    match json {
-        true => {
-            say!("{}", json!({ "finalized": done, "not_finalized": left, "waiting_for_amounts": waiting }))
-        }
-        false => say!("{done} finalized, {left} not"),
+    if json {
+        say!("{}", json!({ "finalized": done, "not_finalized": left, "waiting_for_amounts": waiting }))
+    } else {
+        say!("{done} finalized, {left} not")
     }
     Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -221,16 +221,15 @@ async fn charge_due(app: &App, json: bool) -> anyhow::Result<ExitCode> {
         *states.entry(charge.map_or_else(|| "gone".to_owned(), |charge| charge.state)).or_default() += 1;
     }
     let all_paid = states.keys().all(|state| state == "paid");
-    match json {
-        true => say!("{}", json!({ "charged": asked.len(), "states": states })),
-        false => {
-            let each: Vec<String> = states.iter().map(|(state, times)| format!("{times} {state}")).collect();
-            say!(
-                "{} charged: {}",
-                asked.len(),
-                if each.is_empty() { "none was due".to_owned() } else { each.join(", ") }
-            );
-        }
+    if json {
+        say!("{}", json!({ "charged": asked.len(), "states": states }))
+    } else {
+        let each: Vec<String> = states.iter().map(|(state, times)| format!("{times} {state}")).collect();
+        say!(
+            "{} charged: {}",
+            asked.len(),
+            if each.is_empty() { "none was due".to_owned() } else { each.join(", ") }
+        );
     }
     Ok(if all_paid { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -241,9 +240,10 @@ fn say_what_came(asked: Result<Asked, ManualError>, json: bool) -> anyhow::Resul
     let Asked { charge, invoice } = &asked;
     let why = charge.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let said = charge.message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-    match json {
-        true => say!("{}", as_json(charge, &amount_of(invoice))),
-        false => say!("{} is {}{why}{said}", invoice.number.as_deref().unwrap_or(&invoice.id), charge.state),
+    if json {
+        say!("{}", as_json(charge, &amount_of(invoice)))
+    } else {
+        say!("{} is {}{why}{said}", invoice.number.as_deref().unwrap_or(&invoice.id), charge.state)
     }
     let reached = matches!(charge.state.as_str(), "paid" | "void" | "uncollectible");
     Ok(if reached { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -252,9 +252,10 @@ fn say_what_came(asked: Result<Asked, ManualError>, json: bool) -> anyhow::Resul
 /// What was asked for is written down; the rest comes of itself.
 fn say_asked(asked: Result<Asked, ManualError>, said: &str, json: bool) -> anyhow::Result<ExitCode> {
     let Asked { charge, invoice } = found(asked)?;
-    match json {
-        true => say!("{}", as_json(&charge, &amount_of(&invoice))),
-        false => say!("{said}"),
+    if json {
+        say!("{}", as_json(&charge, &amount_of(&invoice)))
+    } else {
+        say!("{said}")
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -275,11 +276,12 @@ async fn retry(app: &App, args: RetryArgs, by: &By) -> anyhow::Result<ExitCode> 
     let reason = args.which.reason.map_or("", Reason::as_str);
     let asked = charge::ask_for_failed(app, reason, args.which.month.unwrap_or((0, i64::MAX))).await?;
     charge::note_run(app, "failed", reason, asked, by).await?;
-    match args.json {
-        true => say!("{}", json!({ "asked": asked })),
-        false => say!(
+    if args.json {
+        say!("{}", json!({ "asked": asked }))
+    } else {
+        say!(
             "{asked} charges are tried at once by a running server; `opentab invoices list` shows what comes of it."
-        ),
+        )
     }
     Ok(ExitCode::SUCCESS)
 }

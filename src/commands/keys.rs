@@ -81,13 +81,14 @@ fn hint(secret: &str) -> String {
 
 /// A new key as text, or as JSON for scripts.
 pub fn show_new(new: &NewKey, as_json: bool) -> String {
-    match as_json {
-        true => json(new),
-        false => format!(
+    if as_json {
+        json(new)
+    } else {
+        format!(
             "{}\n\nThis is the only time that the key is shown. It is stored as a hash.\n{}",
             new.secret,
             row(&new.key)
-        ),
+        )
     }
 }
 

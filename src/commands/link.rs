@@ -44,8 +44,9 @@ pub async fn create(app: &App, customer: &str, lifetime: Option<Duration>) -> Re
 
 /// The link alone, so that it can be piped on, or with its end as JSON.
 pub fn show(link: &NewLink, as_json: bool) -> String {
-    match as_json {
-        true => json!({ "url": link.url, "expires_at": link.expires_at }).to_string(),
-        false => link.url.clone(),
+    if as_json {
+        json!({ "url": link.url, "expires_at": link.expires_at }).to_string()
+    } else {
+        link.url.clone()
     }
 }

@@ -12,9 +12,10 @@ const CHATTERBOX: &str = "tokio_cron_scheduler";
 pub(super) fn start(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = parse(filter).map_err(|error| anyhow::anyhow!("OPENTAB_LOG: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match json {
-        true => builder.json().flatten_event(true).try_init(),
-        false => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    let started = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
 }
@@ -22,9 +23,10 @@ pub(super) fn start(filter: &str, json: bool) -> anyhow::Result<()> {
 fn parse(text: &str) -> Result<EnvFilter, ParseError> {
     let filter = EnvFilter::try_new(text)?;
     let shows_info = filter.max_level_hint().is_none_or(|level| level > LevelFilter::WARN);
-    match shows_info && !text.contains(CHATTERBOX) {
-        true => EnvFilter::try_new(format!("{text},{CHATTERBOX}=warn")),
-        false => Ok(filter),
+    if shows_info && !text.contains(CHATTERBOX) {
+        EnvFilter::try_new(format!("{text},{CHATTERBOX}=warn"))
+    } else {
+        Ok(filter)
     }
 }
 

@@ -88,11 +88,12 @@ async fn active(app: &App) -> anyhow::Result<Vec<Price>> {
 
 fn print(price: &Price, json: bool) {
     let terms = &price.terms;
-    match json {
-        true => say!(
+    if json {
+        say!(
             "{}",
             serde_json::json!({ "id": price.id, "name": price.name, "meter": price.meter_id, "terms": terms })
-        ),
-        false => say!("{}  {}  {}", price.id, price.name, terms.describe()),
+        )
+    } else {
+        say!("{}  {}  {}", price.id, price.name, terms.describe())
     }
 }

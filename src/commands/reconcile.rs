@@ -52,9 +52,10 @@ pub(super) async fn reconcile(config: Config, args: ReconcileArgs) -> anyhow::Re
         found = compare(&app, extent).await?;
         repaired = before.into_iter().filter(|old| !found.differences.contains(old)).collect();
     }
-    match args.json {
-        true => say!("{}", as_json(&found, &repaired)),
-        false => show(&found, &repaired),
+    if args.json {
+        say!("{}", as_json(&found, &repaired))
+    } else {
+        show(&found, &repaired)
     }
     let code = exit_code(&found);
     if args.repair {

@@ -60,9 +60,10 @@ pub(super) async fn sync(config: Config, args: SyncArgs) -> anyhow::Result<ExitC
     .await?;
     let failed = say_what_failed(&jobs);
     let in_step = jobs.len() - failed;
-    match args.json {
-        true => say!("{}", json!({ "in_step": in_step, "not_in_step": failed })),
-        false => say!("{in_step} in step, {failed} not"),
+    if args.json {
+        say!("{}", json!({ "in_step": in_step, "not_in_step": failed }))
+    } else {
+        say!("{in_step} in step, {failed} not")
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -74,10 +75,7 @@ async fn show(app: &App, customer: Option<Customer>, json: bool) -> anyhow::Resu
     };
     for customer in &customers {
         if let Some(found) = preview(app, customer).await? {
-            match json {
-                true => say!("{}", as_json(customer, &found)),
-                false => print_preview(customer, &found),
-            }
+            if json { say!("{}", as_json(customer, &found)) } else { print_preview(customer, &found) }
         }
     }
     if customers.is_empty() && !json {

@@ -241,10 +241,7 @@ impl Filler<'_> {
             Ok(event) => self.batch.events.push((line, event)),
             Err(why) => self.batch.faults.push((line, why)),
         }
-        match self.batch.events.len() + self.batch.faults.len() < BATCH {
-            true => Ok(()),
-            false => self.hand_on(),
-        }
+        if self.batch.events.len() + self.batch.faults.len() < BATCH { Ok(()) } else { self.hand_on() }
     }
 
     fn hand_on(&mut self) -> anyhow::Result<()> {

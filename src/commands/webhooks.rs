@@ -86,9 +86,10 @@ async fn poll(app: &App, json: bool) -> anyhow::Result<ExitCode> {
         Ok((found, reacted(app).await?))
     })
     .await?;
-    match json {
-        true => say!("{}", serde_json::json!({ "found": found, "waiting": waiting })),
-        false => say!("{found} events had not arrived; {waiting} wait to be reacted to"),
+    if json {
+        say!("{}", serde_json::json!({ "found": found, "waiting": waiting }))
+    } else {
+        say!("{found} events had not arrived; {waiting} wait to be reacted to")
     }
     Ok(if waiting == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

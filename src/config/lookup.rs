@@ -116,9 +116,10 @@ fn lookup(name: String, table: toml::Table, env: &BTreeMap<String, String>) -> R
             }
         }
     }
-    match lookup.url.starts_with("https://") || lookup.url.starts_with("http://") {
-        true => Ok(lookup),
-        false => Err("url: must start with https://".to_owned()),
+    if lookup.url.starts_with("https://") || lookup.url.starts_with("http://") {
+        Ok(lookup)
+    } else {
+        Err("url: must start with https://".to_owned())
     }
 }
 

@@ -181,13 +181,12 @@ pub(super) fn mailbox(text: &str) -> Result<Mailbox, String> {
 pub(super) fn unsubscribe(text: &str) -> Result<String, String> {
     let wrong =
         || format!("`{text}` is neither an address nor a URL such as https://acme.example/unsubscribe");
-    let url = match text.contains("://") {
-        true => Url::parse(text).ok().filter(|url| url.scheme() == "https"),
-        false => {
-            let address: lettre::Address =
-                text.strip_prefix("mailto:").unwrap_or(text).parse().map_err(|_| wrong())?;
-            Url::parse(&format!("mailto:{address}")).ok()
-        }
+    let url = if text.contains("://") {
+        Url::parse(text).ok().filter(|url| url.scheme() == "https")
+    } else {
+        let address: lettre::Address =
+            text.strip_prefix("mailto:").unwrap_or(text).parse().map_err(|_| wrong())?;
+        Url::parse(&format!("mailto:{address}")).ok()
     };
     // As the URL's own writing has it: nothing in there can end the header.
     url.map(String::from).ok_or_else(wrong)

@@ -107,12 +107,11 @@ impl Gate {
                 format!("This is a {} key; the server is in {} mode.", name(key.livemode), name(livemode));
             return Err(Problem::new(&kind::MODE_MISMATCH, detail).header(WWW_AUTHENTICATE, challenge(true)));
         }
-        match key.may(scope) {
-            true => Ok(()),
-            false => {
-                let detail = format!("This needs a key with the scope `{scope}`.");
-                Err(Problem::new(&kind::INSUFFICIENT_SCOPE, detail))
-            }
+        if key.may(scope) {
+            Ok(())
+        } else {
+            let detail = format!("This needs a key with the scope `{scope}`.");
+            Err(Problem::new(&kind::INSUFFICIENT_SCOPE, detail))
         }
     }
 
@@ -194,9 +193,10 @@ fn invalid() -> Problem {
 }
 
 fn challenge(presented: bool) -> HeaderValue {
-    HeaderValue::from_static(match presented {
-        true => "Bearer realm=\"opentab\", error=\"invalid_token\"",
-        false => "Bearer realm=\"opentab\"",
+    HeaderValue::from_static(if presented {
+        "Bearer realm=\"opentab\", error=\"invalid_token\""
+    } else {
+        "Bearer realm=\"opentab\""
     })
 }
 

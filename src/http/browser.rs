@@ -64,9 +64,10 @@ pub(super) fn same_site(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
         }
         (None, None) => true,
     };
-    match ours {
-        true => Ok(()),
-        false => Err(Problem::new(&kind::CROSS_SITE_REQUEST, "This action was asked for by another site.")),
+    if ours {
+        Ok(())
+    } else {
+        Err(Problem::new(&kind::CROSS_SITE_REQUEST, "This action was asked for by another site."))
     }
 }
 

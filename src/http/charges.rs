@@ -178,12 +178,11 @@ impl FromQuery for ChargeQuery {
 }
 
 fn check_reason(pointer: &str, text: &str) -> Result<(), Problem> {
-    match text.is_empty() || text.parse::<Reason>().is_ok() {
-        true => Ok(()),
-        false => {
-            let detail = format!("must be one of {}", Reason::ALL.map(Reason::as_str).join(", "));
-            Err(Problem::invalid(pointer, "invalid_value", detail))
-        }
+    if text.is_empty() || text.parse::<Reason>().is_ok() {
+        Ok(())
+    } else {
+        let detail = format!("must be one of {}", Reason::ALL.map(Reason::as_str).join(", "));
+        Err(Problem::invalid(pointer, "invalid_value", detail))
     }
 }
 
@@ -203,10 +202,8 @@ pub(crate) async fn list(
     Query(query): Query<ChargeQuery>,
 ) -> Result<Answer<List<ChargeView>>, Problem> {
     let page = query.paging.page(prefix::CHARGE)?;
-    let customer_id = match query.customer.is_empty() {
-        true => String::new(),
-        false => find_any(&app, &query.customer).await?.id,
-    };
+    let customer_id =
+        if query.customer.is_empty() { String::new() } else { find_any(&app, &query.customer).await?.id };
     let filter = ChargeFilter { customer_id, state: query.status, reason: query.reason, due: query.month };
     let (rows, has_more) = app.store.charges(&page, &filter).await?;
     let views = rows.into_iter().map(|charge| ChargeView::new(charge, None)).collect();

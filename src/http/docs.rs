@@ -147,9 +147,10 @@ fn show_fields(out: &mut String, schema: &Value) {
     let required = schema["required"].as_array();
     let is_required = |name: &String| required.is_some_and(|all| all.iter().any(|one| one == name));
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let kind = match is_required(name) {
-            true => type_name(field),
-            false => format!("{} <span class=\"hint\">optional</span>", type_name(field)),
+        let kind = if is_required(name) {
+            type_name(field)
+        } else {
+            format!("{} <span class=\"hint\">optional</span>", type_name(field))
         };
         row(out, name, &kind, text(field, "description"));
     }

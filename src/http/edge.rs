@@ -82,12 +82,13 @@ async fn answer(edge: &Edge, request: Request, next: Next) -> Result<Response, P
 
 fn check_headers(headers: &HeaderMap, limits: &Limits) -> Result<(), Problem> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    match bytes <= limits.header_bytes {
-        true => Ok(()),
-        false => Err(Problem::new(
+    if bytes <= limits.header_bytes {
+        Ok(())
+    } else {
+        Err(Problem::new(
             &kind::HEADER_TOO_LARGE,
             format!("The headers have {bytes} bytes; {} are allowed.", limits.header_bytes),
-        )),
+        ))
     }
 }
 

@@ -135,9 +135,10 @@ fn json_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 pub(crate) async fn read_body(body: Body, headers: &HeaderMap, limits: &Limits) -> Result<Bytes, Problem> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let reading = async {
-        match announced.is_some_and(|bytes| bytes > limits.body_bytes) {
-            true => Err(too_large(body, limits).await),
-            false => collect(body, limits).await,
+        if announced.is_some_and(|bytes| bytes > limits.body_bytes) {
+            Err(too_large(body, limits).await)
+        } else {
+            collect(body, limits).await
         }
     };
     timeout(limits.body_total, reading).await.unwrap_or_else(|_| Err(too_slow()))
@@ -150,15 +151,9 @@ async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, Problem> {
         if first.len() + rest.len() + data.len() > limits.body_bytes {
             return Err(too_large(body, limits).await);
         }
-        match first.is_empty() {
-            true => first = data,
-            false => rest.extend_from_slice(&data),
-        }
+        if first.is_empty() { first = data } else { rest.extend_from_slice(&data) }
     }
-    match rest.is_empty() {
-        true => Ok(first),
-        false => Ok([&first[..], &rest[..]].concat().into()),
-    }
+    if rest.is_empty() { Ok(first) } else { Ok([&first[..], &rest[..]].concat().into()) }
 }
 
 pub(super) async fn next_data(body: &mut Body, limits: &Limits) -> Result<Option<Bytes>, Problem> {
@@ -292,10 +287,7 @@ impl<'de> Visitor<'de> for Scan<'_> {
         Ok(())
     }
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
-        match number.is_finite() {
-            true => Ok(()),
-            false => Err(E::custom("number out of range")),
-        }
+        if number.is_finite() { Ok(()) } else { Err(E::custom("number out of range")) }
     }
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
@@ -345,10 +337,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 fn data_problem(pointer: String, error: &serde_json::Error) -> Problem {
     let message = sentence(&error.to_string());
     let named = message.split('`').nth(1).unwrap_or("").to_owned();
-    let at_field = match pointer.ends_with(&format!("/{named}")) {
-        true => pointer.clone(),
-        false => format!("{pointer}/{named}"),
-    };
+    let at_field =
+        if pointer.ends_with(&format!("/{named}")) { pointer.clone() } else { format!("{pointer}/{named}") };
     if message.starts_with("missing field") {
         return Problem::invalid(format!("{pointer}/{named}"), "missing_field", "is required");
     }
@@ -374,12 +364,13 @@ fn does_not_fit(message: &str, number: &str) -> bool {
 
 /// The message without serde_json's position at its end.
 fn sentence(message: &str) -> String {
-    match message.starts_with("expected") || !message.contains(" at line ") {
-        true => message.to_owned(),
-        false => match message.rsplit_once(" at line ") {
+    if message.starts_with("expected") || !message.contains(" at line ") {
+        message.to_owned()
+    } else {
+        match message.rsplit_once(" at line ") {
             Some((text, _)) if text.starts_with("invalid") || text.contains('`') => text.to_owned(),
             _ => message.to_owned(),
-        },
+        }
     }
 }
 
@@ -411,11 +402,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 
 /// Makes sure that an id from a path is of this kind, so that a mixed-up id is told apart from a missing object.
 pub(crate) fn expect_id(id: &str, prefix: &str) -> Result<(), Problem> {
-    match id.starts_with(prefix) {
-        true => Ok(()),
-        false => {
-            Err(Problem::not_found(format!("Ids of this kind begin with {prefix}; this is `{}`.", shown(id))))
-        }
+    if id.starts_with(prefix) {
+        Ok(())
+    } else {
+        Err(Problem::not_found(format!("Ids of this kind begin with {prefix}; this is `{}`.", shown(id))))
     }
 }
 
@@ -490,9 +480,10 @@ impl Pairs {
     /// An id or another name: ASCII, so that a filter never reaches the database with surprises.
     pub(crate) fn id(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let Some(text) = self.one(name)? else { return Ok(None) };
-        match super::check::is_id(&text) {
-            true => Ok(Some(text)),
-            false => Err(Problem::invalid(name, "invalid_id", super::check::ID_RULE)),
+        if super::check::is_id(&text) {
+            Ok(Some(text))
+        } else {
+            Err(Problem::invalid(name, "invalid_id", super::check::ID_RULE))
         }
     }
 

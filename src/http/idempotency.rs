@@ -97,9 +97,10 @@ async fn claim(app: &App, key: &AnswerKey, hash: &str) -> Result<Claim, Problem>
     }
     let began = known.body.parse().unwrap_or(known.created_at);
     let abandoned = now - began > ABANDONED_MS;
-    match abandoned && app.store.take_over_answer(key, &known.body, now).await? {
-        true => Ok(Claim::Begun { first_seen_ms: known.created_at }),
-        false => Err(in_progress()),
+    if abandoned && app.store.take_over_answer(key, &known.body, now).await? {
+        Ok(Claim::Begun { first_seen_ms: known.created_at })
+    } else {
+        Err(in_progress())
     }
 }
 

@@ -336,13 +336,12 @@ impl Unpacker {
     fn hold(&mut self, piece: Bytes) -> Result<Bytes, Problem> {
         self.unpacked += piece.len() as u64;
         let dense = self.unpacked > UNSUSPICIOUS && self.unpacked / self.packed.max(1) > DENSEST;
-        match self.unpacked > self.most || dense {
-            false => Ok(piece),
-            true => {
-                let detail = format!("The file has more than {} bytes, or unpacks to too many.", self.most);
-                let problem = Problem::new(&kind::PAYLOAD_TOO_LARGE, detail);
-                Err(problem.header(CONNECTION, HeaderValue::from_static("close")))
-            }
+        if !(self.unpacked > self.most || dense) {
+            Ok(piece)
+        } else {
+            let detail = format!("The file has more than {} bytes, or unpacks to too many.", self.most);
+            let problem = Problem::new(&kind::PAYLOAD_TOO_LARGE, detail);
+            Err(problem.header(CONNECTION, HeaderValue::from_static("close")))
         }
     }
 }

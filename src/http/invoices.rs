@@ -174,10 +174,8 @@ pub(crate) async fn list(
     Query(query): Query<InvoiceQuery>,
 ) -> Result<Answer<List<InvoiceView>>, Problem> {
     let page = query.paging.page(prefix::INVOICE)?;
-    let customer_id = match query.customer.is_empty() {
-        true => String::new(),
-        false => find_any(&app, &query.customer).await?.id,
-    };
+    let customer_id =
+        if query.customer.is_empty() { String::new() } else { find_any(&app, &query.customer).await?.id };
     let filter = InvoiceFilter { customer_id, state: query.state };
     let (rows, has_more) = app.store.invoices(&page, &filter).await?;
     let views = rows.into_iter().map(|invoice| InvoiceView::new(invoice, None)).collect();

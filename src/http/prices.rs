@@ -484,12 +484,11 @@ async fn meter_id(app: &App, pointer: &str, id: &str) -> Result<String, Problem>
 /// The settings have to say where it is looked up.
 fn check_lookup(app: &App, terms: &PriceTerms) -> Result<(), Problem> {
     let Model::LookedUp { lookup } = &terms.model else { return Ok(()) };
-    match app.config.lookups.iter().any(|known| known.name == *lookup) {
-        true => Ok(()),
-        false => {
-            let detail = format!("opentab.toml has no [lookup.{}]", shown(lookup));
-            Err(Problem::invalid("/lookup", "unknown_lookup", detail))
-        }
+    if app.config.lookups.iter().any(|known| known.name == *lookup) {
+        Ok(())
+    } else {
+        let detail = format!("opentab.toml has no [lookup.{}]", shown(lookup));
+        Err(Problem::invalid("/lookup", "unknown_lookup", detail))
     }
 }
 

@@ -138,9 +138,10 @@ async fn named(app: &App, what: &What) -> Result<Option<Customer>, Problem> {
     let (id, found) = match (&what.customer, &what.invoice) {
         (Some(id), _) => (id, app.store.customer_by_any_id(id).await?),
         (None, Some(id)) => {
-            let invoice = match id.starts_with("in_") {
-                true => app.store.invoice_at_stripe(id).await?,
-                false => app.store.invoice(id).await?,
+            let invoice = if id.starts_with("in_") {
+                app.store.invoice_at_stripe(id).await?
+            } else {
+                app.store.invoice(id).await?
             };
             match invoice {
                 Some(invoice) => (id, app.store.customer(&invoice.customer_id).await?),

@@ -107,10 +107,7 @@ pub(crate) async fn send(State(app): State<App>, request: Request) -> Result<Res
     let body = read_body(body, &parts.headers, &limits_of(&parts)).await?;
     let sent = read(form, &body)?;
     let outcomes = app.ingest.ingest(&sent.events).await?;
-    match sent.single {
-        true => one(&sent, &outcomes),
-        false => Ok(Answer(results(&sent, &outcomes)).into_response()),
-    }
+    if sent.single { one(&sent, &outcomes) } else { Ok(Answer(results(&sent, &outcomes)).into_response()) }
 }
 
 impl From<IngestError> for Problem {

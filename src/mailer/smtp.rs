@@ -91,9 +91,10 @@ impl Smtp {
     fn tls(&self) -> Result<TlsParameters, String> {
         let SmtpServer { host, roots, .. } = &self.server;
         let builder = TlsParameters::builder(host.clone());
-        let builder = match roots.is_empty() {
-            true => builder,
-            false => builder.add_root_certificate(Certificate::from_pem(roots).map_err(told)?),
+        let builder = if roots.is_empty() {
+            builder
+        } else {
+            builder.add_root_certificate(Certificate::from_pem(roots).map_err(told)?)
         };
         builder.build_rustls().map_err(told)
     }
@@ -159,9 +160,10 @@ fn parameters(
     let mut parameters = Vec::new();
     let addresses = envelope.from().into_iter().chain(envelope.to());
     if !addresses.map(AsRef::<str>::as_ref).all(str::is_ascii) {
-        match can(Extension::SmtpUtfEight) {
-            true => parameters.push(MailParameter::SmtpUtfEight),
-            false => return Err(Outcome::Refused("the mail server takes ASCII addresses only".to_owned())),
+        if can(Extension::SmtpUtfEight) {
+            parameters.push(MailParameter::SmtpUtfEight)
+        } else {
+            return Err(Outcome::Refused("the mail server takes ASCII addresses only".to_owned()));
         }
     }
     if !bytes.is_ascii() && can(Extension::EightBitMime) {

@@ -61,10 +61,7 @@ impl Resolve for Guard {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let usable: Vec<_> = found.filter(|address| allowed || is_public(address.ip())).collect();
-            match usable.is_empty() {
-                true => Err(private().into()),
-                false => Ok(Box::new(usable.into_iter()) as Addrs),
-            }
+            if usable.is_empty() { Err(private().into()) } else { Ok(Box::new(usable.into_iter()) as Addrs) }
         })
     }
 }

@@ -88,7 +88,7 @@ impl Charge {
 
     /// As it was before a try that came to nothing, with its own time: whoever asked for something else has not asked for
     /// a payment.
-    pub(crate) fn as_before(self, before: &Charge) -> Charge {
+    pub(crate) fn restored_from(self, before: &Charge) -> Charge {
         Charge {
             state: before.state.clone(),
             looks: before.looks,
@@ -99,9 +99,10 @@ impl Charge {
 
     /// Stripe has answered: it is no longer what could not be reached.
     pub fn answered(self) -> Charge {
-        match self.reason.as_deref() == Some(Reason::Network.as_str()) {
-            true => Charge { reason: None, tries: 0, ..self },
-            false => self,
+        if self.reason.as_deref() == Some(Reason::Network.as_str()) {
+            Charge { reason: None, tries: 0, ..self }
+        } else {
+            self
         }
     }
 
@@ -410,7 +411,10 @@ impl Tx {
     }
 
     /// Invoices of a customer for which they are to be suspended, with their due dates.
-    pub(crate) async fn to_suspend_for(&mut self, customer_id: &str) -> sqlx::Result<Vec<(String, i64)>> {
+    pub(crate) async fn invoices_to_suspend_for(
+        &mut self,
+        customer_id: &str,
+    ) -> sqlx::Result<Vec<(String, i64)>> {
         let sql = both(
             "select invoice_id, due_at from charge
              where customer_id = $1 and suspend_at is not null and state not in ('paid', 'void', 'uncollectible')

@@ -282,11 +282,10 @@ impl Store {
 
 /// Anywhere in a text; empty stays empty. What has a meaning in a pattern stands for itself.
 fn like(text: &str) -> String {
-    match text.is_empty() {
-        true => String::new(),
-        false => {
-            let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-            format!("%{text}%")
-        }
+    if text.is_empty() {
+        String::new()
+    } else {
+        let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        format!("%{text}%")
     }
 }

@@ -314,9 +314,12 @@ pub(crate) async fn taken(tx: &mut Tx, customer: &Customer) -> sqlx::Result<Opti
     let args =
         (customer.id.as_str(), customer.external_id.as_deref(), customer.stripe_customer_id.as_deref());
     let row: Option<(Option<String>, Option<String>)> = tx.opt(sql, args).await?;
-    Ok(row.map(|(external_id, _)| match external_id.is_some() && external_id == customer.external_id {
-        true => "external_id",
-        false => "stripe_customer_id",
+    Ok(row.map(|(external_id, _)| {
+        if external_id.is_some() && external_id == customer.external_id {
+            "external_id"
+        } else {
+            "stripe_customer_id"
+        }
     }))
 }
 

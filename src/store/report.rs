@@ -339,9 +339,10 @@ impl Store {
         most: i64,
     ) -> sqlx::Result<Vec<ReportRow>> {
         let behind_invoices = after.is_some_and(|row| row.invoice_id.is_none());
-        let mut rows = match behind_invoices {
-            true => Vec::new(),
-            false => self.report_invoices(filter, order, after, most).await?,
+        let mut rows = if behind_invoices {
+            Vec::new()
+        } else {
+            self.report_invoices(filter, order, after, most).await?
         };
         let room = most - i64::try_from(rows.len()).unwrap_or(most);
         if room > 0 {
@@ -368,10 +369,7 @@ impl Store {
             ReportSort::Amount => BY_AMOUNT,
             ReportSort::Status => BY_STATUS,
         };
-        let (first, next) = match descending {
-            false => (pages.first, pages.after),
-            true => (pages.last, pages.before),
-        };
+        let (first, next) = if !descending { (pages.first, pages.after) } else { (pages.last, pages.before) };
         let Some(row) = after else { return self.db.all(first, (a, b, c, d, e, f, g, h, most)).await };
         let (name, currency, status) = (&*row.customer_name, &*row.currency, &*row.status);
         let (customer, id) = (&*row.customer_id, &*row.id);

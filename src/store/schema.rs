@@ -141,6 +141,7 @@ mod tests {
         let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
             return eprintln!("skipped: TEST_POSTGRES_URL is not set");
         };
+        #[allow(clippy::disallowed_methods, reason = "a database of its own for each run")]
         let name = format!("schema_{:032x}", rand::random::<u128>());
         let admin = Db::open(&Location::Postgres(server.clone())).await.unwrap();
         let Db::Pg(pool) = &admin else { unreachable!("it was opened as PostgreSQL") };

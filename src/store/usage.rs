@@ -37,10 +37,7 @@ pub enum RecordError {
 
 impl From<sqlx::Error> for RecordError {
     fn from(error: sqlx::Error) -> RecordError {
-        match is_out_of_range(&error) {
-            true => RecordError::Overflow,
-            false => RecordError::Database(error),
-        }
+        if is_out_of_range(&error) { RecordError::Overflow } else { RecordError::Database(error) }
     }
 }
 
@@ -76,10 +73,13 @@ pub async fn record(
     let firsts: Vec<&UsageRow> =
         order.chunk_by(|&a, &b| rows[a].key() == rows[b].key()).map(|same| rows[same[0]]).collect();
     let stored = match known {
-        Known::Unlikely => match insert_events(tx, &firsts, received_at).await? == firsts.len() as u64 {
-            true => Vec::new(),
-            false => return Err(RecordError::SomeKnown),
-        },
+        Known::Unlikely => {
+            if insert_events(tx, &firsts, received_at).await? == firsts.len() as u64 {
+                Vec::new()
+            } else {
+                return Err(RecordError::SomeKnown);
+            }
+        }
         Known::Likely => insert_new_events(tx, &firsts, received_at).await?,
     };
     let stored: HashMap<(i64, &str), Content> = stored.iter().map(keyed).collect();
@@ -115,10 +115,8 @@ fn outcomes(
         let before = stored.get(&first.key()).copied();
         let stands = before.unwrap_or(first.content());
         for &position in if before.is_some() { same } else { &same[1..] } {
-            outcomes[position] = match rows[position].repeats(stands) {
-                true => Recorded::Duplicate,
-                false => Recorded::Conflict,
-            };
+            outcomes[position] =
+                if rows[position].repeats(stands) { Recorded::Duplicate } else { Recorded::Conflict };
         }
     }
     outcomes

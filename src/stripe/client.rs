@@ -350,6 +350,7 @@ mod tests {
             };
             let pacer = Pacer::new(crate::stripe::Rates { global: 100, endpoint: 25 });
             let stripe = Stripe::new(Arc::new(AsksToWait(std::sync::Mutex::new(Some(first)))), pacer);
+            #[allow(clippy::disallowed_methods, reason = "the test stops tokio's time and reads it")]
             let began = tokio::time::Instant::now();
             let finalize = |id| crate::stripe::finalize(id, true);
             assert!(stripe.write(&finalize("in_1"), "key_1", 0).await.is_err());

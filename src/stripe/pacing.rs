@@ -1,4 +1,8 @@
 //! Pacing: one token bucket for the account and one per endpoint, the nearest deadline first.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a pace is kept in the runtime's time, which tests stop and move"
+)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,5 @@
 //! Ask for a sync: of one customer, of all that changed, or of all that are due to be closed.
+#![allow(clippy::disallowed_methods, reason = "a person waits for an answer in the runtime's time")]
 
 use std::time::Duration;
 

@@ -204,12 +204,11 @@ async fn see(
     tx.invoice_seen(invoice_id, &seen(answer), app.clock.now_ms()).await?;
     let ours = tx.draft_sum(invoice_id).await?;
     let still_draft = answer.status.as_deref() == Some("draft");
-    match still_draft && answer.subtotal != ours {
-        false => Ok(Carried::Done),
-        true => {
-            tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?;
-            Ok(Carried::ReadBack(format!("Stripe says {} where {ours} were expected", answer.subtotal)))
-        }
+    if !(still_draft && answer.subtotal != ours) {
+        Ok(Carried::Done)
+    } else {
+        tx.read_invoice_back(invoice_id, app.clock.now_ms()).await?;
+        Ok(Carried::ReadBack(format!("Stripe says {} where {ours} were expected", answer.subtotal)))
     }
 }
 

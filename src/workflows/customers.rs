@@ -220,9 +220,10 @@ pub(super) fn apply(customer: &mut Customer, change: CustomerChange) -> Result<(
     check_active_days(customer)?;
     customer.metadata.extend(change.metadata);
     customer.metadata.retain(|_, value| !value.is_empty());
-    match customer.metadata.len() > 50 {
-        true => Err(ChangeError::Refused("/metadata", "too_many", "would have more than 50 keys".to_owned())),
-        false => Ok(()),
+    if customer.metadata.len() > 50 {
+        Err(ChangeError::Refused("/metadata", "too_many", "would have more than 50 keys".to_owned()))
+    } else {
+        Ok(())
     }
 }
 

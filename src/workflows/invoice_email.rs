@@ -197,9 +197,10 @@ pub(super) async fn send_by_stripe(app: &App, email: &StoredEmail) -> Result<Opt
 
 async fn ask(app: &App, lease: &Lease, intent: &Intent, email_id: &str) -> Result<(), WorkflowError> {
     let now = app.clock.now_ms();
-    match must_be_read(intent, now) {
-        true => look(app, lease, intent, email_id).await,
-        false => carry_out(app, lease, intent, now).await.map(drop),
+    if must_be_read(intent, now) {
+        look(app, lease, intent, email_id).await
+    } else {
+        carry_out(app, lease, intent, now).await.map(drop)
     }
 }
 
@@ -265,12 +266,11 @@ pub(super) async fn look(
 ) -> Result<(), WorkflowError> {
     let found = was_sent(app, intent).await?;
     let why = format!("nobody answered {} times; looked for in Stripe's events instead", intent.attempts);
-    let (ending, outcome) = match found {
-        true => (Ending::Done, Outcome::Sent),
-        false => {
-            let what = "Stripe was asked to send it, did not answer, and lists no such event".to_owned();
-            (Ending::Abandoned, Outcome::Unknown(what))
-        }
+    let (ending, outcome) = if found {
+        (Ending::Done, Outcome::Sent)
+    } else {
+        let what = "Stripe was asked to send it, did not answer, and lists no such event".to_owned();
+        (Ending::Abandoned, Outcome::Unknown(what))
     };
     let mut tx = begin_as_writer(app, lease).await?;
     tx.settle_intent(&intent.id, ending, Some(&why), app.clock.now_ms()).await?;

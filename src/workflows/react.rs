@@ -190,9 +190,10 @@ async fn invoice_event(
     // draft itself is read.
     tx.read_invoice_back(&invoice.id, app.clock.now_ms()).await?;
     let customer_id = invoice.customer_id.clone();
-    Ok(match finalized || unknown {
-        true => Outcome::Later { customer_id, invoice_id: invoice.id.clone() },
-        false => Outcome::Sync { customer_id },
+    Ok(if finalized || unknown {
+        Outcome::Later { customer_id, invoice_id: invoice.id.clone() }
+    } else {
+        Outcome::Sync { customer_id }
     })
 }
 
@@ -223,9 +224,10 @@ async fn follow(
     if failed && state == InvoiceState::Open {
         let detail = json!({ "amount_due": answer.amount_due });
         By::service("webhook").note(app, tx, kind, &invoice.id, detail).await?;
-        return Ok(Outcome::Handled(match charge::payment_failed(app, tx, invoice).await? {
-            true => "the payment failed; Stripe is asked why, and tries again by its own rules",
-            false => "the payment failed; Opentab's own tries say what follows",
+        return Ok(Outcome::Handled(if charge::payment_failed(app, tx, invoice).await? {
+            "the payment failed; Stripe is asked why, and tries again by its own rules"
+        } else {
+            "the payment failed; Opentab's own tries say what follows"
         }));
     }
     Ok(Outcome::Handled("nothing new"))
@@ -275,9 +277,10 @@ async fn customer_event(
         notice::customer_gone(app, tx, &customer_id).await?;
         return Ok(Outcome::Handled("nothing is synced any more"));
     }
-    let tried = match names_another_method(payload) {
-        true => charge::method_changed(app, tx, &customer_id, event.created).await?,
-        false => 0,
+    let tried = if names_another_method(payload) {
+        charge::method_changed(app, tx, &customer_id, event.created).await?
+    } else {
+        0
     };
     match currency_changed(app, tx, &customer_id, event).await? {
         Outcome::Handled(_) if tried > 0 => {

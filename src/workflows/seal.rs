@@ -211,15 +211,16 @@ async fn finalized_by_hand(run: &Run<'_>, tx: &mut Tx, invoice: &Invoice) -> Res
         return Ok(());
     }
     By::service("sync").note(run.app, tx, "invoice.finalized_by_hand", &invoice.id, json!({})).await?;
-    let (kind, message) = match run.app.clock.now_ms() < invoice.close_at {
-        true => (
+    let (kind, message) = if run.app.clock.now_ms() < invoice.close_at {
+        (
             "finalized_early",
             "The invoice was finalized before its cycle was over. What is used from now on is on the next draft.",
-        ),
-        false => (
+        )
+    } else {
+        (
             "finalized_by_hand",
             "Somebody finalized the invoice at Stripe before Opentab did. What it did not show yet is on the next draft.",
-        ),
+        )
     };
     notice::report(run.app, tx, kind, &invoice.id, message).await
 }

@@ -91,13 +91,14 @@ pub(super) fn begun(
 fn within_reach(pointer: &'static str, day: NaiveDate, today: NaiveDate) -> Result<(), ChangeError> {
     let earliest = today.checked_sub_months(Months::new(FURTHEST_BACK)).unwrap_or(today);
     let latest = today.checked_add_days(Days::new(36_525)).unwrap_or(today);
-    match earliest <= day && day <= latest {
-        true => Ok(()),
-        false => Err(ChangeError::Refused(
+    if earliest <= day && day <= latest {
+        Ok(())
+    } else {
+        Err(ChangeError::Refused(
             pointer,
             "out_of_range",
             format!("must be a day from {earliest} to {latest}"),
-        )),
+        ))
     }
 }
 

@@ -31,17 +31,16 @@ pub async fn listen(app: &App) -> Result<(), WorkflowError> {
         return Ok(());
     }
     let mut tx = app.store.db.begin().await?;
-    match open {
-        true => tx.resolve_incident(INCIDENT, SUBJECT, app.clock.now_ms()).await?,
-        false => {
-            let message = format!(
-                "No webhook has come from Stripe for {} hours; by the last weeks, {} are the most to expect. Check the \
-                 endpoint in Stripe's dashboard. Until one comes, every event is asked for.",
-                silent / HOUR_MS,
-                patience / HOUR_MS,
-            );
-            notice::report(app, &mut tx, INCIDENT, SUBJECT, &message).await?;
-        }
+    if open {
+        tx.resolve_incident(INCIDENT, SUBJECT, app.clock.now_ms()).await?
+    } else {
+        let message = format!(
+            "No webhook has come from Stripe for {} hours; by the last weeks, {} are the most to expect. Check the \
+             endpoint in Stripe's dashboard. Until one comes, every event is asked for.",
+            silent / HOUR_MS,
+            patience / HOUR_MS,
+        );
+        notice::report(app, &mut tx, INCIDENT, SUBJECT, &message).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -141,10 +141,10 @@ impl<'a> Run<'a> {
             return self.roll(&invoice, has_services).await;
         }
         if invoice.stripe_invoice_id.is_none() {
-            return match loaded.services.is_empty() && wanted.items.is_empty() {
-                // Nobody to bill yet: no customer and no draft at Stripe for nothing.
-                true => self.rest(&invoice, &loaded, &wanted, &items).await,
-                false => self.open(&invoice).await,
+            return if loaded.services.is_empty() && wanted.items.is_empty() {
+                self.rest(&invoice, &loaded, &wanted, &items).await
+            } else {
+                self.open(&invoice).await
             };
         }
         mutant!(NoFinalSync, let plan = if closing { Plan::default() } else { plan });
@@ -200,10 +200,8 @@ impl<'a> Run<'a> {
         let now = self.app.clock.now();
         let rule = self.customer.cycle_rule();
         // With a service every cycle may owe something; without one nothing was skipped.
-        let next = match has_services {
-            true => rule.next(&cycle_of(&self.customer, invoice)?),
-            false => rule.cycle_at(now),
-        };
+        let next =
+            if has_services { rule.next(&cycle_of(&self.customer, invoice)?) } else { rule.cycle_at(now) };
         let mut tx = begin_as_writer(self.app, self.lease).await?;
         roll_invoice(self.app, &mut tx, &self.customer, invoice, &next).await?;
         let detail = json!({ "from": invoice.cycle, "to": next.first_day });
@@ -383,9 +381,10 @@ pub(crate) fn wanted_items(
         .map_err(|why| unbillable(why.to_string()))?;
     let carried: Vec<(&String, i64)> =
         folded.iter().filter_map(|key| Some((key, *amounts.get(key)?))).collect();
-    let folded = match carried.is_empty() {
-        true => None,
-        false => Some(serde_json::to_string(&carried).map_err(|why| unbillable(why.to_string()))?),
+    let folded = if carried.is_empty() {
+        None
+    } else {
+        Some(serde_json::to_string(&carried).map_err(|why| unbillable(why.to_string()))?)
     };
     Ok(Wanted { items, folded })
 }

@@ -1,4 +1,5 @@
 //! Promises, through HTTP and the sandbox.
+#![allow(clippy::disallowed_methods, reason = "a database and a process of its own for each test")]
 
 mod amounts;
 mod api;

@@ -211,9 +211,10 @@ async fn asked_for_while_it_fails(anew: bool, for_good: bool) -> (Job, i64) {
     let asked = if anew { tx.enqueue_anew(&new).await } else { tx.enqueue(&new).await };
     assert_eq!(asked.unwrap(), job.id);
     tx.commit().await.unwrap();
-    match for_good {
-        true => store.fail_job(&job, now, "stripe_refused: no").await.unwrap(),
-        false => store.retry_job(&job, now, now + 60_000, 3, "stripe_refused: no").await.unwrap(),
+    if for_good {
+        store.fail_job(&job, now, "stripe_refused: no").await.unwrap()
+    } else {
+        store.retry_job(&job, now, now + 60_000, 3, "stripe_refused: no").await.unwrap()
     }
     (store.job(&job.id).await.unwrap().unwrap(), now)
 }

@@ -97,9 +97,10 @@ impl Server {
 
     /// Sends a request with the admin's key; a body goes as JSON.
     pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
-        let head = match body.is_empty() {
-            true => String::new(),
-            false => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
+        let head = if body.is_empty() {
+            String::new()
+        } else {
+            format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
         };
         self.raw(&self.head(method, path, &head), body.as_bytes()).await
     }

@@ -247,10 +247,8 @@ async fn whoever_is_killed_at_any_step_of_sending_sends_no_invoice_twice() {
     let at_data = STEPS.iter().position(|step| *step == "data").unwrap();
     for (no, step) in STEPS.into_iter().enumerate() {
         // What broke off before the message itself went out goes out by itself.
-        let (state, taken) = match no < at_data {
-            true => ("sent", 1),
-            false => ("unknown", usize::from(step != "data")),
-        };
+        let (state, taken) =
+            if no < at_data { ("sent", 1) } else { ("unknown", usize::from(step != "data")) };
         assert_eq!(fates[step], (state.to_owned(), taken), "{step}");
     }
     let unknown = STEPS.len() - at_data;

@@ -39,9 +39,10 @@ async fn serve_amounts() -> String {
     let asked: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let amount = async |State(asked): State<Arc<Mutex<BTreeSet<String>>>>, Path(id): Path<String>| {
         let first = asked.lock().unwrap().insert(id.clone());
-        match first && id.ends_with('5') {
-            true => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-            false => axum::Json(serde_json::json!({ "yen": CURRENCIES[2].1 })).into_response(),
+        if first && id.ends_with('5') {
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        } else {
+            axum::Json(serde_json::json!({ "yen": CURRENCIES[2].1 })).into_response()
         }
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+#[path = "binary.rs"]
+mod binary;
 #[path = "secrets.rs"]
 mod secrets;
 
@@ -62,7 +64,7 @@ impl Home {
 
     /// The same, started by another program.
     pub(crate) fn command_under(&self, program: &[&str]) -> Command {
-        let words: Vec<&str> = program.iter().copied().chain([env!("CARGO_BIN_EXE_opentab")]).collect();
+        let words: Vec<&str> = program.iter().copied().chain([binary::opentab()]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(&self.folder);
         // A setting of the tests, which the binary would not know.

@@ -61,13 +61,14 @@ pub(crate) async fn invoices(
     Query(query): Query<InvoicesQuery>,
 ) -> Result<Response, Problem> {
     let InvoicesQuery { wanted, page, did } = query;
-    let customer_id = match wanted.customer.is_empty() {
-        true => String::new(),
-        false => match app.store.customer_by_any_id(&wanted.customer).await? {
+    let customer_id = if wanted.customer.is_empty() {
+        String::new()
+    } else {
+        match app.store.customer_by_any_id(&wanted.customer).await? {
             Some(customer) => customer.id,
             // A list of nobody's, rather than of everybody's.
             None => wanted.customer.clone(),
-        },
+        }
     };
     let due = month_span(&wanted.month);
     let filter =

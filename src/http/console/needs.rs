@@ -90,9 +90,10 @@ pub(crate) async fn press(
     }
     carry_out(&app, pressed.action, &pressed.subject, &by).await?;
     // What came of a charge stands on its invoice.
-    let to = match pressed.action.is_confirmed() {
-        true => format!("/console/invoices/{}", pressed.subject),
-        false => back.split('?').next().unwrap_or(super::HOME).to_owned(),
+    let to = if pressed.action.is_confirmed() {
+        format!("/console/invoices/{}", pressed.subject)
+    } else {
+        back.split('?').next().unwrap_or(super::HOME).to_owned()
     };
     Ok(go_to(&format!("{to}?did={}", pressed.action.as_str())))
 }

@@ -64,9 +64,10 @@ pub(crate) async fn sign_in(
     if let Some(wait) = sign_ins.shut_for(app.clock.now_ms()) {
         return Ok(too_often(wait, &form.to));
     }
-    let outcome = match form.key.starts_with(KEY_PREFIX) {
-        true => session::sign_in(&app, &hex::encode(key_hash(&form.key))).await?,
-        false => SignIn::Invalid,
+    let outcome = if form.key.starts_with(KEY_PREFIX) {
+        session::sign_in(&app, &hex::encode(key_hash(&form.key))).await?
+    } else {
+        SignIn::Invalid
     };
     let wrong = match outcome {
         SignIn::In { token, seconds } => {

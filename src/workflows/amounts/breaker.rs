@@ -22,10 +22,13 @@ pub(super) async fn rest_until(app: &App, lookup: &str) -> Result<Option<i64>, W
         None => Ok(None),
         Some(breaker) if breaker.state == "closed" => Ok(None),
         Some(breaker) if breaker.until_at > now && breaker.state == "open" => Ok(Some(breaker.until_at)),
-        Some(_) => match app.store.take_lookup_probe(lookup, now, now + PROBE_MS).await? {
-            true => Ok(None),
-            false => Ok(Some(now + LOOK_AGAIN_MS)),
-        },
+        Some(_) => {
+            if app.store.take_lookup_probe(lookup, now, now + PROBE_MS).await? {
+                Ok(None)
+            } else {
+                Ok(Some(now + LOOK_AGAIN_MS))
+            }
+        }
     }
 }
 

@@ -272,7 +272,7 @@ async fn not_started(app: &App, lease: &Lease, begun: &Begun, why: &str) -> Resu
     let end = AttemptEnd { message: Some(why), ..AttemptEnd::of("not_started") };
     let settled = tx.settle_attempt(&begun.invoice.id, &end, now).await?;
     if settled && charge.state()?.can_become(begun.before.state()?) {
-        let mut charge = charge.as_before(&begun.before);
+        let mut charge = charge.restored_from(&begun.before);
         if begun.attempt.action == "pay" {
             charge.next_attempt_at = Some(now).filter(|_| charge.is_ours());
         }

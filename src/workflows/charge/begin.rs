@@ -147,7 +147,7 @@ pub(in crate::workflows) async fn grace_changed(
     tx: &mut Tx,
     customer_id: &str,
 ) -> sqlx::Result<()> {
-    for (invoice_id, due_at) in tx.to_suspend_for(customer_id).await? {
+    for (invoice_id, due_at) in tx.invoices_to_suspend_for(customer_id).await? {
         enqueue(app, tx, &invoice_id, app.clock.now_ms(), due_at).await?;
     }
     Ok(())

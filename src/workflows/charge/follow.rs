@@ -67,9 +67,10 @@ pub(in crate::workflows) async fn payment_event(
         return Ok(Followed::NotOurs("not a payment of an invoice that Opentab opened"));
     };
     let (_, charge) = outcome::lock(tx, &invoice_id).await?;
-    match kind.starts_with("charge.dispute.") {
-        true => disputed(app, tx, charge, &back).await,
-        false => refunded(app, tx, charge, &back).await,
+    if kind.starts_with("charge.dispute.") {
+        disputed(app, tx, charge, &back).await
+    } else {
+        refunded(app, tx, charge, &back).await
     }
 }
 
@@ -124,14 +125,13 @@ async fn disputed(
         return Ok(Followed::Done("nothing new"));
     }
     note(app, tx, &charge, "charge.disputed", json!({ "status": status })).await?;
-    match over(&status) {
-        true => tx.resolve_incident(DISPUTED, &charge.invoice_id, app.clock.now_ms()).await?,
-        false => {
-            let message = format!(
-                "The customer disputes the payment of this invoice ({status}): answer in Stripe's dashboard."
-            );
-            notice::report(app, tx, DISPUTED, &charge.invoice_id, &message).await?;
-        }
+    if over(&status) {
+        tx.resolve_incident(DISPUTED, &charge.invoice_id, app.clock.now_ms()).await?
+    } else {
+        let message = format!(
+            "The customer disputes the payment of this invoice ({status}): answer in Stripe's dashboard."
+        );
+        notice::report(app, tx, DISPUTED, &charge.invoice_id, &message).await?;
     }
     tx.put_charge(&Charge { dispute: Some(status), ..charge }, app.clock.now_ms()).await?;
     Ok(Followed::Done("the dispute is shown"))

@@ -78,10 +78,13 @@ async fn by_hand(app: &App, invoice_id: &str, action: Action, by: &By) -> Result
     let asked = find(app, invoice_id).await?;
     match refused {
         Some(why) => Err(why),
-        None if action == Action::Pay => match overtaken(app, invoice_id).await? {
-            true => allowed(asked.charge.state()?, action).map(|()| asked),
-            false => Ok(asked),
-        },
+        None if action == Action::Pay => {
+            if overtaken(app, invoice_id).await? {
+                allowed(asked.charge.state()?, action).map(|()| asked)
+            } else {
+                Ok(asked)
+            }
+        }
         None => reached(asked, action),
     }
 }

@@ -231,10 +231,7 @@ pub(super) async fn failed(
     if next == ChargeState::NeedsAttention {
         needs_attention(app, tx, &charge, message).await?;
     }
-    match after.provider_down {
-        true => provider_down(app, tx, tries, message).await,
-        false => Ok(()),
-    }
+    if after.provider_down { provider_down(app, tx, tries, message).await } else { Ok(()) }
 }
 
 /// What an earlier failure asked of a human is no longer so.
@@ -359,8 +356,9 @@ pub(super) async fn provider_answers(app: &App, tx: &mut Tx) -> sqlx::Result<()>
         0 => i64::MAX,
         tries => i64::from(tries),
     };
-    match tx.waits_for_stripe(tries).await? {
-        true => Ok(()),
-        false => tx.resolve_incident(kind, subject, app.clock.now_ms()).await,
+    if tx.waits_for_stripe(tries).await? {
+        Ok(())
+    } else {
+        tx.resolve_incident(kind, subject, app.clock.now_ms()).await
     }
 }

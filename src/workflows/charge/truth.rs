@@ -107,9 +107,10 @@ async fn open(app: &App, tx: &mut Tx, invoice_id: &str, answer: &InvoiceAnswer) 
         (None, Some(_)) => (Reason::Network, "no answer came, and the invoice is not paid".to_owned()),
         (None, None) => (Reason::Unknown, "the payment failed, and Stripe gave no reason".to_owned()),
     };
-    match by_hand {
-        true => stuck(app, tx, charge, "what was asked for by hand did not reach Stripe").await,
-        false => outcome::failed(app, tx, &invoice, charge, reason, &message).await,
+    if by_hand {
+        stuck(app, tx, charge, "what was asked for by hand did not reach Stripe").await
+    } else {
+        outcome::failed(app, tx, &invoice, charge, reason, &message).await
     }
 }
 
@@ -202,10 +203,7 @@ async fn unreachable(app: &App, tx: &mut Tx, invoice_id: &str, why: &str) -> Res
         ..charge
     };
     tx.put_charge(&charge, now).await?;
-    match after.provider_down {
-        true => outcome::provider_down(app, tx, tries, why).await,
-        false => Ok(()),
-    }
+    if after.provider_down { outcome::provider_down(app, tx, tries, why).await } else { Ok(()) }
 }
 
 /// Stripe refused, and its words say nothing that Opentab knows: how does the invoice stand?
@@ -245,7 +243,7 @@ pub(super) async fn after_refusal(
         match tried.action.as_str() {
             "pay" => outcome::failed(app, &mut tx, &invoice, charge, Reason::Unknown, refusal).await?,
             // What a person asked for was refused: they are told.
-            _ => tx.put_charge(&charge.as_before(before), now).await?,
+            _ => tx.put_charge(&charge.restored_from(before), now).await?,
         }
     }
     tx.commit().await?;

@@ -18,10 +18,8 @@ impl<T> Slice<T> {
     /// Of a page that the store has cut: `id` names a row.
     pub(super) fn new(page: &Page, (rows, has_more): (Vec<T>, bool), id: impl Fn(&T) -> String) -> Slice<T> {
         let backwards = !page.before.is_empty();
-        let (more_older, more_newer) = match backwards {
-            true => (true, has_more),
-            false => (has_more, !page.after.is_empty()),
-        };
+        let (more_older, more_newer) =
+            if backwards { (true, has_more) } else { (has_more, !page.after.is_empty()) };
         let older = rows.last().map(&id).filter(|_| more_older);
         let newer = rows.first().map(&id).filter(|_| more_newer);
         Slice { rows, older, newer }

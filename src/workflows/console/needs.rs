@@ -168,9 +168,10 @@ pub(crate) async fn listed(app: &App, page: &Page) -> Result<(Vec<Listed>, bool)
     all.sort_by(|one, other| other.incident.id.cmp(&one.incident.id));
     let limit = usize::try_from(page.limit).unwrap_or(0);
     let too_many = all.len().saturating_sub(limit);
-    match page.before.is_empty() {
-        true => all.truncate(limit),
-        false => drop(all.drain(..too_many)),
+    if page.before.is_empty() {
+        all.truncate(limit)
+    } else {
+        drop(all.drain(..too_many))
     }
     Ok((all, more || too_many > 0))
 }
@@ -200,10 +201,10 @@ impl Found {
         if subject.starts_with(prefix::EMAIL) {
             return Found::email(app, subject).await;
         }
-        let about = match subject.starts_with(prefix::ENDPOINT) {
-            true => store.endpoint(subject).await?.map(|endpoint| Thing::named(endpoint.url)),
-            // Whole services, such as `stripe`, need no name; what is Stripe's has one there.
-            false => subject.contains('_').then(|| stripe_thing(app, subject)),
+        let about = if subject.starts_with(prefix::ENDPOINT) {
+            store.endpoint(subject).await?.map(|endpoint| Thing::named(endpoint.url))
+        } else {
+            subject.contains('_').then(|| stripe_thing(app, subject))
         };
         Ok(Found { about, ..Found::default() })
     }

@@ -215,9 +215,10 @@ impl Known {
         };
         let Some(after) = after else { return Err(faults) };
         let (services, names) = self.services(app, &after, &wanted, now, &mut fault);
-        match faults.is_empty() {
-            true => Ok(Verdict { before: before.cloned(), after, services, names }),
-            false => Err(faults),
+        if faults.is_empty() {
+            Ok(Verdict { before: before.cloned(), after, services, names })
+        } else {
+            Err(faults)
         }
     }
 

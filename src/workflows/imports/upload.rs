@@ -179,9 +179,10 @@ impl<'a> Upload<'a> {
             found.faults(vec![Fault::new(1, None, "no_rows", detail)]);
         }
         self.import.row_count = rows;
-        match too_many {
-            true => found.decide(self.app, self.import, self.keep, 0).await,
-            false => check::check(self.app, self.import, found, self.keep).await,
+        if too_many {
+            found.decide(self.app, self.import, self.keep, 0).await
+        } else {
+            check::check(self.app, self.import, found, self.keep).await
         }
     }
 }

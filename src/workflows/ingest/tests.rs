@@ -128,6 +128,7 @@ impl Bench {
 }
 
 async fn fresh_postgres(url: &str) -> Location {
+    #[allow(clippy::disallowed_methods, reason = "a database of its own for each run")]
     let name = format!("usage_{:032x}", rand::random::<u128>());
     let server = Db::open(&url.parse().unwrap()).await.unwrap();
     let Db::Pg(pool) = &server else { panic!("TEST_POSTGRES_URL does not name PostgreSQL") };
