@@ -1,7 +1,7 @@
 //! Opentab keeps an open tab for every customer on Stripe. This page is the map of the house.
 //!
 //! Arrows point one way: `billing <- store, stripe, mailer, outgoing <- workflows <- jobs, http <- commands`. Crates beside
-//! this one: `webhooks` and `billing` are pure, `sandbox` stands in for Stripe, `simulation` drives this crate and is never
+//! this one: `webhooks`, `billing` and `input` are pure, `sandbox` stands in for Stripe, `simulation` drives this crate and is never
 //! used by it.
 
 #[macro_use]

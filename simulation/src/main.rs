@@ -221,7 +221,7 @@ fn hunt_all(args: &Args, is_time: impl Fn() -> bool + Sync) -> anyhow::Result<Ex
 
 /// The mutant of this name.
 fn named(name: &str) -> Result<Mutant, String> {
-    let found = Mutant::ALL.iter().copied().find(|bug| bug.name() == name);
+    let found = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name);
     found.ok_or_else(|| format!("there is no mutant `{name}`"))
 }
 
