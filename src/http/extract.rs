@@ -513,7 +513,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "only whether it can be read is of interest")]
     struct Body {
         name: String,
         #[serde(default)]
@@ -524,7 +524,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "only whether it can be read is of interest")]
     struct Part {
         size: i64,
     }

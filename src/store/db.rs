@@ -63,14 +63,14 @@ macro_rules! tuple_args {
         where
             $($name: Encode<'t, Postgres> + Type<Postgres> + Encode<'t, Sqlite> + Type<Sqlite> + Send,)+
         {
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, reason = "a type parameter names its value")]
             fn pg(self) -> Result<PgArguments, BoxDynError> {
                 let ($($name,)+) = self;
                 let mut arguments = PgArguments::default();
                 $(arguments.add($name)?;)+
                 Ok(arguments)
             }
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, reason = "a type parameter names its value")]
             fn lite(self) -> Result<SqliteArguments, BoxDynError> {
                 let ($($name,)+) = self;
                 let mut arguments = SqliteArguments::default();

@@ -1,7 +1,6 @@
 //! Process: the real binary on a port of its own, asked over HTTP, and ended as no process wants to be.
 
-// Each test binary that includes this uses its own part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary that includes this uses its own part of it")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
 //! Secrets that are easy to find, which every test's Opentab is given, and what is searched for in all that it says.
 
-// Each test binary that includes this uses its own part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary that includes this uses its own part of it")]
 
 /// Stands in every secret that a test hands out, and in nothing else.
 pub(super) const MARK: &str = "CANARY";
